@@ -1,0 +1,32 @@
+//! Monotonic milliseconds since the process began, cheap to keep in an atomic.
+//!
+//! It reads tokio's clock, so tests of anything timed run on the paused clock.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Milliseconds since the first reading of the clock in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub u64);
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// The present moment.
+pub fn now() -> Millis {
+    let start = *START.get_or_init(Instant::now);
+    // A test's paused clock may start before another test's: saturate rather than panic.
+    Millis(Instant::now().saturating_duration_since(start).as_millis() as u64)
+}
+
+impl Millis {
+    pub fn plus(self, duration: Duration) -> Millis {
+        Millis(self.0.saturating_add(duration.as_millis() as u64))
+    }
+
+    /// The time from `earlier` to this moment, zero when `earlier` is later.
+    pub fn since(self, earlier: Millis) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}

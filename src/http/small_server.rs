@@ -1,0 +1,92 @@
+//! A plain HTTP/1.1 server for the control side (admin, registry, demo services): small bodies in,
+//! small bodies out. Traffic never passes through here.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// What a handler answers with. Boxed bodies allow event streams beside plain documents.
+pub type SmallBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+/// The most bytes of a request body that a handler is given.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+const MAX_CONNECTIONS: usize = 512;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves until the future is dropped. Connections already open end on their own.
+pub async fn serve<H, F>(listener: TcpListener, handler: H)
+where
+    H: Fn(SocketAddr, Request<Bytes>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<SmallBody>> + Send + 'static,
+{
+    let handler = Arc::new(handler);
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let Ok((stream, peer)) = listener.accept().await else {
+            // Out of descriptors: wait for some to come back rather than spin.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let handler = handler.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            let service = service_fn(move |request| {
+                let handler = handler.clone();
+                async move {
+                    Ok::<_, Infallible>(match read(request).await {
+                        Ok(request) => handler(peer, request).await,
+                        Err(status) => text(status, status.canonical_reason().unwrap_or("error")),
+                    })
+                }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(30))
+                .max_buf_size(32 * 1024)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn read(request: Request<Incoming>) -> Result<Request<Bytes>, StatusCode> {
+    let (head, body) = request.into_parts();
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
+        .await
+        .map_err(|_| StatusCode::REQUEST_TIMEOUT)?
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                StatusCode::PAYLOAD_TOO_LARGE
+            } else {
+                StatusCode::BAD_REQUEST
+            }
+        })?;
+    Ok(Request::from_parts(head, collected.to_bytes()))
+}
+
+/// A whole body of the given type.
+pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<SmallBody> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<SmallBody> {
+    reply(status, "application/json", value.to_string())
+}
+
+pub fn text(status: StatusCode, body: impl Into<String>) -> Response<SmallBody> {
+    reply(status, "text/plain; charset=utf-8", body.into() + "\n")
+}

@@ -1,0 +1,139 @@
+//! Why the gateway answered by itself: one stable code per cause, the same string in the response,
+//! the access log and the metrics. Only this file chooses the status of such a reply.
+
+use http::StatusCode;
+
+macro_rules! reasons {
+    ($( $(#[doc = $doc:literal])* $name:ident = $code:literal, $status:literal, $title:literal, $proxy:expr; )*) => {
+        /// Why the gateway answered by itself.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $( $(#[doc = $doc])* $name, )* }
+
+        impl Reason {
+            /// Every reason, for metrics and documentation.
+            pub const ALL: &'static [Reason] = &[ $( Reason::$name, )* ];
+
+            /// The stable code: in `code` of the problem document, the log and the metric.
+            pub const fn code(self) -> &'static str {
+                match self { $( Reason::$name => $code, )* }
+            }
+
+            const fn status_code(self) -> u16 {
+                match self { $( Reason::$name => $status, )* }
+            }
+
+            /// The `title` of the problem document (RFC 9457 §3.1.3).
+            pub const fn title(self) -> &'static str {
+                match self { $( Reason::$name => $title, )* }
+            }
+
+            /// The `error` parameter of `Proxy-Status` (RFC 9209 §2.3).
+            pub const fn proxy_error(self) -> Option<&'static str> {
+                match self { $( Reason::$name => $proxy, )* }
+            }
+
+            /// One sentence for documentation.
+            pub const fn description(self) -> &'static str {
+                match self { $( Reason::$name => concat!($($doc),*), )* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The request is not well-formed HTTP.
+    InvalidRequest = "invalid_request", 400, "Bad request", Some("http_request_error");
+    /// The path has an encoded slash, a backslash, a NUL or a broken percent escape.
+    InvalidPath = "invalid_path", 400, "Bad path", Some("http_request_error");
+    /// The Host is missing, repeated, malformed, or differs from the one in the request target.
+    InvalidHost = "invalid_host", 400, "Bad host", Some("http_request_error");
+    /// Neither a bearer token nor any other place that the route takes tokens from had one.
+    TokenMissing = "token_missing", 401, "Authentication required", Some("http_request_denied");
+    /// The token is not three base64url parts with a JSON header and JSON claims of the right types.
+    TokenMalformed = "token_malformed", 401, "Malformed token", Some("http_request_denied");
+    /// The token's `exp` has passed.
+    TokenExpired = "token_expired", 401, "Token expired", Some("http_request_denied");
+    /// The token's `nbf` has not come yet.
+    TokenNotYetValid = "token_not_yet_valid", 401, "Token not yet valid", Some("http_request_denied");
+    /// The token's `iss` is not the one that the authenticator names.
+    TokenIssuer = "token_issuer", 401, "Wrong token issuer", Some("http_request_denied");
+    /// The token's `aud` has none of the audiences that the authenticator names.
+    TokenAudience = "token_audience", 401, "Wrong token audience", Some("http_request_denied");
+    /// The token's algorithm is not allowed, or does not fit the type of the key.
+    TokenAlgorithm = "token_algorithm", 401, "Token algorithm not allowed", Some("http_request_denied");
+    /// The token's signature does not verify.
+    TokenSignature = "token_signature", 401, "Bad token signature", Some("http_request_denied");
+    /// No key with the token's `kid` is known.
+    TokenKeyUnknown = "token_key_unknown", 401, "Unknown token key", Some("http_request_denied");
+    /// The token is valid, but a claim that the route asks for is absent or has another value.
+    NotAuthorized = "not_authorized", 403, "Not allowed", Some("http_request_denied");
+    /// No route matches the host and path, or one of its header or query conditions fails.
+    RouteNotFound = "route_not_found", 404, "No such route", Some("destination_not_found");
+    /// A route matches, but not with this method.
+    MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", Some("http_request_denied");
+    /// The client did not finish its request in time.
+    RequestTimeout = "request_timeout", 408, "Request timeout", Some("http_request_error");
+    /// The request body is larger than `max_body`.
+    BodyTooLarge = "body_too_large", 413, "Request body too large", Some("http_request_denied");
+    /// The request target is longer than `max_uri_bytes`.
+    UriTooLong = "uri_too_long", 414, "Request target too long", Some("http_request_denied");
+    /// A rate limit's tokens are used up.
+    RateLimited = "rate_limited", 429, "Too many requests", Some("http_request_denied");
+    /// The request head is larger than `max_header_bytes` or has more than `max_headers` fields.
+    HeadersTooLarge = "headers_too_large", 431, "Request headers too large", Some("http_request_denied");
+    /// The client went away before its response was complete; never sent, only logged and counted.
+    ClientGone = "client_gone", 499, "Client closed the connection", None;
+    /// The gateway failed at something that no input should cause.
+    Internal = "internal", 500, "Internal error", Some("proxy_internal_error");
+    /// No connection to an instance could be made.
+    ConnectFailure = "connect_failure", 502, "Service unreachable", Some("connection_refused");
+    /// The instance closed the connection before a response was complete.
+    UpstreamReset = "upstream_reset", 502, "Service closed the connection", Some("connection_terminated");
+    /// The instance's response is not well-formed HTTP.
+    InvalidResponse = "invalid_response", 502, "Unusable response", Some("http_protocol_error");
+    /// A required part of an aggregate answered with an error, not with JSON, or with too much of it.
+    PartFailed = "part_failed", 502, "A required part failed", Some("http_response_incomplete");
+    /// The service has no instance in rotation.
+    NoInstance = "no_instance", 503, "No instance available", Some("destination_unavailable");
+    /// The breakers of all the service's instances are open.
+    CircuitOpen = "circuit_open", 503, "Circuit open", Some("destination_unavailable");
+    /// All connections to the instances were in use for as long as `timeouts.connect` allows.
+    PoolExhausted = "pool_exhausted", 503, "All connections in use", Some("connection_limit_reached");
+    /// The keys to check tokens with have not been fetched yet.
+    KeysUnavailable = "keys_unavailable", 503, "Token keys unavailable", Some("proxy_internal_error");
+    /// Connecting to an instance took longer than `timeouts.connect`.
+    ConnectTimeout = "connect_timeout", 504, "Service unreachable in time", Some("connection_timeout");
+    /// The response's head took longer than `timeouts.response`, or the body paused longer than `timeouts.idle`.
+    ResponseTimeout = "response_timeout", 504, "Service too slow", Some("http_response_timeout");
+    /// A required part of an aggregate was not complete within its `timeout`.
+    PartTimeout = "part_timeout", 504, "A required part was too slow", Some("http_response_timeout");
+}
+
+impl Reason {
+    /// The status of a reply with this reason.
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.status_code()).expect("the table above holds statuses from 400 to 504")
+    }
+
+    /// A small number for counters indexed by reason; below `Reason::ALL.len()`.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn codes_are_distinct_and_every_index_points_at_its_own() {
+        let mut codes: Vec<_> = Reason::ALL.iter().map(|r| r.code()).collect();
+        for (position, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), position);
+            assert!(reason.status().as_u16() >= 400);
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Reason::ALL.len());
+    }
+}
