@@ -14,10 +14,17 @@ pub struct Span {
 }
 
 /// A configuration text and the file it came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     pub path: PathBuf,
     pub text: Arc<str>,
+}
+
+/// The text is left out: it may hold secrets.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).field("bytes", &self.text.len()).finish()
+    }
 }
 
 impl Source {
@@ -69,6 +76,11 @@ impl Problems {
 
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Adds those of another look at the same file.
+    pub fn extend(&mut self, others: Problems) {
+        self.list.extend(others.list);
     }
 
     pub fn sort(&mut self) {

@@ -1,0 +1,18 @@
+//! The blocks of a configuration, one file a subject: their keys, and what must hold between them.
+
+mod action;
+mod aggregate;
+mod authenticator;
+mod listener;
+mod observability;
+mod overlap;
+mod policy;
+mod rate_limit;
+mod references;
+mod resilience;
+mod response;
+mod root;
+mod route;
+mod service;
+
+pub(super) use root::prepare;

@@ -1,0 +1,261 @@
+//! How a service is used: health checks, breakers, retries, timeouts, connection pools.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value as Json, json};
+
+use crate::config::block::{Place, Value, block};
+use crate::config::model::{
+    At, CircuitBreaker, FailureKind, HealthCheck, Pool, Retries, StatusRange, Timeouts,
+};
+use crate::config::reader::Reader;
+use crate::config::values::NonEmpty;
+use crate::config::values::path::LiteralPath;
+use crate::config::values::units::{Number, Percent, Wait};
+use crate::config::yaml::{Kind, Node};
+
+block! {
+    /// Ask every instance whether it is well.
+    "a health check" HealthBlock => HealthCheck {
+        /// What to GET.
+        path: LiteralPath ["/health"],
+        /// From one question to the next. Default 5s.
+        interval: Wait,
+        /// For the answer. Default 1s.
+        timeout: At<Wait>,
+        /// Good answers in a row that bring an instance back. Default 2.
+        healthy_after: Number<1, 100>,
+        /// Bad ones in a row that take it out. Default 3.
+        unhealthy_after: Number<1, 100>,
+        /// Statuses of good answers: one, or a list. Default 200-299.
+        expect_status: Statuses,
+    }
+}
+
+/// `200-299`, or a list of such.
+struct Statuses(Vec<StatusRange>);
+
+impl Value for Statuses {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.kind {
+            Kind::List(_) => NonEmpty::read(node, reader).map(|list| Statuses(list.0)),
+            _ => StatusRange::read(node, reader).map(|range| Statuses(vec![range])),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [StatusRange::schema(), NonEmpty::<StatusRange>::schema()] })
+    }
+}
+
+impl HealthBlock {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<HealthCheck> {
+        let interval: Duration = self.interval.or(Duration::from_secs(5))?;
+        let timeout = self.timeout.optional::<At<Wait>>()?;
+        if let Some(timeout) = timeout.as_ref().filter(|timeout| timeout.value.0 > interval) {
+            reader.warning(
+                timeout.span,
+                "the health check's timeout is longer than its interval",
+                "write a timeout shorter than the interval",
+            );
+        }
+        let usual = interval.min(Duration::from_secs(1));
+        Some(HealthCheck {
+            path: self.path.required()?,
+            interval,
+            timeout: timeout.map_or(usual, |timeout| timeout.value.0),
+            healthy_after: self.healthy_after.or(2u32)?,
+            unhealthy_after: self.unhealthy_after.or(3u32)?,
+            expect_status: self
+                .expect_status
+                .optional::<Statuses>()?
+                .map_or_else(|| vec![StatusRange { from: 200, to: 299 }], |statuses| statuses.0),
+        })
+    }
+}
+
+/// A percentage, or `off`.
+struct Ratio(Option<u8>);
+
+impl Value for Ratio {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        // For older YAML, `off` is another way to write false.
+        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off" || scalar.text == "false") {
+            return Some(Ratio(None));
+        }
+        Percent::<1>::read(node, reader).map(|percent| Ratio(Some(percent.0)))
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [crate::config::values::text_schema("[0-9]+%|off"), { "const": false }] })
+    }
+}
+
+block! {
+    /// When to stop using an instance, and when to try it again.
+    "a circuit breaker" BreakerBlock => CircuitBreaker {
+        /// Failures in a row that open it. Default 5.
+        consecutive_failures: Number<1, 1_000_000>,
+        /// Share of failures over `window` that opens it; `off` for never. Default 50%.
+        failure_ratio: Ratio,
+        /// Requests in the window below which the ratio says nothing. Default 20.
+        minimum_requests: Number<1, 1_000_000>,
+        /// What the ratio looks back on. Default 10s.
+        window: Wait,
+        /// How long it stays open; doubled each time it opens again. Default 5s.
+        open_for: Wait,
+        /// The longest it stays open. Default 5m.
+        max_open_for: At<Wait>,
+        /// Requests let through to see whether the instance is back. Default 1.
+        half_open_requests: Number<1, 1000>,
+        /// What counts as a failure. Default connect_failure, reset, timeout and 502-504.
+        failures: NonEmpty<FailureKind>,
+    }
+}
+
+impl BreakerBlock {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<CircuitBreaker> {
+        let default = CircuitBreaker::default();
+        let open_for: Duration = self.open_for.or(default.open_for)?;
+        let max_open_for = self.max_open_for.optional::<At<Wait>>()?;
+        if let Some(most) = max_open_for.as_ref().filter(|most| most.value.0 < open_for) {
+            reader.error(most.span, "max_open_for is shorter than open_for", "make it as long or longer");
+            return None;
+        }
+        Some(CircuitBreaker {
+            consecutive_failures: self.consecutive_failures.or(default.consecutive_failures)?,
+            failure_ratio: self
+                .failure_ratio
+                .optional::<Ratio>()?
+                .map_or(default.failure_ratio, |Ratio(ratio)| ratio),
+            minimum_requests: self.minimum_requests.or(default.minimum_requests)?,
+            window: self.window.or(default.window)?,
+            open_for,
+            max_open_for: max_open_for.map_or(default.max_open_for.max(open_for), |most| most.value.0),
+            half_open_requests: self.half_open_requests.or(default.half_open_requests)?,
+            failures: self.failures.or(default.failures)?,
+        })
+    }
+}
+
+block! {
+    /// When a request is tried again.
+    "a retries block" RetriesBlock => Retries {
+        /// Attempts beyond the first; 0 for none. Default 2.
+        attempts: Number<0, 10>,
+        /// What is tried again. Default connect_failure, reset and 502-504.
+        on: Vec<FailureKind>,
+        /// Methods of requests that may be repeated. Default GET, HEAD, OPTIONS, PUT and DELETE.
+        methods: Vec<Method>,
+        /// For one attempt. Default: only the service's timeouts.
+        per_attempt_timeout: Wait,
+        /// The pause before an attempt, with full jitter.
+        backoff: Backoff,
+        /// Share of the service's requests of the last 10s that may be retries. Default 20%.
+        budget: Percent<0>,
+    }
+}
+
+impl RetriesBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<Retries> {
+        let default = Retries::default();
+        let backoff = Backoff { base: default.backoff_base, max: default.backoff_max };
+        let backoff: Backoff = self.backoff.or(backoff)?;
+        Some(Retries {
+            attempts: self.attempts.or(default.attempts)?,
+            on: self.on.or(default.on)?,
+            methods: self.methods.or(default.methods)?,
+            per_attempt_timeout: self.per_attempt_timeout.optional()?,
+            backoff_base: backoff.base,
+            backoff_max: backoff.max,
+            budget: self.budget.or(default.budget)?,
+        })
+    }
+}
+
+struct Backoff {
+    base: Duration,
+    max: Duration,
+}
+
+block! {
+    /// The pause before an attempt: random, up to `base` doubled each time, never more than `max`.
+    "a backoff block" BackoffBlock => Backoff {
+        /// Default 25ms.
+        base: Duration,
+        /// Default 1s.
+        max: At<Duration>,
+    }
+}
+
+impl BackoffBlock {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<Backoff> {
+        let default = Retries::default();
+        let base = self.base.or(default.backoff_base)?;
+        let max = self.max.optional::<At<Duration>>()?;
+        if let Some(max) = max.as_ref().filter(|max| max.value < base) {
+            reader.error(max.span, "max is shorter than base", "make it as long or longer");
+            return None;
+        }
+        Some(Backoff { base, max: max.map_or(default.backoff_max.max(base), |max| max.value) })
+    }
+}
+
+block! {
+    /// How long to wait for an instance.
+    "a timeouts block" TimeoutsBlock => Timeouts {
+        /// For a connection. Default 1s.
+        connect: Wait,
+        /// From the request's being sent to the response's head. Default 15s.
+        response: Wait,
+        /// Without a byte of a body, either way. Default 60s.
+        idle: Wait,
+    }
+}
+
+impl TimeoutsBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<Timeouts> {
+        let default = Timeouts::default();
+        Some(Timeouts {
+            connect: self.connect.or(default.connect)?,
+            response: self.response.or(default.response)?,
+            idle: self.idle.or(default.idle)?,
+        })
+    }
+}
+
+block! {
+    /// Connections to one instance, over all workers.
+    "a pool block" PoolBlock => Pool {
+        /// Connections open at once. Default 1024.
+        max_connections: Number<1, 1_000_000>,
+        /// Of them, kept without a request. Default 128.
+        max_idle: At<Number<0, 1_000_000>>,
+        /// How long one is kept. Default 60s.
+        idle_timeout: Wait,
+    }
+}
+
+impl PoolBlock {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<Pool> {
+        let default = Pool::default();
+        let max_connections = self.max_connections.or(default.max_connections)?;
+        let max_idle = match self.max_idle.optional::<At<Number<0, 1_000_000>>>()? {
+            None => default.max_idle.min(max_connections),
+            Some(max_idle) => {
+                let most: usize = max_idle.value.into();
+                if most > max_connections {
+                    reader.error(
+                        max_idle.span,
+                        "max_idle is more than max_connections",
+                        format!("write {max_connections} or less"),
+                    );
+                    return None;
+                }
+                most
+            }
+        };
+        Some(Pool { max_connections, max_idle, idle_timeout: self.idle_timeout.or(default.idle_timeout)? })
+    }
+}

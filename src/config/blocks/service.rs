@@ -1,0 +1,322 @@
+//! `services`: where instances come from, and how they are used.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::listener::located;
+use super::response::Fallback;
+use crate::config::block::{Field, Place, Value, block};
+use crate::config::model::{
+    At, CircuitBreaker, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries, Service,
+    StaticInstance, StaticResponse, Timeouts,
+};
+use crate::config::reader::Reader;
+use crate::config::source::Span;
+use crate::config::values::net::{DomainName, InstanceUrl};
+use crate::config::values::units::{Number, Wait};
+use crate::config::values::{FilePath, NonEmpty, choice, choice_schema};
+use crate::config::yaml::{Kind, Node};
+
+/// A service without its name, which is its key.
+pub(super) struct ServiceBody {
+    source: InstanceSource,
+    /// Where `discovery: { registry: {} }` is written, which needs a registry.
+    pub registry_span: Option<Span>,
+    load_balancing: LoadBalancing,
+    health_check: Option<HealthCheck>,
+    circuit_breaker: CircuitBreaker,
+    retries: Retries,
+    timeouts: Timeouts,
+    pool: Pool,
+    fallback: Option<StaticResponse>,
+}
+
+impl ServiceBody {
+    pub fn named(self, name: At<String>) -> Service {
+        Service {
+            name,
+            source: self.source,
+            load_balancing: self.load_balancing,
+            health_check: self.health_check,
+            circuit_breaker: self.circuit_breaker,
+            retries: self.retries,
+            timeouts: self.timeouts,
+            pool: self.pool,
+            fallback: self.fallback,
+        }
+    }
+}
+
+block! {
+    /// A named set of interchangeable instances. Exactly one of `instances` and `discovery` says where they are.
+    "a service" ServiceBlock => ServiceBody {
+        /// Fixed instances: URLs, or URLs with a weight.
+        instances: At<NonEmpty<InstanceBlockOrUrl>>,
+        /// Where instances are looked up.
+        discovery: At<Discovery>,
+        /// How an instance is chosen. Default round_robin.
+        load_balancing: LoadBalancing,
+        /// Ask every instance whether it is well. Default: not asked.
+        health_check: HealthCheck,
+        /// Stop using an instance that fails. One breaker per instance; always on.
+        circuit_breaker: CircuitBreaker,
+        /// Try again on another instance.
+        retries: Retries,
+        /// How long to wait for an instance.
+        timeouts: Timeouts,
+        /// Connections to an instance, over all workers.
+        pool: Pool,
+        /// The answer when no instance can give one.
+        fallback: Fallback,
+    }
+    later { "sticky", "slow_start", "protocol", "tls", "hedging", "concurrency" }
+}
+
+impl ServiceBlock {
+    fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<ServiceBody> {
+        let source = source(self.instances, self.discovery, place.span, reader);
+        let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
+        let health_check = self.health_check.optional();
+        let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
+        let retries = self.retries.or(Retries::default());
+        let timeouts = self.timeouts.or(Timeouts::default());
+        let pool = self.pool.or(Pool::default());
+        let (source, registry_span) = source?;
+        Some(ServiceBody {
+            source,
+            registry_span,
+            load_balancing: load_balancing?,
+            health_check: health_check?,
+            circuit_breaker: circuit_breaker?,
+            retries: retries?,
+            timeouts: timeouts?,
+            pool: pool?,
+            fallback: self.fallback.optional()?,
+        })
+    }
+}
+
+fn source(
+    instances: Field<At<NonEmpty<InstanceBlockOrUrl>>>,
+    discovery: Field<At<Discovery>>,
+    span: Span,
+    reader: &mut Reader<'_>,
+) -> Option<(InstanceSource, Option<Span>)> {
+    if let (Some(instances), Some(discovery)) = (instances.value(), discovery.value()) {
+        let span = instances.span.max(discovery.span);
+        reader.error(span, "both `instances` and `discovery` are given", "keep one of them");
+        return None;
+    }
+    match (instances, discovery) {
+        (Field::Absent, Field::Absent) => {
+            reader.error(
+                span,
+                "a service needs `instances` or `discovery`",
+                "add `instances: [http://127.0.0.1:8001]` or `discovery: { registry: {} }`",
+            );
+            None
+        }
+        (Field::Read(instances), Field::Absent) => {
+            unique(instances.value.0, reader).map(|source| (source, None))
+        }
+        (Field::Absent, Field::Read(discovery)) => {
+            let registry = matches!(discovery.value.0, InstanceSource::Registry).then_some(discovery.span);
+            Some((discovery.value.0, registry))
+        }
+        _ => None,
+    }
+}
+
+fn unique(instances: Vec<InstanceBlockOrUrl>, reader: &mut Reader<'_>) -> Option<InstanceSource> {
+    let instances: Vec<StaticInstance> = instances.into_iter().map(|instance| instance.0).collect();
+    let mut first: HashMap<&str, Span> = HashMap::new();
+    let mut right = true;
+    for instance in &instances {
+        if let Some(first) = first.insert(&instance.authority.value, instance.authority.span) {
+            let message = format!("the instance {} is listed twice", instance.authority.value);
+            let remedy = format!("keep that of line {}, with `weight: 2` if it should get more", first.line);
+            reader.error(instance.authority.span, message, remedy);
+            right = false;
+        }
+    }
+    right.then_some(InstanceSource::Static(instances))
+}
+
+/// `http://host:port`, or `{ url: http://host:port, weight: 2 }`.
+struct InstanceBlockOrUrl(StaticInstance);
+
+impl Value for InstanceBlockOrUrl {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if matches!(node.kind, Kind::Map(_)) {
+            return StaticInstance::read(node, reader).map(InstanceBlockOrUrl);
+        }
+        let InstanceUrl(authority) = InstanceUrl::read(node, reader)?;
+        let authority = At { value: authority, span: node.span };
+        Some(InstanceBlockOrUrl(StaticInstance { authority, weight: 1 }))
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [InstanceUrl::schema(), StaticInstance::schema()] })
+    }
+}
+
+block! {
+    /// One address of a service.
+    "an instance" InstanceBlock => StaticInstance {
+        /// `http://host:port`.
+        url: At<InstanceUrl> ["http://127.0.0.1:8001"],
+        /// Its share of the requests, relative to the others. Default 1.
+        weight: Number<1, 1000>,
+    }
+    later { "zone" }
+}
+
+impl InstanceBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<StaticInstance> {
+        let (url, weight) = (self.url.required::<At<InstanceUrl>>(), self.weight.or(1u32));
+        let url = url?;
+        Some(StaticInstance { authority: At { value: url.value.0, span: url.span }, weight: weight? })
+    }
+}
+
+struct Discovery(InstanceSource);
+
+block! {
+    /// Where instances are looked up: exactly one of these.
+    "a discovery block" DiscoveryBlock => Discovery {
+        /// The built-in registry, under the service's own name.
+        registry: RegistrySource,
+        /// A and AAAA records, or SRV records.
+        dns: DnsSource,
+        /// A YAML or JSON file that is read again when it changes.
+        file: FileSource,
+    }
+    later { "consul", "etcd", "kubernetes" }
+}
+
+impl DiscoveryBlock {
+    fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<Discovery> {
+        let DiscoveryBlock { registry, dns, file } = self;
+        let given = [!registry.is_absent(), !dns.is_absent(), !file.is_absent()];
+        match given.iter().filter(|given| **given).count() {
+            0 => {
+                if !place.strays {
+                    reader.error(
+                        place.span,
+                        "discovery needs a source",
+                        "write one of `registry: {}`, `dns: { name: …, port: … }` and `file: { path: … }`",
+                    );
+                }
+                None
+            }
+            1 => {
+                let registry = registry.optional::<RegistrySource>()?.map(|_| InstanceSource::Registry);
+                let dns = dns.optional::<DnsSource>()?.map(InstanceSource::Dns);
+                let file = file.optional::<FileSource>()?.map(|file| InstanceSource::File(file.0));
+                registry.or(dns).or(file).map(Discovery)
+            }
+            _ => {
+                reader.error(place.span, "discovery has more than one source", "keep one of them");
+                None
+            }
+        }
+    }
+}
+
+struct RegistrySource;
+
+block! {
+    /// The built-in registry, under the service's own name.
+    "a registry source" RegistrySourceBlock => RegistrySource {}
+}
+
+impl RegistrySourceBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<RegistrySource> {
+        Some(RegistrySource)
+    }
+}
+
+block! {
+    /// Instances by name.
+    "a dns source" DnsBlock => DnsSource {
+        /// The name to resolve.
+        name: At<DomainName> ["orders.internal"],
+        /// The port of every instance. Not with `srv`.
+        port: At<Number<1, 65_535>>,
+        /// How often to ask. Default 10s.
+        refresh: Wait,
+        /// Ask for SRV records, which bring ports and weights of their own. Default false.
+        srv: bool,
+    }
+}
+
+impl DnsBlock {
+    fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<DnsSource> {
+        let DnsBlock { name, port, refresh, srv } = self;
+        let (name, refresh) = (name.required::<At<DomainName>>(), refresh.or(Duration::from_secs(10)));
+        let (port, srv) = (port.optional::<At<Number<1, 65_535>>>()?, srv.or(false)?);
+        match &port {
+            Some(port) if srv => {
+                reader.error(port.span, "SRV records bring their own ports", "remove `port`");
+                return None;
+            }
+            None if !srv => {
+                reader.error(
+                    place.span,
+                    "a dns source needs the key \"port\"",
+                    "add `port: 8002`, or `srv: true`",
+                );
+                return None;
+            }
+            _ => {}
+        }
+        let name = name?;
+        Some(DnsSource {
+            name: At { value: name.value.0, span: name.span },
+            port: port.map(|port| port.value.into()),
+            refresh: refresh?,
+            srv,
+        })
+    }
+}
+
+struct FileSource(At<std::path::PathBuf>);
+
+block! {
+    /// Instances listed in a file.
+    "a file source" FileBlock => FileSource {
+        /// The file, relative to the configuration.
+        path: At<FilePath> ["instances/orders.yaml"],
+    }
+}
+
+impl FileBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<FileSource> {
+        self.path.required().map(located).map(FileSource)
+    }
+}
+
+const RULES: [(&str, LoadBalancing); 4] = [
+    ("round_robin", LoadBalancing::RoundRobin),
+    ("weighted", LoadBalancing::Weighted),
+    ("random", LoadBalancing::Random),
+    ("least_requests", LoadBalancing::LeastRequests),
+];
+
+impl Value for LoadBalancing {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let Kind::Map(entries) = &node.kind
+            && let Some(entry) = entries.iter().find(|entry| entry.key == "consistent_hash")
+        {
+            reader.not_supported(entry.key_span, "consistent_hash");
+            return None;
+        }
+        choice(node, reader, "a rule of load balancing", &RULES, &["peak_ewma", "consistent_hash"])
+    }
+
+    fn schema() -> Json {
+        choice_schema(&RULES)
+    }
+}

@@ -1,0 +1,63 @@
+//! Listeners: addresses, TLS and the limits on what a client may use up.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::At;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: At<String>,
+    pub bind: At<SocketAddr>,
+    pub tls: Option<Tls>,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    pub min_version: TlsVersion,
+    /// At least one; the first is the default for clients that name no known host.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Paths are absolute: `load` has joined them to the directory of the configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateFiles {
+    pub certificate: At<PathBuf>,
+    pub private_key: At<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub max_connections: usize,
+    /// From the first byte of a request head to its last.
+    pub header_timeout: Duration,
+    /// Keep-alive without a request.
+    pub idle_timeout: Duration,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_uri_bytes: usize,
+    /// HTTP/2 concurrent streams per connection.
+    pub max_streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 20_000,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            max_uri_bytes: 8 * 1024,
+            max_streams: 128,
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! A configuration with every key in it loads to what it says, and the JSON Schema agrees with the
+//! parser about what a configuration is.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use gatehouse::config::*;
+use http::{Method, StatusCode};
+use serde_json::{Value as Json, json};
+
+fn environment(name: &str) -> Option<String> {
+    (name == "REGISTRY_TOKEN").then(|| "a-registry-token".to_owned())
+}
+
+fn source(text: &str) -> Source {
+    Source { path: "/etc/gatehouse/gateway.yaml".into(), text: text.into() }
+}
+
+fn complete() -> Config {
+    load_text(include_str!("data/complete.yaml"))
+}
+
+fn load_text(text: &str) -> Config {
+    let source = source(text);
+    match load(&source, &environment) {
+        Ok(loaded) => {
+            assert!(loaded.warnings.is_empty(), "{}", render(&loaded.warnings, &source, false));
+            loaded.config
+        }
+        Err(problems) => panic!("{}", render(&problems, &source, false)),
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn listeners_admin_and_registry() {
+    let config = complete();
+    assert_eq!(config.workers, Workers::Count(4));
+    assert_eq!(config.listeners[0].limits, Limits::default());
+    assert_eq!(config.listeners[0].tls, None);
+    let https = &config.listeners[1];
+    assert_eq!(https.bind.value, "0.0.0.0:8443".parse().unwrap());
+    let tls = https.tls.as_ref().unwrap();
+    assert_eq!(tls.min_version, TlsVersion::Tls13);
+    assert_eq!(*tls.certificates[0].certificate, Path::new("/etc/gatehouse/certs/localhost.crt"));
+    assert_eq!(*tls.certificates[1].private_key, Path::new("/etc/tls/other.key"));
+    let limits = Limits {
+        max_connections: 2000,
+        header_timeout: seconds(9),
+        idle_timeout: seconds(70),
+        max_header_bytes: 16 * 1024,
+        max_headers: 50,
+        max_uri_bytes: 4096,
+        max_streams: 64,
+    };
+    assert_eq!(https.limits, limits);
+    let networks: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["127.0.0.0/8", "::1/128", "10.1.2.3/32"]);
+    assert_eq!(config.admin.as_ref().unwrap().token, None);
+    let registry = config.registry.unwrap();
+    assert_eq!(registry.heartbeat_ttl, seconds(20));
+    assert_eq!(registry.token.unwrap().expose(), "a-registry-token");
+    assert_eq!(config.access_log.output, LogOutput::File("/etc/gatehouse/logs/access.log".into()));
+}
+
+#[test]
+fn services() {
+    let config = complete();
+    let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["user-service", "order-service", "billing", "search", "files"]);
+    let users = &config.services[0];
+    let InstanceSource::Static(instances) = &users.source else { panic!("{:?}", users.source) };
+    let instances: Vec<_> = instances.iter().map(|i| (i.authority.as_str(), i.weight)).collect();
+    assert_eq!(instances, [("127.0.0.1:8001", 1), ("users.internal:80", 2)]);
+    assert_eq!(users.load_balancing, LoadBalancing::LeastRequests);
+    let range = |from, to| StatusRange { from, to };
+    let health = HealthCheck {
+        path: "/health".to_owned(),
+        interval: seconds(4),
+        timeout: Duration::from_millis(500),
+        healthy_after: 3,
+        unhealthy_after: 4,
+        expect_status: vec![range(200, 299)],
+    };
+    assert_eq!(users.health_check, Some(health));
+    let breaker = CircuitBreaker {
+        consecutive_failures: 6,
+        failure_ratio: Some(40),
+        minimum_requests: 30,
+        window: seconds(20),
+        open_for: seconds(60),
+        max_open_for: seconds(300),
+        half_open_requests: 2,
+        failures: vec![
+            FailureKind::ConnectFailure,
+            FailureKind::Reset,
+            FailureKind::Timeout,
+            FailureKind::Status(range(500, 599)),
+        ],
+    };
+    assert_eq!(users.circuit_breaker, breaker);
+    let retries = Retries {
+        attempts: 1,
+        on: vec![FailureKind::ConnectFailure, FailureKind::Status(range(502, 502))],
+        methods: vec![Method::GET, Method::HEAD],
+        per_attempt_timeout: Some(seconds(2)),
+        backoff_base: Duration::from_millis(10),
+        backoff_max: seconds(2),
+        budget: 10,
+    };
+    assert_eq!(users.retries, retries);
+    assert_eq!(users.timeouts, Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30) });
+    assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
+    let fallback = users.fallback.as_ref().unwrap();
+    assert_eq!(fallback.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(&fallback.body[..], br#"{"error":"users are unavailable"}"#);
+
+    let orders = &config.services[1];
+    assert_eq!(orders.source, InstanceSource::Registry);
+    assert_eq!(orders.load_balancing, LoadBalancing::RoundRobin);
+    assert_eq!(orders.circuit_breaker, CircuitBreaker { failure_ratio: None, ..CircuitBreaker::default() });
+    assert_eq!(orders.retries, Retries::default());
+    assert_eq!(orders.pool, Pool::default());
+    let expected = vec![range(204, 204), range(200, 201)];
+    assert_eq!(orders.health_check.as_ref().unwrap().expect_status, expected);
+
+    let InstanceSource::Dns(dns) = &config.services[2].source else { panic!() };
+    assert_eq!(
+        (dns.name.as_str(), dns.port, dns.refresh, dns.srv),
+        ("billing.internal", Some(8002), seconds(60), false)
+    );
+    let InstanceSource::Dns(dns) = &config.services[3].source else { panic!() };
+    assert_eq!((dns.port, dns.refresh, dns.srv), (None, seconds(10), true));
+    let InstanceSource::File(file) = &config.services[4].source else { panic!() };
+    assert_eq!(file.value, Path::new("/etc/gatehouse/instances/files.yaml"));
+}
+
+#[test]
+fn authenticators_and_rate_limits() {
+    let config = complete();
+    let jwt = &config.authenticators[0].jwt;
+    assert_eq!(jwt.issuer.as_deref(), Some("https://id.example.com/"));
+    assert_eq!(jwt.audience, ["shop-api", "other-api"]);
+    let algorithms = [JwtAlgorithm::HS256, JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA];
+    assert_eq!(jwt.algorithms, algorithms);
+    assert_eq!(jwt.leeway, seconds(10));
+    let [
+        JwtKey::Secret(secret),
+        JwtKey::PublicKey(public),
+        JwtKey::JwksFile(file),
+        JwtKey::JwksUrl { url, refresh },
+    ] = jwt.keys.as_slice()
+    else {
+        panic!("{:?}", jwt.keys)
+    };
+    assert_eq!(secret.value.expose(), "dev-only-secret-change-me-0123456789");
+    assert_eq!(public.value, Path::new("/etc/gatehouse/certs/jwt.pub"));
+    assert_eq!(file.value, Path::new("/etc/gatehouse/certs/jwks.json"));
+    assert_eq!((url.value.host(), *refresh), (Some("id.example.com"), seconds(300)));
+    assert_eq!(jwt.token_from, [TokenSource::Bearer, TokenSource::Cookie("token".to_owned())]);
+    let headers: Vec<_> =
+        jwt.claim_headers.iter().map(|(claim, name)| (claim.as_str(), name.as_str())).collect();
+    assert_eq!(headers, [("sub", "x-user-id"), ("scope", "x-scopes")]);
+    let small = &config.authenticators[1].jwt;
+    assert_eq!((small.leeway, small.audience.as_slice()), (seconds(30), &["one".to_owned()][..]));
+    assert_eq!(small.token_from, [TokenSource::Bearer]);
+
+    let client = &config.rate_limits[0];
+    assert_eq!(client.rate, Rate { count: 100, per: seconds(1) });
+    assert_eq!((client.burst, client.max_keys), (200, 100_000));
+    let user = &config.rate_limits[1];
+    let header = KeyPart::Header("x-tenant".parse().unwrap());
+    assert_eq!(user.key, [KeyPart::Claim("sub".to_owned()), KeyPart::Route, header]);
+    assert_eq!(user.rate, Rate { count: 600, per: seconds(60) });
+    assert_eq!((user.burst, user.max_keys), (600, 500));
+}
+
+#[test]
+fn matches_and_policies() {
+    let config = complete();
+    let defaults = &config.defaults;
+    assert_eq!(defaults.rate_limits[0].value, "per-client");
+    assert_eq!(defaults.request_id_header, "x-correlation-id");
+    assert_eq!(defaults.response_headers.remove, [http::header::SERVER]);
+    assert_eq!(defaults.max_body, Some(1 << 20));
+
+    let users = &config.routes[0];
+    assert!(matches!(&users.matches.path, PathMatch::Prefix(prefix) if prefix.value == "/gateway/api/users"));
+    let hosts = [
+        HostPattern::Exact("api.example.com".to_owned()),
+        HostPattern::Wildcard("example.com".to_owned()),
+        HostPattern::Exact("[::1]".to_owned()),
+    ];
+    assert_eq!(users.matches.hosts, hosts);
+    let exact = |text: &str| ValueMatch::Exact(text.to_owned());
+    let headers: Vec<_> =
+        users.matches.headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    assert_eq!(
+        headers,
+        [
+            ("x-api-version", exact("2")),
+            ("x-kind", ValueMatch::Regex("a|b".to_owned())),
+            ("x-debug", ValueMatch::Present(false)),
+        ]
+    );
+    // Numbers keep their digits.
+    assert_eq!(users.matches.query[0], ("beta".to_owned(), exact("1.0")));
+    let authenticate = users.authenticate.as_ref().unwrap();
+    assert_eq!(authenticate.with.iter().map(|with| with.as_str()).collect::<Vec<_>>(), ["shop", "small"]);
+    assert_eq!(authenticate.methods, [Method::POST]);
+    assert_eq!(users.authorize[0].values, ["admin", "editor"]);
+    assert_eq!(
+        (users.authorize[1].claim.as_str(), users.authorize[1].values.as_slice()),
+        ("tenant", &["7".to_owned()][..])
+    );
+    let cors = users.cors.as_ref().unwrap();
+    let origins = vec!["https://shop.example.com".to_owned(), "http://localhost:3000".to_owned()];
+    assert_eq!(cors.origins, CorsOrigins::Exact(origins));
+    assert_eq!((cors.credentials, cors.max_age), (true, Some(seconds(600))));
+    assert_eq!(users.request_headers.set[0].1, "gateway");
+    assert!(users.request_headers.set[1].1.is_sensitive());
+    assert_eq!((users.max_body, users.encoded_slashes), (Some(64 * 1024), EncodedSlashes::Keep));
+    let open = config.routes[1].cors.as_ref().unwrap();
+    assert_eq!(open.origins, CorsOrigins::Any);
+    assert!(open.methods.contains(&Method::DELETE) && !open.credentials);
+}
+
+#[test]
+fn actions() {
+    let config = complete();
+    let action = |name: &str| &config.routes.iter().find(|route| route.name.value == name).unwrap().action;
+    let literal = |text: &str| TemplatePiece::Literal(text.to_owned());
+    let Action::Forward(users) = action("users") else { panic!() };
+    assert_eq!(users.rewrite, Rewrite::StripPrefix("/gateway".to_owned()));
+    assert_eq!(users.host, HostHeader::Instance);
+    let Action::Forward(user) = action("user") else { panic!() };
+    let template = Template(vec![literal("/internal/users/"), TemplatePiece::PathParameter("id".to_owned())]);
+    assert_eq!(user.rewrite, Rewrite::Template(template));
+    assert_eq!(user.host, HostHeader::Fixed("users.internal".parse().unwrap()));
+
+    let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
+    assert_eq!(aggregate.timeout, seconds(2));
+    let [user, orders] = aggregate.parts.as_slice() else { panic!() };
+    assert_eq!((user.name.as_str(), user.required, user.fallback.as_str()), ("user", true, "null"));
+    assert_eq!((orders.fallback.as_str(), orders.max_body, user.max_body), ("[]", 2 << 20, 1 << 20));
+    assert_eq!(
+        orders.path.0,
+        [literal("/api/orders?user_id="), TemplatePiece::QueryParameter("id".to_owned())]
+    );
+
+    let Action::Redirect(home) = action("old-home") else { panic!() };
+    assert_eq!(
+        (home.status, home.to.0.as_slice()),
+        (StatusCode::MOVED_PERMANENTLY, &[literal("https://www.example.com/")][..])
+    );
+    let Action::Redirect(user) = action("old-user") else { panic!() };
+    assert_eq!(user.status, StatusCode::PERMANENT_REDIRECT);
+
+    let Action::Respond(ping) = action("ping") else { panic!() };
+    assert_eq!(ping.status.as_u16(), 203);
+    let body = r#"{"status":"ok","list":[1,2.50,"3",true,null,"x y"],"nested":{"a":"7"},"late":7}"#;
+    assert_eq!(std::str::from_utf8(&ping.body).unwrap(), body);
+    assert_eq!(ping.content_type.as_ref().unwrap(), "application/json");
+    let Action::Respond(text) = action("text") else { panic!() };
+    assert_eq!((text.status, &text.body[..]), (StatusCode::OK, &b"hello\n"[..]));
+    assert_eq!(text.content_type.as_ref().unwrap(), "text/markdown");
+    assert_eq!(text.headers.len(), 1);
+}
+
+#[test]
+fn the_least_configuration_has_the_usual_defaults() {
+    let config = load_text("listeners: [{ name: a, bind: 127.0.0.1:0 }]\nroutes: []\n");
+    assert_eq!(config.workers, Workers::Auto);
+    assert_eq!((config.admin, config.registry), (None, None));
+    assert_eq!(config.access_log.output, LogOutput::Stdout);
+    assert_eq!(config.defaults.request_id_header, "x-request-id");
+    assert_eq!(config.defaults.max_body, None);
+}
+
+#[test]
+fn aliases_and_merges_repeat_blocks() {
+    let config = load_text(
+        "listeners: [{ name: a, bind: 127.0.0.1:0 }]
+services:
+  a: &a
+    instances: [http://127.0.0.1:1]
+    timeouts: &t { connect: 3s }
+  b: { <<: *a, instances: [http://127.0.0.1:2] }
+  c: { instances: [http://127.0.0.1:3], timeouts: *t }
+routes:
+  - { name: a, match: { path: /a }, forward: { service: a } }
+  - { name: b, match: { path: /b }, forward: { service: b } }
+  - { name: c, match: { path: /c }, forward: { service: c } }
+",
+    );
+    for (service, port) in config.services.iter().zip(1..) {
+        assert_eq!(service.timeouts.connect, seconds(3));
+        let InstanceSource::Static(instances) = &service.source else { panic!() };
+        assert_eq!(instances[0].authority.value, format!("127.0.0.1:{port}"));
+    }
+}
+
+#[test]
+fn equal_texts_are_equal_wherever_they_stand() {
+    let moved = format!("\n\n{}", include_str!("data/complete.yaml"));
+    assert_eq!(complete(), load_text(&moved));
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let shown = format!("{:?}", complete());
+    for secret in ["a-registry-token", "dev-only", "Bearer inner"] {
+        assert!(!shown.contains(secret));
+    }
+}
+
+// ---------------------------------------------------------------- the schema
+
+fn as_json(text: &str) -> Json {
+    serde_yaml::from_str(text).unwrap()
+}
+
+#[test]
+fn the_schema_is_valid_and_takes_what_the_parser_takes() {
+    let schema = schema();
+    jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error}"));
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let complete = as_json(include_str!("data/complete.yaml"));
+    let errors: Vec<String> =
+        validator.iter_errors(&complete).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+}
+
+/// Every golden configuration that loads must fit the schema, and every key that is unknown to the
+/// parser must be unknown to the schema.
+#[test]
+fn the_schema_agrees_with_the_parser_about_mistakes() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config");
+    let mut compared = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = read_source(&path).unwrap().text;
+        let Ok(value) = serde_yaml::from_str::<Json>(&text) else { continue };
+        compared += 1;
+        match load(&source(&text), &environment) {
+            Ok(_) => assert!(validator.is_valid(&value), "{} loads, but not by the schema", path.display()),
+            Err(problems) => {
+                let unknown = problems.iter().any(|p| {
+                    p.message.starts_with("unknown key") || p.message.contains("needs the key \"name\"")
+                });
+                assert!(!unknown || !validator.is_valid(&value), "{} fits the schema", path.display());
+            }
+        }
+    }
+    assert!(compared > 50, "{compared}");
+}
+
+/// The complete configuration holds every key of the schema, so every key of the schema is one that
+/// the parser takes.
+#[test]
+fn every_key_of_the_schema_is_in_the_complete_configuration() {
+    let (mut all, mut used) = (BTreeSet::new(), BTreeSet::new());
+    walk(&schema(), None, "", &mut all);
+    walk(&schema(), Some(&as_json(include_str!("data/complete.yaml"))), "", &mut used);
+    let missing: Vec<_> = all.difference(&used).collect();
+    assert!(missing.is_empty(), "not in complete.yaml: {missing:?}");
+    assert!(all.len() > 100, "{}", all.len());
+}
+
+/// The paths of the schema's keys; with a value, only of those that the value holds.
+fn walk(schema: &Json, value: Option<&Json>, path: &str, found: &mut BTreeSet<String>) {
+    for (key, below) in schema["properties"].as_object().into_iter().flatten() {
+        let inner = value.map(|value| &value[key]);
+        if inner.is_some_and(Json::is_null) {
+            continue;
+        }
+        let path = format!("{path}.{key}");
+        walk(below, inner, &path, found);
+        found.insert(path);
+    }
+    let named = &schema["additionalProperties"];
+    if named.is_object() {
+        match value {
+            None => walk(named, None, &format!("{path}.*"), found),
+            Some(value) => value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .for_each(|(_, inner)| walk(named, Some(inner), &format!("{path}.*"), found)),
+        }
+    }
+    match value {
+        None => {
+            if !schema["items"].is_null() {
+                walk(&schema["items"], None, &format!("{path}[]"), found);
+            }
+        }
+        Some(value) => value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .for_each(|inner| walk(&schema["items"], Some(inner), &format!("{path}[]"), found)),
+    }
+    for below in schema["anyOf"].as_array().into_iter().flatten() {
+        walk(below, value, path, found);
+    }
+}
+
+#[test]
+fn keys_are_described() {
+    let schema = schema();
+    assert_eq!(schema["required"], json!(["listeners"]));
+    let bind = &schema["properties"]["listeners"]["items"]["properties"]["bind"];
+    assert_eq!(bind["description"], "IP address and port. Port 0 lets the system choose one.");
+}
