@@ -1,3 +1,20 @@
 //! What HTTP itself says: paths, hop-by-hop fields, forwarding fields, bodies, problem documents.
 
+pub mod alike;
+pub mod body;
+pub mod date;
+pub mod fetch;
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod host;
+pub mod interim;
+pub mod interned;
+pub mod path;
+pub mod problem;
+pub mod query;
+mod random;
+pub mod request_id;
 pub mod small_server;
+pub mod template;
+pub mod trace;
+pub mod via;

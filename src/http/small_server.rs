@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 /// What a handler answers with. Boxed bodies allow event streams beside plain documents.
 pub type SmallBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
@@ -23,7 +24,7 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_CONNECTIONS: usize = 512;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the future is dropped. Connections already open end on their own.
+/// Serves until the future is dropped, which cuts the open connections off.
 pub async fn serve<H, F>(listener: TcpListener, handler: H)
 where
     H: Fn(SocketAddr, Request<Bytes>) -> F + Send + Sync + 'static,
@@ -31,6 +32,7 @@ where
 {
     let handler = Arc::new(handler);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let Ok((stream, peer)) = listener.accept().await else {
@@ -39,7 +41,8 @@ where
             continue;
         };
         let handler = handler.clone();
-        tokio::spawn(async move {
+        while connections.try_join_next().is_some() {}
+        connections.spawn(async move {
             let _slot = slot;
             let service = service_fn(move |request| {
                 let handler = handler.clone();

@@ -1,0 +1,302 @@
+//! The bodies that pass through: counted, bounded, and with a limit on silence. Nothing is buffered
+//! here; back-pressure is the reader's poll.
+
+use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::alike;
+
+/// Why a request body could not be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+    #[error("the client stopped sending")]
+    Stalled,
+    #[error("the client broke off")]
+    Broken,
+    #[error("the request body is malformed")]
+    Malformed,
+}
+
+/// Mostly such a body has come together with its head.
+const SHORT_BODY_BYTES: u64 = 16 * 1024;
+
+/// A client's request body as its connection hands it over.
+pub enum ClientBody {
+    Empty,
+    Http1(Incoming),
+    Http2(Http2Body),
+}
+
+impl ClientBody {
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ClientBody::Empty => SizeHint::with_exact(0),
+            ClientBody::Http1(body) => body.size_hint(),
+            ClientBody::Http2(_) => SizeHint::default(),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            ClientBody::Empty => true,
+            ClientBody::Http1(body) => body.is_end_stream(),
+            ClientBody::Http2(body) => body.stream.is_end_stream(),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            ClientBody::Empty => Poll::Ready(None),
+            ClientBody::Http1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|f| f.map_err(|error| broken_http1(&error)))),
+            ClientBody::Http2(body) => body.poll_frame(cx),
+        }
+    }
+}
+
+/// Whether a body was malformed, not cut short: hyper tells by the kind of an I/O error inside its own.
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput))
+}
+
+fn broken_http1(error: &hyper::Error) -> BodyError {
+    if is_malformed(error) { BodyError::Malformed } else { BodyError::Broken }
+}
+
+pub struct Http2Body {
+    pub stream: h2::RecvStream,
+    /// Called when the body is first asked for: the client waits for a 100 (RFC 9110 §10.1.1).
+    pub on_wanted: Option<Box<dyn FnOnce()>>,
+}
+
+impl Http2Body {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(tell) = self.on_wanted.take() {
+            tell();
+        }
+        match ready!(self.stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // The window is given back once the bytes are on their way: that is the back-pressure.
+                let _ = self.stream.flow_control().release_capacity(data.len());
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(_)) => Poll::Ready(Some(Err(BodyError::Broken))),
+            None => match ready!(self.stream.poll_trailers(cx)) {
+                Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(None) => Poll::Ready(None),
+                Err(_) => Poll::Ready(Some(Err(BodyError::Broken))),
+            },
+        }
+    }
+}
+
+/// A request body that outlives a failed attempt as long as no byte of it was taken.
+pub struct RequestBody {
+    source: RefCell<Option<ClientBody>>,
+    hint: SizeHint,
+    limit: u64,
+    idle: Cell<Duration>,
+    received: Cell<u64>,
+    failure: Cell<Option<BodyError>>,
+    ended: Cell<bool>,
+    /// When the last bytes were taken from the client.
+    taken_at: Cell<Option<Instant>>,
+    /// Whether an attempt has asked the client for more and not got it yet.
+    awaited: Cell<bool>,
+    /// Fields that the client must not say anything in, in a trailer either.
+    spoken_for: RefCell<Vec<HeaderName>>,
+}
+
+impl RequestBody {
+    /// `limit` in bytes; `declared` is the length that the head announced, if any.
+    pub fn new(source: ClientBody, declared: Option<u64>, limit: Option<u64>) -> Rc<Self> {
+        let ended = source.is_end();
+        let hint = match declared {
+            _ if ended => SizeHint::with_exact(0),
+            Some(length) => SizeHint::with_exact(length),
+            None => source.size_hint(),
+        };
+        Rc::new(RequestBody {
+            source: RefCell::new(Some(source)),
+            hint,
+            limit: limit.unwrap_or(u64::MAX),
+            idle: Cell::new(Duration::from_secs(60)),
+            received: Cell::new(0),
+            failure: Cell::new(None),
+            ended: Cell::new(ended),
+            taken_at: Cell::new(None),
+            awaited: Cell::new(false),
+            spoken_for: RefCell::default(),
+        })
+    }
+
+    /// Keeps fields with these names, or what a service may take for them, out of the trailer section.
+    pub fn keep_out_of_trailers<'n>(&self, names: impl Iterator<Item = &'n HeaderName>) {
+        if !self.is_empty() {
+            self.spoken_for.borrow_mut().extend(names.cloned());
+        }
+    }
+
+    /// Bytes taken from the client so far.
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// What went wrong on the client's side, if anything did.
+    pub fn failure(&self) -> Option<BodyError> {
+        self.failure.get()
+    }
+
+    /// Whether another attempt can still send it from the beginning.
+    pub fn is_replayable(&self) -> bool {
+        self.is_empty() || self.source.borrow().is_some()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.hint.exact() == Some(0)
+    }
+
+    /// Whether all of it was taken from the client.
+    pub fn is_finished(&self) -> bool {
+        self.is_empty() || self.ended.get() || self.hint.exact() == Some(self.received.get())
+    }
+
+    /// Whether the client may go on sending what nobody will read. A short rest is read on the side.
+    pub fn is_left_behind(&self) -> bool {
+        let is_short = self.hint.exact().is_some_and(|length| length <= SHORT_BODY_BYTES);
+        !self.is_finished() && (self.failure().is_some() || !is_short)
+    }
+
+    /// When the last bytes were taken from the client, if any were.
+    pub fn taken_at(&self) -> Option<Instant> {
+        self.taken_at.get()
+    }
+
+    /// Whether it is the client whose turn it is: the instance has taken everything so far.
+    pub fn waits_for_client(&self) -> bool {
+        self.awaited.get() && !self.is_finished()
+    }
+
+    /// The body for one attempt.
+    pub fn attempt(self: &Rc<Self>, idle: Duration) -> AttemptBody {
+        self.idle.set(idle);
+        if self.is_empty() {
+            return AttemptBody { shared: None, taken: ClientBody::Empty, timer: None };
+        }
+        AttemptBody { shared: Some(self.clone()), taken: ClientBody::Empty, timer: None }
+    }
+}
+
+/// What one attempt sends; it takes the client's body at its first poll.
+pub struct AttemptBody {
+    shared: Option<Rc<RequestBody>>,
+    taken: ClientBody,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl AttemptBody {
+    pub fn empty() -> Self {
+        AttemptBody { shared: None, taken: ClientBody::Empty, timer: None }
+    }
+}
+
+impl Body for AttemptBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(shared) = self.shared.clone() else { return Poll::Ready(None) };
+        if let Some(source) = shared.source.borrow_mut().take() {
+            self.taken = source;
+        }
+        let polled = match self.taken.poll_frame(cx) {
+            Poll::Pending => {
+                if !silent_too_long(&mut self.timer, shared.idle.get(), cx) {
+                    shared.awaited.set(true);
+                    return Poll::Pending;
+                }
+                Some(Err(BodyError::Stalled))
+            }
+            Poll::Ready(polled) => polled,
+        };
+        self.timer = None;
+        shared.awaited.set(false);
+        Poll::Ready(shared.account(polled))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.ended.get())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.shared.as_ref().map_or(SizeHint::with_exact(0), |shared| shared.hint)
+    }
+}
+
+impl RequestBody {
+    fn account(
+        &self,
+        polled: Option<Result<Frame<Bytes>, BodyError>>,
+    ) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let checked = match polled {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let received = self.received.get() + data.len() as u64;
+                    self.received.set(received);
+                    self.taken_at.set(Some(Instant::now()));
+                    if received > self.limit { Err(BodyError::TooLarge) } else { Ok(Frame::data(data)) }
+                }
+                Err(frame) => Ok(Frame::trailers(self.end_to_end_trailers(frame))),
+            },
+            Some(Err(error)) => Err(error),
+            None => {
+                self.ended.set(true);
+                return None;
+            }
+        };
+        if let Err(error) = &checked {
+            self.failure.set(Some(*error));
+        }
+        Some(checked)
+    }
+
+    /// Trailer fields without those that must not stand there (RFC 9110 §6.5.1): framing, routing and identity.
+    /// A service that merges them into the head would believe them like fields of the head.
+    fn end_to_end_trailers(&self, frame: Frame<Bytes>) -> HeaderMap {
+        let mut trailers = frame.into_trailers().unwrap_or_default();
+        super::hop_by_hop::strip_trailers(&mut trailers);
+        super::forwarded::remove_claims(&mut trailers, false);
+        let spoken_for = self.spoken_for.borrow();
+        for name in &*spoken_for {
+            trailers.remove(name);
+        }
+        alike::remove_imitations(&mut trailers, || spoken_for.iter());
+        trailers
+    }
+}
+
+/// Polls the timer of a reader that has just found nothing, making it first where there is none.
+/// It is made only then, so a body that is there already costs no timer.
+pub fn silent_too_long(timer: &mut Option<Pin<Box<Sleep>>>, idle: Duration, cx: &mut Context<'_>) -> bool {
+    timer
+        .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)))
+        .as_mut()
+        .poll(cx)
+        .is_ready()
+}

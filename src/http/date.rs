@@ -1,0 +1,23 @@
+//! The `Date` of a response (RFC 9110 §6.6.1), made anew once a second.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+
+thread_local! {
+    static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+}
+
+/// The present second in the form that HTTP asks for.
+pub fn now() -> HeaderValue {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(at, value)| {
+        if *at != second {
+            *at = second;
+            *value = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is visible ASCII");
+        }
+        value.clone()
+    })
+}

@@ -1,0 +1,337 @@
+//! Who the client is, and telling instances: `X-Forwarded-*` and `Forwarded` (RFC 7239).
+//!
+//! Invariants:
+//! - From a peer that is no trusted proxy, nothing that claims where a request came from reaches an
+//!   instance or counts here: all such fields (`claims_origin`) are removed before ours are written.
+//! - From a trusted proxy they are kept and added to, and both notations tell the same story. Where it
+//!   sends both, `X-Forwarded-For` is the one that is believed: most proxies write that one and pass
+//!   a client's `Forwarded` through as it is.
+//! - Names with underscores are removed from any peer's requests: CGI and its descendants read `X_Real_IP`
+//!   and `X-Real-IP` as one, and no proxy writes the former.
+//! - `X-Real-IP` and its relatives are not written: a chain says more, and one way is enough.
+
+mod chain;
+mod trusted;
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+
+pub use trusted::TrustedProxies;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// The most addresses of a chain that are walked or repeated in the other notation.
+const MAX_HOPS: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// What is the same for all requests of a connection, formatted once.
+#[derive(Debug)]
+pub struct ConnFacts {
+    peer: IpAddr,
+    peer_text: HeaderValue,
+    port_text: HeaderValue,
+    scheme: Scheme,
+    /// `for=…;proto=…`
+    forwarded: Box<[u8]>,
+    /// The first host that was asked for and its `Forwarded` value: most connections ask for one only.
+    first_host: OnceCell<(HeaderValue, HeaderValue)>,
+}
+
+impl ConnFacts {
+    pub fn new(peer: IpAddr, local_port: u16, scheme: Scheme) -> ConnFacts {
+        let peer = peer.to_canonical();
+        let mut forwarded = Vec::new();
+        push_for(&mut forwarded, Some(peer));
+        forwarded.extend_from_slice(b";proto=");
+        forwarded.extend_from_slice(scheme.as_str().as_bytes());
+        ConnFacts {
+            peer,
+            peer_text: HeaderValue::from_str(&peer.to_string()).expect("an address is visible ASCII"),
+            port_text: HeaderValue::from(local_port),
+            scheme,
+            forwarded: forwarded.into(),
+            first_host: OnceCell::new(),
+        }
+    }
+
+    /// An IPv4 address that came in the clothes of IPv6 is an IPv4 address here.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    pub fn peer_text(&self) -> &str {
+        self.peer_text.to_str().expect("an address is visible ASCII")
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        let Some(host) = host else {
+            return as_value(self.forwarded.to_vec()).expect("addresses and schemes are visible ASCII");
+        };
+        // A copy of the host, so that the connection's read buffer is not held on to.
+        let make = || (as_value(host.as_bytes().to_vec()), self.make_element(host));
+        let (known, element) = self.first_host.get_or_init(|| {
+            let (host, element) = make();
+            (host.expect("it was a header value"), element)
+        });
+        if known == host { element.clone() } else { self.make_element(host) }
+    }
+
+    fn make_element(&self, host: &HeaderValue) -> HeaderValue {
+        let mut text = Vec::with_capacity(self.forwarded.len() + 8 + host.len());
+        text.extend_from_slice(&self.forwarded);
+        push_host(&mut text, host.as_bytes());
+        as_value(text).expect("push_host escapes what it writes")
+    }
+}
+
+/// The client's address: the peer's, or when that is a trusted proxy, the nearest address of its
+/// chain that is none. A chain's entry that is no address ends the walk at the proxy which wrote it.
+pub fn resolve_client(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
+    let peer = peer.to_canonical();
+    if !trusted.contains(peer) {
+        return peer;
+    }
+    if headers.contains_key(X_FORWARDED_FOR) {
+        walk(peer, chain::x_forwarded_for(headers), trusted)
+    } else if headers.contains_key(FORWARDED) {
+        let elements = chain::forwarded(headers);
+        walk(peer, elements.iter().rev().map(|element| element.node), trusted)
+    } else {
+        peer
+    }
+}
+
+/// `hops` begin with the one that the peer wrote.
+fn walk(peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &TrustedProxies) -> IpAddr {
+    let mut client = peer;
+    for hop in hops.take(MAX_HOPS) {
+        let Some(address) = hop else { break };
+        client = address;
+        if !trusted.contains(address) {
+            break;
+        }
+    }
+    client
+}
+
+/// Writes where the request came from into what is forwarded. `host` is the one that the client asked
+/// for; `trusted` says whether the connection's peer is a trusted proxy.
+pub fn rewrite_request(
+    headers: &mut HeaderMap,
+    facts: &ConnFacts,
+    host: Option<&HeaderValue>,
+    trusted: bool,
+) {
+    remove_claims(headers, trusted);
+    if trusted {
+        extend_chain(headers, facts, host);
+    } else {
+        headers.insert(X_FORWARDED_FOR, facts.peer_text.clone());
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme.as_str()));
+        headers.insert(X_FORWARDED_PORT, facts.port_text.clone());
+        if let Some(host) = host {
+            headers.insert(X_FORWARDED_HOST, host.clone());
+        }
+        headers.insert(FORWARDED, facts.forwarded_element(host));
+    }
+}
+
+/// Removes what says where a request came from: all of it, or what no trusted proxy writes.
+pub fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
+    let unwanted = |name: &HeaderName| {
+        let name = name.as_str();
+        claims_origin(name) && (!trusted || name.contains('_'))
+    };
+    if !headers.keys().any(unwanted) {
+        return;
+    }
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Whether a field says from which address, over which scheme, for which host or path, or from which user a
+/// request came to a proxy. `name` is in lower case; underscores count as hyphens.
+fn claims_origin(name: &str) -> bool {
+    const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
+    const NAMES: [&str; 20] = [
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "forwarded",
+        "forwarded-for",
+        "front-end-https",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-forwarded",
+        "x-originating-ip",
+        "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+        "x-rewrite-url",
+        "x-scheme",
+        "x-url-scheme",
+    ];
+    // This runs for every field of every request, and few begin like these.
+    if !matches!(name.as_bytes().first(), Some(b'c' | b'f' | b't' | b'x')) {
+        return false;
+    }
+    let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+    let begins = |with: &str| name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same);
+    PREFIXES.iter().any(|prefix| begins(prefix))
+        || NAMES.iter().any(|known| known.len() == name.len() && begins(known))
+}
+
+/// Adds this hop to what a trusted proxy said. What it did not say is told as we saw it.
+fn extend_chain(headers: &mut HeaderMap, facts: &ConnFacts, host: Option<&HeaderValue>) {
+    let ours = facts.forwarded_element(host);
+    // Empty when X-Forwarded-For is there, which then is the one that counts.
+    let mut said = Vec::new();
+    if headers.contains_key(X_FORWARDED_FOR) {
+        let rebuilt = chain_as_forwarded(headers, &ours);
+        headers.insert(FORWARDED, rebuilt);
+        let extended = join_lines(headers, X_FORWARDED_FOR, 0, &facts.peer_text);
+        headers.insert(X_FORWARDED_FOR, extended);
+    } else {
+        said = chain::forwarded(headers);
+        headers.insert(X_FORWARDED_FOR, chain_as_x_forwarded_for(&said, facts));
+        let extended = join_lines(headers, FORWARDED, chain::unreadable_lines(headers), &ours);
+        headers.insert(FORWARDED, extended);
+    }
+
+    let first = said.first();
+    let said_anything = headers.contains_key(X_FORWARDED_PROTO) || headers.contains_key(X_FORWARDED_HOST);
+    if !headers.contains_key(X_FORWARDED_PORT) && !said_anything && first.is_none() {
+        // Beside another's scheme or host, our port would make a URL that exists nowhere.
+        headers.insert(X_FORWARDED_PORT, facts.port_text.clone());
+    }
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        let proto = first.and_then(|first| as_value(first.proto.clone()?));
+        let ours = || HeaderValue::from_static(facts.scheme.as_str());
+        headers.insert(X_FORWARDED_PROTO, proto.unwrap_or_else(ours));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST) {
+        let said = first.and_then(|first| as_value(first.host.clone()?));
+        if let Some(host) = said.or_else(|| host.cloned()) {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+    }
+}
+
+/// `X-Forwarded-For` (with the proxy's proto and host in its first element) and our element, as RFC 7239
+/// writes them (§7.4).
+fn chain_as_forwarded(headers: &HeaderMap, ours: &HeaderValue) -> HeaderValue {
+    let mut hops: Vec<Option<IpAddr>> = chain::x_forwarded_for(headers).take(MAX_HOPS).collect();
+    hops.reverse();
+    let mut text = Vec::with_capacity(64 * (hops.len() + 1));
+    for (position, hop) in hops.into_iter().enumerate() {
+        push_for(&mut text, hop);
+        if position == 0 {
+            if let Some(proto) = headers.get(X_FORWARDED_PROTO).and_then(chain::first_of_list)
+                && (proto.eq_ignore_ascii_case(b"http") || proto.eq_ignore_ascii_case(b"https"))
+            {
+                text.extend_from_slice(b";proto=");
+                text.extend_from_slice(proto);
+            }
+            if let Some(host) = headers.get(X_FORWARDED_HOST).and_then(chain::first_of_list) {
+                push_host(&mut text, host);
+            }
+        }
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(ours.as_bytes());
+    as_value(text).unwrap_or_else(|| ours.clone())
+}
+
+fn chain_as_x_forwarded_for(said: &[chain::Element], facts: &ConnFacts) -> HeaderValue {
+    if said.is_empty() {
+        return facts.peer_text.clone();
+    }
+    let mut text = String::with_capacity(48 * (said.len() + 1));
+    for element in said {
+        match element.node {
+            Some(address) => text.push_str(&address.to_string()),
+            None => text.push_str("unknown"),
+        }
+        text.push_str(", ");
+    }
+    text.push_str(facts.peer_text());
+    as_value(text.into_bytes()).unwrap_or_else(|| facts.peer_text.clone())
+}
+
+/// All lines of a list field but the first `skip`, and one more element, on one line.
+fn join_lines(headers: &HeaderMap, name: HeaderName, skip: usize, last: &HeaderValue) -> HeaderValue {
+    let mut text = Vec::with_capacity(128);
+    for line in headers.get_all(name).iter().skip(skip).filter(|line| !line.is_empty()) {
+        text.extend_from_slice(line.as_bytes());
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(last.as_bytes());
+    as_value(text).unwrap_or_else(|| last.clone())
+}
+
+/// RFC 7239 §6: IPv6 addresses stand in brackets and, because of the colons, in quotes.
+fn push_for(text: &mut Vec<u8>, node: Option<IpAddr>) {
+    let node = match node {
+        Some(IpAddr::V4(address)) => format!("for={address}"),
+        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
+        None => "for=unknown".to_owned(),
+    };
+    text.extend_from_slice(node.as_bytes());
+}
+
+/// `;host=…`, quoted where it is no token. A host that is not ASCII is no host and is left out.
+fn push_host(text: &mut Vec<u8>, host: &[u8]) {
+    if host.is_empty() || !host.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return;
+    }
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    text.extend_from_slice(b";host=");
+    if host.iter().all(is_token) {
+        text.extend_from_slice(host);
+        return;
+    }
+    text.push(b'"');
+    for &byte in host {
+        if matches!(byte, b'"' | b'\\') {
+            text.push(b'\\');
+        }
+        text.push(byte);
+    }
+    text.push(b'"');
+}
+
+fn as_value(text: Vec<u8>) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
+}
+
+#[cfg(test)]
+mod tests;
