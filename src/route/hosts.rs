@@ -1,0 +1,71 @@
+//! From the host of a request to the path trees to search, the most specific first.
+
+use super::Group;
+use super::index::Index;
+
+/// The two kinds of names in the index.
+const EXACT: u32 = 0;
+const WILDCARD: u32 = 1;
+
+#[derive(Debug)]
+pub(super) struct Hosts {
+    names: Index,
+    sites: Vec<Site>,
+    /// The site of routes for any host.
+    any: Option<u32>,
+}
+
+/// What the routes of one host pattern compile to.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// The node of `/` in [`super::Table::nodes`].
+    pub(super) root: u32,
+    /// Routes by regex: one group for each length of a pattern, the longest first.
+    pub(super) regexes: Box<[Group]>,
+}
+
+/// A host pattern as a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Pattern {
+    Exact(String),
+    /// The labels behind `*.`.
+    Wildcard(String),
+    Any,
+}
+
+impl Hosts {
+    pub(super) fn new(sites: impl IntoIterator<Item = (Pattern, Site)>) -> Self {
+        let mut hosts = Hosts { names: Index::new(), sites: Vec::new(), any: None };
+        for (pattern, site) in sites {
+            let number =
+                u32::try_from(hosts.sites.len()).expect("a configuration has fewer hosts than u32 counts");
+            match pattern {
+                Pattern::Exact(name) => hosts.names.insert(EXACT, &name, number),
+                Pattern::Wildcard(suffix) => hosts.names.insert(WILDCARD, &suffix, number),
+                Pattern::Any => hosts.any = Some(number),
+            }
+            hosts.sites.push(site);
+        }
+        hosts
+    }
+
+    /// The sites that a host belongs to: its own, then those of wildcards, the longest first, then the
+    /// one for any host. A wildcard stands for one label or more.
+    pub(super) fn sites<'h>(&'h self, host: &'h str) -> impl Iterator<Item = &'h Site> {
+        let mut rest = host;
+        let wildcards = std::iter::from_fn(move || {
+            loop {
+                rest = rest.split_once('.')?.1;
+                if let Some(number) = self.names.find(WILDCARD, rest) {
+                    return Some(number);
+                }
+            }
+        });
+        let exact = self.names.find(EXACT, host);
+        exact
+            .into_iter()
+            .chain(wildcards)
+            .chain(self.any)
+            .filter_map(|number| self.sites.get(number as usize))
+    }
+}

@@ -1,0 +1,150 @@
+//! One look-up: the routes in the order of their precedence, until all conditions of one hold.
+
+use http::Method;
+
+use super::conditions::Sent;
+use super::hosts::Site;
+use super::methods::{Accepted, MethodSet};
+use super::{Entry, Found, Group, Params, Query, Table};
+
+pub(super) struct Search<'t, 'q, T> {
+    table: &'t Table<T>,
+    query: &'q Query<'q>,
+    sent: Sent,
+    /// The method that a route must accept.
+    method: MethodSet,
+    /// A method that a route may name instead: OPTIONS for a preflight.
+    instead: MethodSet,
+    /// HEAD, when that is asked for: a route that names it comes before one that has it from GET.
+    head: MethodSet,
+    /// The methods of the routes that matched in all but the method.
+    allowed: MethodSet,
+    /// The deepest node with a prefix on the way of literal segments, in the site being searched.
+    longest_prefix: Option<u32>,
+}
+
+impl<'t, 'q, T> Search<'t, 'q, T> {
+    pub(super) fn of(table: &'t Table<T>, query: &'q Query<'q>) -> Self {
+        let method = table.methods.of(query.method);
+        Search {
+            table,
+            query,
+            sent: Sent::Whole,
+            method,
+            instead: MethodSet::default(),
+            head: if query.method == Method::HEAD { method } else { MethodSet::default() },
+            allowed: MethodSet::default(),
+            longest_prefix: None,
+        }
+    }
+
+    pub(super) fn of_preflight(table: &'t Table<T>, query: &'q Query<'q>, requested: &Method) -> Self {
+        let method = table.methods.of(requested);
+        Search {
+            sent: Sent::Announced,
+            method,
+            instead: table.methods.of(&Method::OPTIONS),
+            head: if requested == Method::HEAD { method } else { MethodSet::default() },
+            ..Search::of(table, query)
+        }
+    }
+
+    pub(super) fn run(mut self) -> Found<'t, T> {
+        let table = self.table;
+        let Some(rest) = self.query.path.strip_prefix('/') else { return Found::None };
+        for site in table.hosts.sites(self.query.host) {
+            if let Some(entry) = self.in_site(site, rest) {
+                return Found::Route { value: &entry.value, params: params(entry, rest) };
+            }
+        }
+        match self.allowed.is_empty() {
+            true => Found::None,
+            false => Found::MethodNotAllowed { allow: table.methods.allow(self.allowed) },
+        }
+    }
+
+    /// Whole paths, then prefixes from the longest to the shortest, then regexes.
+    fn in_site(&mut self, site: &Site, rest: &str) -> Option<&'t Entry<T>> {
+        self.longest_prefix = None;
+        if let Some(entry) = self.descend(site.root, Some(rest)) {
+            return Some(entry);
+        }
+        let mut place = self.longest_prefix;
+        while let Some(node) = place.map(|node| &self.table.nodes[node as usize]) {
+            if let Some(entry) = self.choose(node.prefix) {
+                return Some(entry);
+            }
+            place = node.shorter_prefix;
+        }
+        site.regexes.iter().find_map(|&group| self.choose(group))
+    }
+
+    /// Looks for whole paths below a node, literal segments before parameters at every turn. `rest` is
+    /// what follows the next slash of the path, `None` at its end. Goes no deeper than the longest route.
+    fn descend(&mut self, at: u32, rest: Option<&str>) -> Option<&'t Entry<T>> {
+        let table = self.table;
+        let node = &table.nodes[at as usize];
+        if !node.prefix.is_empty() {
+            // Prefixes stand on the way of literals only, which is gone first and once: the last is the deepest.
+            self.longest_prefix = Some(at);
+        }
+        let Some(rest) = rest else { return self.choose(node.exact) };
+        let (segment, rest) = match rest.split_once('/') {
+            Some((segment, rest)) => (segment, Some(rest)),
+            None => (rest, None),
+        };
+        if node.has_literals
+            && let Some(next) = table.segments.find(at, segment)
+            && let Some(entry) = self.descend(next, rest)
+        {
+            return Some(entry);
+        }
+        let next = node.parameter.filter(|_| !segment.is_empty())?;
+        self.descend(next, rest)
+    }
+
+    /// The first route of a group that takes the request.
+    fn choose(&mut self, group: Group) -> Option<&'t Entry<T>> {
+        let table = self.table;
+        let entries = || table.grouped[group.range()].iter().map(|&number| &table.routes[number as usize]);
+        if !self.head.is_empty() {
+            let named = |entry: &&Entry<T>| matches!(entry.accepted, Accepted::Named { written, .. } if written.meets(self.head));
+            if let Some(entry) =
+                entries().filter(named).find(|entry| entry.conditions.hold(self.query, self.sent))
+            {
+                return Some(entry);
+            }
+        }
+        for entry in entries() {
+            if !entry.conditions.hold(self.query, self.sent) {
+                continue;
+            }
+            match entry.accepted {
+                Accepted::Any => return Some(entry),
+                Accepted::Named { written, with_head } => {
+                    if with_head.meets(self.method) || written.meets(self.instead) {
+                        return Some(entry);
+                    }
+                    self.allowed = self.allowed.with(with_head);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Where the route's parameters stand in the path; `rest` is the path without its first slash.
+fn params<T>(entry: &Entry<T>, rest: &str) -> Params {
+    let mut params = Params::default();
+    let mut wanted = entry.parameters.iter().peekable();
+    let mut start = 1;
+    for (place, segment) in rest.split('/').enumerate() {
+        let Some(&&next) = wanted.peek() else { break };
+        if place == usize::from(next) {
+            params.push(start, start + segment.len());
+            wanted.next();
+        }
+        start += segment.len() + 1;
+    }
+    params
+}
