@@ -1,0 +1,183 @@
+//! The policies of a route and, here alone, their order:
+//!
+//! request id and trace → CORS preflight → size limits → rate limits that need no identity →
+//! authentication → authorisation → rate limits by identity → request transforms → action →
+//! response transforms → CORS fields.
+//!
+//! What is cheap and refuses most comes first; nothing learns who asks before the limits that protect
+//! the check itself. The response side runs on every reply, the gateway's own included.
+
+pub mod authenticate;
+pub mod authorize;
+pub mod cors;
+pub mod headers;
+pub mod rate_limit;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+
+use crate::exchange::{Content, Exchange};
+use crate::identity;
+use crate::reason::Reason;
+use crate::refusal::{Refusal, Stop};
+use crate::request::Request;
+use authenticate::Authentication;
+use authorize::Authorization;
+use cors::{Cors, PreflightAnswer};
+use headers::HeaderEdit;
+use rate_limit::{KeyInput, RateLimiter};
+
+/// The policies of one route, compiled, those of `defaults` included.
+#[derive(Default)]
+pub struct Policies {
+    pub cors: Option<Cors>,
+    pub max_body: Option<u64>,
+    /// Rate limits whose key is known before anyone is authenticated.
+    pub limits: Vec<Arc<RateLimiter>>,
+    pub authenticate: Option<Authentication>,
+    pub authorize: Option<Authorization>,
+    pub limits_by_identity: Vec<Arc<RateLimiter>>,
+    pub request_headers: HeaderEdit,
+    pub response_headers: Vec<HeaderEdit>,
+}
+
+/// Whether the request asks a browser's question about another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preflight {
+    No,
+    Yes,
+}
+
+/// The policies before the action, in their order.
+pub async fn on_request(
+    exchange: &mut Exchange,
+    request: &mut Request,
+    preflight: Preflight,
+) -> Result<(), Stop> {
+    let Some(route) = exchange.route.clone() else { return Ok(()) };
+    let policies = &route.policies;
+    answer_preflight(exchange, policies, preflight, request)?;
+    limit_body(exchange, request, policies.max_body)?;
+    limit_rate(exchange, &policies.limits, &route.name, &request.headers)?;
+    if let Some(authenticate) = &policies.authenticate
+        && authenticate.applies_to(&exchange.method)
+    {
+        let tokens = &exchange.connection.worker.tokens;
+        let now = std::time::SystemTime::now();
+        let identity = authenticate.authenticate(&request.headers, tokens, now).await.map_err(refused)?;
+        if let Some(authorize) = &policies.authorize {
+            authorize.check(Some(&identity)).map_err(refused)?;
+        }
+        exchange.identity = Some(identity);
+    }
+    limit_rate(exchange, &policies.limits_by_identity, &route.name, &request.headers)
+}
+
+/// The request transforms, on the fields as they go to an instance. They come after all that a client's
+/// `Connection` could take away, and have the last word over what the gateway writes by itself.
+pub fn on_upstream_request(exchange: &Exchange, headers: &mut HeaderMap) {
+    if let Some(route) = &exchange.route {
+        route.policies.request_headers.apply(headers);
+    }
+}
+
+/// The policies of `defaults` for a request that no route takes.
+pub fn on_unrouted(exchange: &mut Exchange, request: &mut Request) -> Result<(), Stop> {
+    let snapshot = exchange.snapshot.clone();
+    limit_body(exchange, request, snapshot.defaults.max_body)?;
+    limit_rate(exchange, &snapshot.defaults.limits, "", &request.headers)
+}
+
+/// The policies after the action, on whatever the answer is.
+pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
+    let policies = exchange.route.as_ref().map_or(&exchange.snapshot.defaults, |route| &route.policies);
+    let fields = response.headers_mut();
+    if !exchange.spent.is_empty() {
+        let spent: Vec<_> =
+            exchange.spent.iter().map(|(limiter, decision)| (&**limiter, *decision)).collect();
+        rate_limit::write_headers(fields, &spent);
+    }
+    for edit in &policies.response_headers {
+        edit.apply(fields);
+    }
+    if let Some(id) = &exchange.request_id {
+        fields.insert(exchange.snapshot.request_id_header.clone(), id.as_header().clone());
+    }
+    match &policies.cors {
+        // A preflight's answer says all that there is to say already.
+        Some(cors) if !exchange.is_preflight => cors.decorate(exchange.origin.as_ref(), fields),
+        _ => {}
+    }
+}
+
+fn answer_preflight(
+    exchange: &mut Exchange,
+    policies: &Policies,
+    preflight: Preflight,
+    request: &Request,
+) -> Result<(), Stop> {
+    match &policies.cors {
+        Some(cors) if preflight == Preflight::Yes => {
+            exchange.is_preflight = true;
+            Err(Stop::Answer(Box::new(preflight_response(cors.preflight(&request.headers)))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A declared length is refused before a byte of it is read; an undeclared one is counted as it comes.
+fn limit_body(exchange: &mut Exchange, request: &mut Request, limit: Option<u64>) -> Result<(), Stop> {
+    exchange.body = Some(request.take_body(limit));
+    match (request.declared, limit) {
+        (Some(declared), Some(limit)) if declared > limit => Err(Refusal::new(
+            Reason::BodyTooLarge,
+            format!("the request body has {declared} bytes; {limit} are allowed"),
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes from all limits; the first that has nothing left refuses.
+fn limit_rate(
+    exchange: &mut Exchange,
+    limiters: &[Arc<RateLimiter>],
+    route: &str,
+    headers: &HeaderMap,
+) -> Result<(), Stop> {
+    for limiter in limiters {
+        let decision = limiter.check(&KeyInput {
+            client: exchange.client,
+            route,
+            headers,
+            claims: exchange.identity.as_ref().map(|identity| &identity.claims),
+        });
+        exchange.spent.push((limiter.clone(), decision));
+        if !decision.allowed {
+            return Err(Refusal::new(
+                Reason::RateLimited,
+                format!("the limit {} allows no more for now", limiter.name()),
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn preflight_response(answer: PreflightAnswer) -> Response<Content> {
+    let mut response = Response::new(Content::Whole(Bytes::new()));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
+}
+
+fn refused(refusal: identity::Refusal) -> Stop {
+    let challenge = refusal.challenge;
+    let refusal = Refusal::new(refusal.reason, refusal.detail);
+    match challenge {
+        Some(challenge) => refusal.with(http::header::WWW_AUTHENTICATE, challenge).into(),
+        None => refusal.into(),
+    }
+}
