@@ -1,0 +1,84 @@
+//! What picking an instance costs, by rule, for a handful of instances and for a thousand.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use gatehouse::clock::Millis;
+use gatehouse::config::{self, At, LoadBalancing, Span};
+use gatehouse::per_worker::WorkerId;
+use gatehouse::service::Service;
+use gatehouse::service::discovered::{Discovered, Publish};
+
+fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
+    let config = config::Service {
+        name: At { value: "users".into(), span: Span::default() },
+        source: config::InstanceSource::Static(Vec::new()),
+        load_balancing: rule,
+        health_check: None,
+        circuit_breaker: config::CircuitBreaker::default(),
+        retries: config::Retries::default(),
+        timeouts: config::Timeouts::default(),
+        pool: config::Pool::default(),
+        fallback: None,
+    };
+    let service = Service::compile(&config, None, 2, &gatehouse::telemetry::metrics::Metrics::new(2));
+    let found = (0..instances).map(|number| Discovered {
+        address: ([127, 0, 0, 1], 10_000 + number).into(),
+        weight: 1 + u32::from(number % 3),
+        authority: format!("users-{number}:80").into(),
+        zone: None,
+    });
+    service.instances.publish(found.collect());
+    service
+}
+
+fn pick(criterion: &mut Criterion) {
+    let rules = [
+        ("round_robin", LoadBalancing::RoundRobin),
+        ("weighted", LoadBalancing::Weighted),
+        ("random", LoadBalancing::Random),
+        ("least_requests", LoadBalancing::LeastRequests),
+    ];
+    for (name, rule) in rules {
+        for instances in [3, 1000] {
+            let service = service(rule, instances);
+            let mut rng = fastrand::Rng::with_seed(1);
+            let mut now = 0;
+            criterion.bench_function(&format!("pick/{name}/{instances}"), |bencher| {
+                bencher.iter(|| {
+                    now += 1;
+                    let moment = Millis(now / 1000);
+                    let picked = service.pick(WorkerId(0), &[], moment, &mut rng).expect("all are usable");
+                    let picked = black_box(picked);
+                    picked.admission.success(moment, &service.settings.breaker);
+                })
+            });
+        }
+    }
+}
+
+fn publish(criterion: &mut Criterion) {
+    let service = service(LoadBalancing::Weighted, 1000);
+    let mut last = 1;
+    criterion.bench_function("publish/1000", |bencher| {
+        bencher.iter(|| {
+            last = last % 9 + 1;
+            let found = (0..1000u16).map(|number| Discovered {
+                address: ([127, 0, 0, 1], 10_000 + number).into(),
+                weight: if number == 0 { last } else { 1 + u32::from(number % 3) },
+                authority: format!("users-{number}:80").into(),
+                zone: None,
+            });
+            service.instances.publish(found.collect());
+        })
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(2));
+    targets = pick, publish
+}
+criterion_main!(benches);

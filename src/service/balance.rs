@@ -1,0 +1,201 @@
+//! Which instance of a service gets the next request.
+//!
+//! Whatever the rule, an instance that is unhealthy or whose breaker is open gets none, and one that was
+//! tried for the same request gets it again only when there is no other. A request whose first choice
+//! falls away goes on from a second cursor that runs through all instances, so that the share of a dead
+//! instance is divided among all the others instead of falling to its neighbour.
+//!
+//! Picking allocates nothing, costs the same for three instances and for thousands as long as most of
+//! them are usable, and passes each at most twice when they are not.
+
+use std::sync::atomic::{AtomicU64, Ordering::*};
+
+use super::instance::{Admission, InFlight, InstanceRef};
+use super::instances::{InstanceSet, Member};
+use super::order::Order;
+use super::settings::BreakerSettings;
+use crate::clock::Millis;
+use crate::per_worker::{PerWorker, WorkerId};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Each in turn, whatever its weight.
+    RoundRobin,
+    /// Each in turn, as often as its weight says.
+    Weighted,
+    /// At random, with a chance in proportion to the weight.
+    Random,
+    /// The less busy of two at random, for its weight. What counts is how many requests the worker itself
+    /// has there: a count over all workers would be a cache line that every request of every core writes,
+    /// and the workers' own views even out, since each has its part of the same traffic.
+    LeastRequests,
+}
+
+/// An instance to send a request to, with the breaker's leave.
+#[derive(Debug)]
+pub struct Picked {
+    pub instance: InstanceRef,
+    pub admission: Admission,
+    pub in_flight: InFlight,
+}
+
+/// Why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPick {
+    /// The service has no instances.
+    Empty,
+    /// All instances failed their health checks.
+    AllUnhealthy,
+    /// There are healthy instances, but their breakers let nothing through.
+    AllOpen,
+}
+
+/// Where a worker is in its rounds.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    next: AtomicU64,
+    /// For requests whose first choice fell away.
+    spare: AtomicU64,
+}
+
+impl Default for Cursor {
+    /// Anywhere, or else all workers, and all gateways that start together, would begin with the same
+    /// instance.
+    fn default() -> Self {
+        Cursor { next: AtomicU64::new(u64::from(fastrand::u32(..))), spare: AtomicU64::new(0) }
+    }
+}
+
+/// One pick: all that it depends on.
+pub(super) struct Picker<'a> {
+    pub set: &'a InstanceSet,
+    pub rule: Rule,
+    pub cursors: &'a PerWorker<Cursor>,
+    pub breaker: &'a BreakerSettings,
+    pub worker: WorkerId,
+    /// The ids of instances that this request was sent to before.
+    pub tried: &'a [u64],
+    pub now: Millis,
+}
+
+/// How often a random choice that cannot be used is drawn again before the spare cursor decides.
+const DRAWS: usize = 3;
+
+impl Picker<'_> {
+    pub fn pick(&self, rng: &mut fastrand::Rng) -> Result<Picked, NoPick> {
+        if self.set.is_empty() {
+            return Err(NoPick::Empty);
+        }
+        let first = match self.rule {
+            // A repeated request takes no turn: it would let a failing instance and its neighbour share
+            // the rounds between first and second attempts.
+            Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
+            Rule::RoundRobin | Rule::Weighted => Some(self.next_turn()),
+            Rule::Random => self.draw(rng),
+            Rule::LeastRequests => self.less_busy_of_two(rng),
+        };
+        first
+            .and_then(|index| self.take(index, true))
+            .or_else(|| self.next_spare(true))
+            .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(false) })
+            .ok_or_else(|| self.why_none())
+    }
+
+    fn next_turn(&self) -> usize {
+        let order = self.order();
+        let next = &self.cursors.of(self.worker).next;
+        let turn = next.load(Relaxed);
+        next.store(turn.wrapping_add(1), Relaxed);
+        order.at((turn % order.len() as u64) as usize)
+    }
+
+    /// A usable instance at random, by weight.
+    fn draw(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        let order = &self.set.order;
+        (0..DRAWS).map(|_| order.at(rng.usize(..order.len()))).find(|&index| self.is_candidate(index))
+    }
+
+    /// Draws the first by weight, so that an idle service is used by weight, and the second from all
+    /// others alike. The second wins when it is the less busy one for its weight both without this
+    /// request and with it; the one condition alone would favour light instances, the other heavy ones.
+    fn less_busy_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        let first = self.draw(rng)?;
+        let others = self.set.len() - 1;
+        if others == 0 {
+            return Some(first);
+        }
+        let second = (0..DRAWS)
+            .map(|_| (first + 1 + rng.usize(..others)) % self.set.len())
+            .find(|&index| self.is_candidate(index));
+        let Some(second) = second else { return Some(first) };
+        let pressure = |index: usize, more: u64| {
+            let instance = &self.set.member(index).instance;
+            (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(instance.weight()))
+        };
+        let less_busy = |more: u64| {
+            let (first_load, first_weight) = pressure(first, more);
+            let (second_load, second_weight) = pressure(second, more);
+            second_load * first_weight < first_load * second_weight
+        };
+        let request = super::instance::UNIT;
+        Some(if less_busy(0) && less_busy(request) { second } else { first })
+    }
+
+    /// The next usable instance from the spare cursor on: by the rule's order for as many turns as there
+    /// are instances, then simply each once, because the order of uneven weights can be long.
+    fn next_spare(&self, avoid_tried: bool) -> Option<Picked> {
+        let order = self.order();
+        let spare = &self.cursors.of(self.worker).spare;
+        let start = (spare.load(Relaxed) % order.len() as u64) as usize;
+        let instances = self.set.len();
+        let in_order = (start..start + instances).map(|turn| (turn, order.at(turn % order.len())));
+        let the_rest = if order.len() > instances { instances } else { 0 };
+        let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
+        for (turn, index) in in_order.chain(one_by_one) {
+            if let Some(picked) = self.take(index, avoid_tried) {
+                spare.store(turn as u64 + 1, Relaxed);
+                return Some(picked);
+            }
+        }
+        None
+    }
+
+    fn take(&self, index: usize, avoid_tried: bool) -> Option<Picked> {
+        let member = self.set.member(index);
+        if avoid_tried && self.was_tried(member) || !member.instance.is_usable(self.now, self.breaker) {
+            return None;
+        }
+        let instance = member.of(self.worker);
+        // Another worker may have taken the last probe's place since.
+        let admission = instance.admit(self.now, self.breaker)?;
+        Some(Picked { in_flight: instance.begin(), admission, instance: instance.clone() })
+    }
+
+    fn is_candidate(&self, index: usize) -> bool {
+        let member = self.set.member(index);
+        !self.was_tried(member) && member.instance.is_usable(self.now, self.breaker)
+    }
+
+    fn was_tried(&self, member: &Member) -> bool {
+        self.tried.contains(&member.instance.id)
+    }
+
+    fn order(&self) -> &Order {
+        match self.rule {
+            Rule::RoundRobin => &self.set.in_turn,
+            _ => &self.set.order,
+        }
+    }
+
+    fn why_none(&self) -> NoPick {
+        use super::instance::Health;
+        if self.set.instances().all(|instance| instance.health() == Health::Unhealthy) {
+            NoPick::AllUnhealthy
+        } else {
+            NoPick::AllOpen
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Shares of requests that instances get, by rule and state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::LoadBalancing;
+use crate::service::discovered::Publish;
+use crate::service::instance::Health;
+use crate::service::scenarios::{config, found};
+use crate::service::{Instance, Service};
+use crate::telemetry::metrics::Metrics;
+
+const ONE: WorkerId = WorkerId(0);
+const NOW: Millis = Millis(0);
+const RULES: [LoadBalancing; 4] =
+    [LoadBalancing::RoundRobin, LoadBalancing::Weighted, LoadBalancing::Random, LoadBalancing::LeastRequests];
+
+fn service(rule: LoadBalancing, weights: &[u32]) -> Arc<Service> {
+    let service = Service::compile(&config(rule, &[]), None, 4, &Metrics::new(4));
+    service.instances.publish(found(&(1..).zip(weights.iter().copied()).collect::<Vec<_>>()));
+    service
+}
+
+fn instance(service: &Service, index: usize) -> Arc<Instance> {
+    service.instances.current().instances().nth(index).unwrap().clone()
+}
+
+fn open(service: &Service, index: usize) {
+    let settings = &service.settings.breaker;
+    let seat = service.instances.current().member(index).of(ONE).clone();
+    for _ in 0..settings.consecutive_failures {
+        seat.admit(NOW, settings).unwrap().failure(NOW, settings);
+    }
+}
+
+/// Ports of so many picks, each of which is answered at once.
+fn picks(service: &Service, worker: WorkerId, tried: &[u64], times: usize) -> Vec<u16> {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let one = |_| {
+        let picked = service.pick(worker, tried, NOW, &mut rng).unwrap();
+        let port = picked.instance.address.port();
+        picked.admission.success(NOW, &service.settings.breaker);
+        port
+    };
+    (0..times).map(one).collect()
+}
+
+fn count(ports: &[u16], port: u16) -> usize {
+    ports.iter().filter(|&&one| one == port).count()
+}
+
+#[test]
+fn round_robin_goes_round_on_each_worker() {
+    let service = service(LoadBalancing::RoundRobin, &[1, 9, 1]);
+    for worker in 0..4 {
+        let ports = picks(&service, WorkerId(worker), &[], 9);
+        for window in ports.windows(4) {
+            assert_eq!(window[0], window[3], "{ports:?}");
+            assert_eq!(count(&window[..3], 1) + count(&window[..3], 2) + count(&window[..3], 3), 3);
+        }
+        assert_eq!(count(&ports, 2), 3);
+    }
+}
+
+#[test]
+fn workers_begin_at_different_places() {
+    let service = service(LoadBalancing::RoundRobin, &[1; 1000]);
+    let mut first: Vec<u16> = (0..4).map(|worker| picks(&service, WorkerId(worker), &[], 1)[0]).collect();
+    first.sort_unstable();
+    first.dedup();
+    assert!(first.len() > 1, "{first:?}");
+}
+
+#[test]
+fn the_share_of_a_dead_instance_is_divided_among_all() {
+    for rule in [LoadBalancing::RoundRobin, LoadBalancing::Weighted] {
+        let service = service(rule, &[1; 5]);
+        instance(&service, 1).set_health(Health::Unhealthy);
+        open(&service, 3);
+        let ports = picks(&service, ONE, &[], 3000);
+        for port in [1, 3, 5] {
+            let share = count(&ports, port);
+            assert!((995..=1005).contains(&share), "{rule:?}: {port} has {share} of 3000");
+        }
+    }
+}
+
+#[test]
+fn a_long_order_does_not_hide_the_only_one_left() {
+    // Whoever has weight 1 comes up once in thousands of turns.
+    for rule in RULES {
+        let service = service(rule, &[50_000, 50_000, 1]);
+        open(&service, 0);
+        instance(&service, 1).set_health(Health::Unhealthy);
+        assert_eq!(picks(&service, ONE, &[], 50), [3; 50], "{rule:?}");
+    }
+}
+
+#[test]
+fn another_instance_is_tried_where_there_is_one() {
+    for rule in RULES {
+        let service = service(rule, &[1, 5, 1]);
+        let tried = [instance(&service, 1).id];
+        assert_eq!(count(&picks(&service, ONE, &tried, 100), 2), 0, "{rule:?}");
+        open(&service, 0);
+        let tried = [instance(&service, 1).id, instance(&service, 2).id];
+        let ports = picks(&service, ONE, &tried, 100);
+        assert_eq!(count(&ports, 1), 0, "{rule:?}: an open one is no better than one tried before");
+        assert!(count(&ports, 2) > 0 && count(&ports, 3) > 0, "{rule:?}: {ports:?}");
+    }
+}
+
+/// With one of two instances failing (but not open yet), first attempts alternate although each failure
+/// is followed by a second attempt.
+#[test]
+fn a_second_attempt_takes_no_turn() {
+    let service = service(LoadBalancing::RoundRobin, &[1, 1]);
+    let mut first_attempts = Vec::new();
+    for _ in 0..100 {
+        let port = picks(&service, ONE, &[], 1)[0];
+        first_attempts.push(port);
+        if port == 1 {
+            assert_eq!(picks(&service, ONE, &[instance(&service, 0).id], 1), [2]);
+        }
+    }
+    assert_eq!(count(&first_attempts, 1), 50);
+}
+
+#[test]
+fn none_is_told_apart() {
+    for rule in RULES {
+        let pick =
+            |service: &Service| service.pick(ONE, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err();
+        assert_eq!(pick(&service(rule, &[])), NoPick::Empty);
+        let service = service(rule, &[1, 2]);
+        instance(&service, 0).set_health(Health::Unhealthy);
+        open(&service, 1);
+        assert_eq!(pick(&service), NoPick::AllOpen);
+        instance(&service, 1).set_health(Health::Unhealthy);
+        assert_eq!(pick(&service), NoPick::AllUnhealthy);
+    }
+}
+
+#[test]
+fn a_probe_given_up_leaves_its_place_to_the_next_request() {
+    let service = service(LoadBalancing::LeastRequests, &[1]);
+    open(&service, 0);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let later = NOW.plus(Duration::from_secs(5));
+    let mut pick = || service.pick(ONE, &[], later, &mut rng);
+    let probe = pick().unwrap();
+    assert_eq!(pick().unwrap_err(), NoPick::AllOpen);
+    drop(probe);
+    let probe = pick().unwrap();
+    probe.admission.success(later, &service.settings.breaker);
+    assert!(pick().is_ok() && pick().is_ok());
+}
+
+#[test]
+fn the_less_busy_of_two_gets_the_request() {
+    let service = service(LoadBalancing::LeastRequests, &[1, 1]);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(service.pick(ONE, &[], NOW, &mut rng).unwrap());
+    }
+    assert_eq!(instance(&service, 0).totals().in_flight, 50);
+    held.clear();
+    assert_eq!(instance(&service, 0).totals().in_flight, 0);
+}
+
+proptest! {
+    /// Whatever the state of the instances: a pick is usable, it is an untried one when there is one, and
+    /// there is none only when none is usable.
+    #[test]
+    fn a_pick_is_right(
+        rule in 0usize..4,
+        instances in proptest::collection::vec((1u32..30, 0u8..6, any::<bool>()), 0..12),
+        seed: u64,
+    ) {
+        let weights: Vec<u32> = instances.iter().map(|(weight, ..)| *weight).collect();
+        let service = service(RULES[rule], &weights);
+        let mut tried = Vec::new();
+        for (index, (_, state, was_tried)) in instances.iter().enumerate() {
+            match state {
+                0 => instance(&service, index).set_health(Health::Unhealthy),
+                1 => open(&service, index),
+                _ => {}
+            }
+            if *was_tried {
+                tried.push(instance(&service, index).id);
+            }
+        }
+        let usable = |index: usize| instances[index].1 > 1;
+        let some_untried = (0..instances.len()).any(|index| usable(index) && !instances[index].2);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..20 {
+            match service.pick(ONE, &tried, NOW, &mut rng) {
+                Ok(picked) => {
+                    let index = usize::from(picked.instance.address.port()) - 1;
+                    prop_assert!(usable(index));
+                    prop_assert!(!instances[index].2 || !some_untried);
+                }
+                Err(_) => prop_assert!((0..instances.len()).all(|index| !usable(index))),
+            }
+        }
+    }
+}

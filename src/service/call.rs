@@ -1,0 +1,351 @@
+//! A request to a service: which instance, and whether to try another when that one fails.
+//!
+//! An attempt is repeated only while nothing of a response was passed on, when the request can be repeated at
+//! all, and while the service's retry budget lasts.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use http::{Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use super::attempt::{self, AttemptError, AttemptLimits, Head};
+use super::pool::{InstancePool, Lease, PoolLimits, Pools};
+use super::upstream_body::Held;
+use super::verdict::Verdict;
+use super::{Admission, Failure, InFlight, NoPick, Picked, Service, UpstreamBody, backoff};
+use crate::clock;
+use crate::http::body::RequestBody;
+use crate::per_worker::WorkerId;
+use crate::reason::Reason;
+use crate::telemetry::metrics::Outcome;
+
+/// Instances are tried again only when there are no others; so many are remembered.
+const MAX_TRIED: usize = 8;
+
+/// What a call needs of the worker that makes it.
+#[derive(Clone, Copy)]
+pub struct Caller<'w> {
+    pub worker: WorkerId,
+    pub workers: usize,
+    pub pools: &'w Pools,
+}
+
+pub struct Call {
+    pub head: Head,
+    pub body: Rc<RequestBody>,
+    /// Send the instance's own name as `Host`.
+    pub host_of_instance: bool,
+    pub deadline: Option<Instant>,
+}
+
+/// How far a call came, kept outside of it so that it is known even when the call is dropped.
+pub trait Progress {
+    fn attempt(&mut self, instance: SocketAddr);
+}
+
+/// The head of an instance's response, and its body.
+pub struct Answer {
+    pub response: Response<()>,
+    pub body: UpstreamBody,
+    pub upgrade: Option<OnUpgrade>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("the service has no instance in rotation")]
+    NoInstance,
+    #[error("the breakers of all instances are open")]
+    CircuitOpen,
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+}
+
+impl CallError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            CallError::NoInstance => Reason::NoInstance,
+            CallError::CircuitOpen => Reason::CircuitOpen,
+            CallError::Attempt(error) => error.reason(),
+        }
+    }
+}
+
+impl From<NoPick> for CallError {
+    fn from(none: NoPick) -> Self {
+        match none {
+            NoPick::AllOpen => CallError::CircuitOpen,
+            NoPick::Empty | NoPick::AllUnhealthy => CallError::NoInstance,
+        }
+    }
+}
+
+/// Calls `service`, with the retries that it allows.
+pub async fn call(
+    service: &Service,
+    caller: Caller<'_>,
+    call: Call,
+    progress: &mut dyn Progress,
+) -> Result<Answer, CallError> {
+    service.budget.count_request(caller.worker, clock::now());
+    let mut tries = Tries::new(service, call, caller);
+    loop {
+        let picked = match service.pick(caller.worker, &tries.tried, clock::now(), &mut tries.rng) {
+            Ok(picked) => picked,
+            Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
+        };
+        tries.last = None;
+        tries.count_retry();
+        progress.attempt(picked.instance.address);
+        let step = match tries.attempt(picked).await {
+            Ok(got) => tries.judge_response(got),
+            Err((error, admission)) => tries.judge_error(error, admission),
+        };
+        match step {
+            Step::Answer(answer) => return Ok(answer),
+            Step::GiveUp(error) => return Err(error.into()),
+            Step::Again { after: None } => {}
+            Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
+        }
+    }
+}
+
+/// What follows from an attempt.
+#[expect(clippy::large_enum_variant, reason = "made once an attempt and taken apart at once")]
+enum Step {
+    Answer(Answer),
+    GiveUp(AttemptError),
+    Again { after: Option<Duration> },
+}
+
+/// A response whose head has come, and what its attempt holds.
+struct Got {
+    response: Response<Incoming>,
+    lease: Lease,
+    in_flight: InFlight,
+    admission: Admission,
+}
+
+/// What has been tried so far, and what may still be.
+struct Tries<'c> {
+    service: &'c Service,
+    caller: Caller<'c>,
+    head: Head,
+    body: Rc<RequestBody>,
+    host_of_instance: bool,
+    deadline: Option<Instant>,
+    tried: Vec<u64>,
+    retries: u32,
+    /// Those of them for which there was an instance left.
+    retried: u32,
+    method_allows: bool,
+    idempotent: bool,
+    /// The next attempt takes a new connection, because a kept one turned out to be closed. Once a call
+    /// that doesn't count as a retry.
+    fresh: bool,
+    stale_left: bool,
+    /// How the last attempt ended, in case there is no instance left for another.
+    last: Option<Result<Answer, CallError>>,
+    began: Instant,
+    rng: fastrand::Rng,
+}
+
+impl<'c> Tries<'c> {
+    fn new(service: &'c Service, call: Call, caller: Caller<'c>) -> Self {
+        Tries {
+            service,
+            caller,
+            method_allows: service.settings.retries.methods.contains(&call.head.method),
+            idempotent: call.head.method.is_idempotent(),
+            head: call.head,
+            body: call.body,
+            host_of_instance: call.host_of_instance,
+            deadline: call.deadline,
+            tried: Vec::new(),
+            retries: 0,
+            retried: 0,
+            fresh: false,
+            stale_left: true,
+            last: None,
+            began: Instant::now(),
+            rng: fastrand::Rng::new(),
+        }
+    }
+
+    async fn attempt(&mut self, picked: Picked) -> Result<Got, (AttemptError, Admission)> {
+        let Picked { instance, admission, in_flight } = picked;
+        let mut head = self.head.clone();
+        if self.host_of_instance {
+            head.headers.insert(header::HOST, instance.authority().clone());
+        }
+        self.remember(instance.id);
+        let limits = self.limits();
+        let fresh = std::mem::take(&mut self.fresh);
+        let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
+        let mut recording = Recording { pool: &pool, began: Instant::now(), outcome: Outcome::Cancelled };
+        let sent = attempt::run(&pool, head, &self.body, limits, fresh).await;
+        match sent {
+            Ok((response, lease)) => {
+                recording.outcome = Outcome::Status(response.status().as_u16());
+                drop(recording);
+                Ok(Got { response, lease, in_flight, admission })
+            }
+            Err(error) => {
+                // Whatever the instance's side made of it, the client's failure came first.
+                let error = self.body.failure().map_or(error, AttemptError::Client);
+                recording.outcome = error.outcome();
+                drop(recording);
+                if matches!(error, AttemptError::Connect(_)) {
+                    instance.set_unreachable();
+                }
+                Err((error, admission))
+            }
+        }
+    }
+
+    fn judge_response(&mut self, got: Got) -> Step {
+        let settings = &self.service.settings;
+        let status = got.response.status();
+        let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
+        let asked = got.response.headers().get(header::RETRY_AFTER);
+        let asked = asked.and_then(|value| backoff::retry_after(value, SystemTime::now()));
+        let held = Held {
+            lease: got.lease,
+            in_flight: got.in_flight,
+            verdict: Verdict::of_head(status, got.admission, settings),
+            sent: self.body.clone(),
+        };
+        let answer = answer(got.response, held, settings.idle_timeout);
+        match repeat.then(|| self.take_retry(asked)).flatten() {
+            Some(after) => {
+                self.last = Some(Ok(answer));
+                Step::Again { after: Some(after) }
+            }
+            None => Step::Answer(answer),
+        }
+    }
+
+    fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {
+        let settings = &self.service.settings;
+        if self.stale_left && error.is_stale_connection() && self.may_replace_connection(&error) {
+            // The instance closed a kept connection as we used it: its right, and no failure of its own.
+            admission.ignored();
+            self.stale_left = false;
+            self.fresh = true;
+            self.tried.pop();
+            return Step::Again { after: None };
+        }
+        let Some(failure) = error.failure() else {
+            admission.ignored();
+            return Step::GiveUp(error);
+        };
+        if settings.breaker_failures.contains(failure) {
+            admission.failure(clock::now(), &settings.breaker);
+        } else {
+            admission.server_error(clock::now(), &settings.breaker);
+        }
+        if settings.retries.on.contains(failure)
+            && self.may_repeat(error.nothing_written())
+            && let Some(after) = self.take_retry(None)
+        {
+            self.last = Some(Err(error.into()));
+            return Step::Again { after: Some(after) };
+        }
+        Step::GiveUp(error)
+    }
+
+    fn may_replace_connection(&self, error: &AttemptError) -> bool {
+        self.body.is_replayable() && (self.idempotent || error.nothing_written())
+    }
+
+    fn may_repeat(&self, nothing_written: bool) -> bool {
+        self.retries < self.service.settings.retries.attempts
+            && self.body.is_replayable()
+            && (nothing_written || self.method_allows)
+    }
+
+    /// Takes a retry out of the budget, if it would still come in time.
+    fn take_retry(&mut self, asked: Option<Duration>) -> Option<Duration> {
+        let retries = &self.service.settings.retries;
+        let left = self.left();
+        let after = backoff::delay(retries, self.retries, asked, left, &mut self.rng)?;
+        if !self.service.budget.try_retry(retries.budget, clock::now()) {
+            self.service.metrics.retry_refused(self.caller.worker);
+            return None;
+        }
+        self.retries += 1;
+        Some(after)
+    }
+
+    /// A retry counts once its attempt begins: until then every breaker may have opened.
+    fn count_retry(&mut self) {
+        if self.retried < self.retries {
+            self.retried = self.retries;
+            self.service.metrics.retried(self.caller.worker);
+        }
+    }
+
+    /// What is left of the time that a response may take.
+    fn left(&self) -> Duration {
+        let now = Instant::now();
+        let left = self.service.settings.response_timeout.saturating_sub(now - self.began);
+        self.deadline.map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+    }
+
+    fn remember(&mut self, instance: u64) {
+        if self.tried.len() < MAX_TRIED {
+            self.tried.push(instance);
+        }
+    }
+
+    fn limits(&self) -> AttemptLimits {
+        let settings = &self.service.settings;
+        // The first attempt has all of it, however long connecting takes.
+        let left = if self.retries == 0 { settings.response_timeout } else { self.left() };
+        AttemptLimits {
+            connect: settings.connect_timeout,
+            response: settings.retries.per_attempt_timeout.map_or(left, |each| each.min(left)),
+            idle: settings.idle_timeout,
+            deadline: self.deadline,
+        }
+    }
+
+    /// Divided among the workers, among whom requests spread evenly.
+    fn pool_limits(&self) -> PoolLimits {
+        let pool = &self.service.settings.pool;
+        let workers = self.caller.workers.max(1);
+        PoolLimits {
+            max_connections: pool.max_connections.div_ceil(workers),
+            max_idle: pool.max_idle.div_ceil(workers),
+            idle_timeout: pool.idle_timeout,
+        }
+    }
+}
+
+/// Counts an attempt when it is over, even when that is because nobody waits for it any more.
+struct Recording<'p> {
+    pool: &'p InstancePool,
+    began: Instant,
+    outcome: Outcome,
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        self.pool.record(self.outcome, self.began.elapsed());
+    }
+}
+
+fn answer(mut response: Response<Incoming>, held: Held, idle: Duration) -> Answer {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrade = switches.then(|| hyper::upgrade::on(&mut response));
+    let (head, incoming) = response.into_parts();
+    let body = if switches {
+        UpstreamBody::of_tunnel(incoming, held)
+    } else {
+        UpstreamBody::new(incoming, held, idle)
+    };
+    Answer { response: Response::from_parts(head, ()), body, upgrade }
+}

@@ -1,0 +1,393 @@
+//! One address of a service, and what is known about it.
+//!
+//! An [`Instance`] is shared by all workers, and what they read of it changes rarely. Whatever a
+//! request writes (its load, its counters, even the reference count) is the worker's own: a worker
+//! holds an instance through an [`InstanceRef`], of which each worker has one to clone from.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::sync::Notify;
+
+use super::breaker::{Breaker, Pass};
+use super::settings::BreakerSettings;
+use crate::clock::Millis;
+use crate::per_worker::{PerWorker, WorkerId};
+
+#[derive(Debug)]
+pub struct Instance {
+    /// Unique for the life of the process; an address that leaves and comes back gets another.
+    pub id: u64,
+    pub address: SocketAddr,
+    /// What `host: instance` sends. Workers clone [`InstanceRef::authority`] instead.
+    pub authority: HeaderValue,
+    pub breaker: Breaker,
+    weight: AtomicU32,
+    health: AtomicU8,
+    removed: AtomicBool,
+    /// The last try to connect failed.
+    unreachable: AtomicBool,
+    /// Told when the next health check should not wait.
+    check: Notify,
+    loads: PerWorker<Load>,
+    /// Written and read on the control side only.
+    last_check: Mutex<Option<Check>>,
+}
+
+/// What the active health checks say. An instance that was never checked may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Unchecked,
+    Healthy,
+    Unhealthy,
+}
+
+/// The outcome of one active health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub at: Millis,
+    pub took: Duration,
+    /// Why it failed; `None` when it did not.
+    pub failure: Option<String>,
+}
+
+/// An instance's counters, summed over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub in_flight: u64,
+    pub attempts: u64,
+    pub failures: u64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Instance {
+    pub(super) fn new(address: SocketAddr, authority: HeaderValue, weight: u32, workers: usize) -> Self {
+        Instance {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            address,
+            authority,
+            breaker: Breaker::new(workers),
+            weight: AtomicU32::new(weight),
+            health: AtomicU8::new(Health::Unchecked as u8),
+            removed: AtomicBool::new(false),
+            unreachable: AtomicBool::new(false),
+            check: Notify::new(),
+            loads: PerWorker::new(workers),
+            last_check: Mutex::new(None),
+        }
+    }
+
+    /// 1 or more.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    pub(super) fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            value if value == Health::Unhealthy as u8 => Health::Unhealthy,
+            value if value == Health::Healthy as u8 => Health::Healthy,
+            _ => Health::Unchecked,
+        }
+    }
+
+    pub fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Relaxed);
+    }
+
+    pub fn last_check(&self) -> Option<Check> {
+        self.last_check.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_last_check(&self, check: Option<Check>) {
+        *self.last_check.lock().unwrap_or_else(PoisonError::into_inner) = check;
+    }
+
+    /// Whether it left its service: its idle connections can be closed.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Relaxed)
+    }
+
+    pub(super) fn set_removed(&self) {
+        self.removed.store(true, Relaxed);
+    }
+
+    /// Whether connecting failed when it was last tried.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Relaxed)
+    }
+
+    pub fn set_unreachable(&self) {
+        // Mostly it is known already, and a load spares the others their cache line.
+        if !self.is_unreachable() {
+            self.unreachable.store(true, Relaxed);
+        }
+    }
+
+    /// Connecting works again: whatever was to be waited for is over.
+    pub fn reached(&self, now: Millis) {
+        if self.unreachable.swap(false, Relaxed) {
+            self.breaker.probe_from(now);
+            self.check.notify_one();
+        }
+    }
+
+    /// Waits until the instance is back after it could not be reached.
+    pub async fn wants_a_check(&self) {
+        self.check.notified().await;
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for load in self.loads.all() {
+            totals.in_flight += u64::from(load.in_flight.load(Relaxed));
+            totals.attempts += load.attempts.load(Relaxed);
+            totals.failures += load.failures.load(Relaxed);
+        }
+        totals
+    }
+
+    /// Whether a request may be sent here now.
+    pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings) -> bool {
+        self.health() != Health::Unhealthy && self.breaker.admits(now, settings)
+    }
+
+    /// How busy the instance is from one worker's point of view, in [`UNIT`]s for each request.
+    pub(super) fn pressure(&self, worker: WorkerId, now: Millis) -> u64 {
+        let load = self.loads.of(worker);
+        u64::from(load.in_flight.load(Relaxed)) * UNIT + load.penalty.at(now)
+    }
+}
+
+/// What one request in flight weighs in [`Instance::pressure`].
+pub(super) const UNIT: u64 = 256;
+
+/// One worker's share of an instance's load and counters; nobody else writes it.
+#[derive(Debug, Default)]
+struct Load {
+    in_flight: AtomicU32,
+    attempts: AtomicU64,
+    failures: AtomicU64,
+    penalty: Penalty,
+}
+
+/// Adds one to a counter that only this worker writes.
+fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+/// What makes a failing instance look busy rather than idle. Each failure counts like a request that is
+/// still in flight, and half of that is forgotten every half second; without it, the instance that fails
+/// fastest would have the fewest requests in flight and draw all the others.
+#[derive(Debug, Default)]
+struct Penalty(AtomicU64);
+
+const PENALTY_HALF_LIFE_MS: u64 = 500;
+/// 64 failures: forgotten three seconds after the last of them, however many there were.
+const MAX_PENALTY: u64 = 64 * UNIT;
+const PENALTY_BITS: u32 = 16;
+
+impl Penalty {
+    fn add(&self, now: Millis) {
+        let raised = (self.at(now) + UNIT).min(MAX_PENALTY);
+        self.0.store(now.0 << PENALTY_BITS | raised, Relaxed);
+    }
+
+    fn at(&self, now: Millis) -> u64 {
+        let word = self.0.load(Relaxed);
+        let value = word & ((1 << PENALTY_BITS) - 1);
+        if value == 0 {
+            return 0;
+        }
+        let age = now.0.saturating_sub(word >> PENALTY_BITS);
+        let (halvings, rest) = (age / PENALTY_HALF_LIFE_MS, age % PENALTY_HALF_LIFE_MS);
+        // Between two halvings a straight line is close enough to the curve.
+        let value = value.checked_shr(halvings as u32).unwrap_or(0);
+        value - value * rest / (2 * PENALTY_HALF_LIFE_MS)
+    }
+}
+
+/// A worker's own reference to an instance. Cloning it touches no cache line of another worker's.
+#[derive(Clone, Debug)]
+pub struct InstanceRef(Arc<Seat>);
+
+/// On cache lines of its own, because the reference count in front of it is written by requests.
+#[repr(align(64))]
+#[derive(Debug)]
+struct Seat {
+    instance: Arc<Instance>,
+    worker: WorkerId,
+    /// A copy: clones of one header value share a reference count.
+    authority: HeaderValue,
+}
+
+impl InstanceRef {
+    pub(super) fn new(instance: Arc<Instance>, worker: WorkerId) -> Self {
+        let authority = HeaderValue::from_bytes(instance.authority.as_bytes())
+            .expect("the bytes are those of a valid header value");
+        InstanceRef(Arc::new(Seat { instance, worker, authority }))
+    }
+
+    pub fn worker(&self) -> WorkerId {
+        self.0.worker
+    }
+
+    /// What `host: instance` sends.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.0.authority
+    }
+
+    /// The shared object itself, for what outlives the worker's interest.
+    pub fn shared(&self) -> &Arc<Instance> {
+        &self.0.instance
+    }
+
+    /// Counts an attempt, in flight until the guard is dropped.
+    pub(super) fn begin(&self) -> InFlight {
+        let load = self.load();
+        load.in_flight.fetch_add(1, Relaxed);
+        bump(&load.attempts);
+        InFlight(self.clone())
+    }
+
+    pub(super) fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Admission> {
+        let pass = self.breaker.admit(now, settings)?;
+        Some(Admission { instance: self.clone(), pass: Some(pass) })
+    }
+
+    fn load(&self) -> &Load {
+        self.0.instance.loads.of(self.0.worker)
+    }
+}
+
+impl Deref for InstanceRef {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.0.instance
+    }
+}
+
+/// One request on its way at an instance. Keep it until the response's body is through.
+#[derive(Debug)]
+#[must_use]
+pub struct InFlight(InstanceRef);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.load().in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The breaker's leave to try an instance once. Exactly one verdict ends it; dropped without one, it
+/// counts as [`Admission::ignored`], and a probe's place is free again.
+#[derive(Debug)]
+#[must_use]
+pub struct Admission {
+    instance: InstanceRef,
+    pass: Option<Pass>,
+}
+
+impl Admission {
+    /// Whether it holds one of the places of a half-open breaker.
+    pub fn is_probe(&self) -> bool {
+        self.pass.as_ref().is_some_and(Pass::is_probe)
+    }
+
+    /// The instance answered, and not with one of the breaker's `failures`.
+    pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
+        if let Some(pass) = self.pass.take() {
+            self.instance.breaker.success(pass, self.instance.worker(), now, settings);
+        }
+    }
+
+    /// The instance answered with a 5xx that is not one of the breaker's `failures`: a success for the
+    /// breaker, yet no reason to send more requests its way.
+    pub fn server_error(self, now: Millis, settings: &BreakerSettings) {
+        let load = self.instance.load();
+        bump(&load.failures);
+        load.penalty.add(now);
+        self.success(now, settings);
+    }
+
+    /// The attempt ended in one of the breaker's `failures`.
+    pub fn failure(mut self, now: Millis, settings: &BreakerSettings) {
+        let load = self.instance.load();
+        bump(&load.failures);
+        load.penalty.add(now);
+        if let Some(pass) = self.pass.take() {
+            self.instance.breaker.failure(pass, self.instance.worker(), now, settings);
+        }
+    }
+
+    /// The attempt ended without saying anything about the instance.
+    pub fn ignored(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.instance.breaker.ignored(pass);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance() -> InstanceRef {
+        let authority = HeaderValue::from_static("users.internal:8001");
+        let shared = Arc::new(Instance::new(([127, 0, 0, 1], 8001).into(), authority, 1, 2));
+        InstanceRef::new(shared, WorkerId(1))
+    }
+
+    #[test]
+    fn a_penalty_fades_by_half_every_half_second() {
+        let penalty = Penalty::default();
+        for _ in 0..4 {
+            penalty.add(Millis(1000));
+        }
+        assert_eq!(penalty.at(Millis(1000)), 4 * UNIT);
+        assert_eq!(penalty.at(Millis(1250)), 3 * UNIT);
+        assert_eq!(penalty.at(Millis(1500)), 2 * UNIT);
+        assert_eq!(penalty.at(Millis(2000)), UNIT);
+        assert_eq!(penalty.at(Millis(1_000_000_000)), 0);
+        for _ in 0..1000 {
+            penalty.add(Millis(3000));
+        }
+        assert_eq!(penalty.at(Millis(3000)), MAX_PENALTY);
+        assert!(penalty.at(Millis(6000)) <= UNIT);
+    }
+
+    #[test]
+    fn load_and_counters_are_summed_over_workers() {
+        let one = instance();
+        let other = InstanceRef::new(one.shared().clone(), WorkerId(0));
+        let guards = (one.begin(), one.begin(), other.begin());
+        assert_eq!(one.totals(), Totals { in_flight: 3, attempts: 3, failures: 0 });
+        assert_eq!(one.pressure(WorkerId(1), Millis(0)), 2 * UNIT);
+        drop(guards);
+        assert_eq!(one.totals().in_flight, 0);
+        assert_eq!(one.totals().attempts, 3);
+    }
+
+    #[test]
+    fn health_is_what_was_set_last() {
+        let instance = instance();
+        for health in [Health::Unchecked, Health::Healthy, Health::Unhealthy] {
+            instance.set_health(health);
+            assert_eq!(instance.health(), health);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The living part of a service: the present set of its instances.
+//!
+//! A set is replaced as a whole, in one atomic step, and never changed: whoever reads it sees the
+//! instances and the order that belongs to them. An instance that is in two sets after one another is
+//! the same object in both, with its breaker, health and load.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
+use tokio::sync::watch;
+
+use super::discovered::{Discovered, Publish};
+use super::instance::{Instance, InstanceRef};
+use super::order::Order;
+use crate::clock::{self, Millis};
+use crate::per_worker::WorkerId;
+
+#[derive(Debug)]
+pub struct Instances {
+    set: ArcSwap<InstanceSet>,
+    workers: usize,
+    /// Also what makes publishers take turns. Workers never touch it.
+    source: Mutex<SourceStatus>,
+    published: watch::Sender<u64>,
+}
+
+/// How the source of the instances is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// When the last set came; `None` until the first one.
+    pub last_set: Option<Millis>,
+    pub failing_since: Option<Millis>,
+    /// What is wrong, while it is failing.
+    pub failure: Option<String>,
+}
+
+const MAX_FAILURE_CHARS: usize = 500;
+
+/// The instances of a service at one moment, and the order in which a balancer goes through them.
+#[derive(Debug)]
+pub struct InstanceSet {
+    members: Box<[Member]>,
+    /// By weight.
+    pub(super) order: Order,
+    /// Without weights.
+    pub(super) in_turn: Order,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub instance: Arc<Instance>,
+    weight: u32,
+    /// One for each worker.
+    refs: Arc<[InstanceRef]>,
+}
+
+impl Instances {
+    /// An empty set: nothing is known yet.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers)
+    }
+
+    /// For a service whose source was changed: what the old one found last stays in use until the new one
+    /// has found something, and an instance that both know keeps its state.
+    pub fn continuing(previous: &Instances) -> Arc<Self> {
+        Self::with_set(previous.set.load_full(), previous.workers)
+    }
+
+    fn with_set(set: Arc<InstanceSet>, workers: usize) -> Arc<Self> {
+        Arc::new(Instances {
+            set: ArcSwap::new(set),
+            workers: workers.max(1),
+            source: Mutex::default(),
+            published: watch::Sender::new(0),
+        })
+    }
+
+    /// The present set, for a moment's use on the request path.
+    pub fn set(&self) -> Guard<Arc<InstanceSet>> {
+        self.set.load()
+    }
+
+    /// The present set, to keep.
+    pub fn current(&self) -> Arc<InstanceSet> {
+        self.set.load_full()
+    }
+
+    pub fn source(&self) -> SourceStatus {
+        self.lock().clone()
+    }
+
+    /// Wakes up whenever a set with other members or weights has come.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SourceStatus> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Publish for Instances {
+    fn publish(&self, found: Vec<Discovered>) {
+        let mut source = self.lock();
+        source.last_set = Some(clock::now());
+        let before = self.set.load_full();
+        let Some(next) = before.successor(found, self.workers) else { return };
+        let next = Arc::new(next);
+        self.set.store(next.clone());
+        // Only now: a worker that sees the mark must not find the instance in a set any more.
+        let kept: HashSet<u64> = next.instances().map(|instance| instance.id).collect();
+        for gone in before.instances().filter(|instance| !kept.contains(&instance.id)) {
+            gone.set_removed();
+        }
+        self.published.send_modify(|generation| *generation += 1);
+    }
+
+    fn source_failed(&self, what: &str) {
+        let mut source = self.lock();
+        source.failing_since.get_or_insert_with(clock::now);
+        source.failure = Some(what.chars().take(MAX_FAILURE_CHARS).collect());
+    }
+
+    fn source_recovered(&self) {
+        let mut source = self.lock();
+        source.failing_since = None;
+        source.failure = None;
+    }
+}
+
+impl InstanceSet {
+    fn new(members: Vec<Member>) -> Self {
+        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+        let in_turn = Order::unweighted(members.len());
+        InstanceSet { order: Order::new(&weights), in_turn, members: members.into() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// In the order in which the source named them.
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.members.iter().map(|member| &member.instance)
+    }
+
+    pub(super) fn member(&self, index: usize) -> &Member {
+        &self.members[index]
+    }
+
+    /// The set that follows this one, or `None` when nothing changes but perhaps the order of mention.
+    fn successor(&self, found: Vec<Discovered>, workers: usize) -> Option<InstanceSet> {
+        let known: HashMap<SocketAddr, &Member> =
+            self.members.iter().map(|member| (member.instance.address, member)).collect();
+        let mut seen = HashSet::with_capacity(found.len());
+        let mut changed = false;
+        let mut members = Vec::with_capacity(found.len());
+        for one in found {
+            // Named twice, it is one instance, as it was named first.
+            if !seen.insert(one.address) {
+                continue;
+            }
+            let authority = authority(&one);
+            let weight = one.weight.max(1);
+            match known.get(&one.address).filter(|member| member.instance.authority == authority) {
+                Some(&member) => {
+                    changed |= member.weight != weight;
+                    member.instance.set_weight(weight);
+                    members.push(Member { weight, ..member.clone() });
+                }
+                None => {
+                    changed = true;
+                    members
+                        .push(Member::new(Instance::new(one.address, authority, weight, workers), workers));
+                }
+            }
+        }
+        (changed || members.len() != self.members.len()).then(|| InstanceSet::new(members))
+    }
+}
+
+impl Member {
+    fn new(instance: Instance, workers: usize) -> Self {
+        let instance = Arc::new(instance);
+        let refs = (0..workers).map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker))).collect();
+        Member { weight: instance.weight(), instance, refs }
+    }
+
+    pub fn of(&self, worker: WorkerId) -> &InstanceRef {
+        &self.refs[worker.0]
+    }
+}
+
+/// A source outside may name an authority that no header can hold: the address then serves as well.
+fn authority(found: &Discovered) -> HeaderValue {
+    HeaderValue::from_str(&found.authority).unwrap_or_else(|_| {
+        HeaderValue::from_str(&found.address.to_string())
+            .expect("an address is digits, dots, colons and brackets")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::instance::Health;
+
+    fn found(port: u16, weight: u32) -> Discovered {
+        Discovered {
+            address: ([127, 0, 0, 1], port).into(),
+            weight,
+            authority: format!("users:{port}").into(),
+            zone: None,
+        }
+    }
+
+    fn ids(instances: &Instances) -> Vec<u64> {
+        instances.current().instances().map(|instance| instance.id).collect()
+    }
+
+    #[test]
+    fn an_instance_that_stays_keeps_its_state() {
+        let instances = Instances::new(2);
+        instances.publish(vec![found(1, 1), found(2, 1)]);
+        let before = instances.current();
+        before.members[1].instance.set_health(Health::Unhealthy);
+        instances.publish(vec![found(3, 1), found(2, 7)]);
+        let after = instances.current();
+        assert!(Arc::ptr_eq(&before.members[1].instance, &after.members[1].instance));
+        assert_eq!(after.members[1].instance.weight(), 7);
+        assert_eq!(after.members[1].instance.health(), Health::Unhealthy);
+        assert!(before.members[0].instance.is_removed());
+        assert!(!before.members[1].instance.is_removed());
+        assert_eq!(before.len(), 2, "a set that was handed out never changes");
+    }
+
+    #[test]
+    fn an_address_that_comes_back_is_another_instance() {
+        let instances = Instances::new(1);
+        instances.publish(vec![found(1, 1)]);
+        let first = ids(&instances);
+        instances.publish(vec![]);
+        assert!(instances.current().is_empty());
+        instances.publish(vec![found(1, 1)]);
+        assert_ne!(ids(&instances), first);
+    }
+
+    #[test]
+    fn duplicates_are_one_instance() {
+        let instances = Instances::new(1);
+        instances.publish(vec![found(1, 3), found(2, 1), found(1, 9)]);
+        assert_eq!(instances.current().len(), 2);
+        assert_eq!(instances.current().members[0].instance.weight(), 3);
+    }
+
+    #[test]
+    fn the_same_set_again_in_another_order_changes_nothing() {
+        let instances = Instances::new(1);
+        let mut changes = instances.changes();
+        instances.publish(vec![found(1, 1), found(2, 2)]);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        let before = instances.current();
+        instances.publish(vec![found(2, 2), found(1, 1)]);
+        assert!(Arc::ptr_eq(&before, &instances.current()));
+        assert!(!changes.has_changed().unwrap());
+        instances.publish(vec![found(2, 2), found(1, 5)]);
+        assert!(changes.has_changed().unwrap(), "a weight is part of the set");
+    }
+
+    #[test]
+    fn a_failing_source_keeps_the_set_and_says_so() {
+        let instances = Instances::new(1);
+        assert_eq!(instances.source(), SourceStatus::default());
+        instances.publish(vec![found(1, 1)]);
+        instances.source_failed("no answer");
+        let since = instances.source().failing_since.unwrap();
+        instances.source_failed(&"x".repeat(10_000));
+        let status = instances.source();
+        assert_eq!(status.failing_since, Some(since));
+        assert_eq!(status.failure.unwrap().len(), MAX_FAILURE_CHARS);
+        assert_eq!(instances.current().len(), 1);
+        instances.publish(vec![found(1, 1)]);
+        assert!(instances.source().failing_since.is_some(), "a part of the source may still be failing");
+        instances.source_recovered();
+        assert_eq!(instances.source().failing_since, None);
+        assert!(instances.source().last_set.is_some());
+    }
+
+    #[test]
+    fn a_new_source_starts_from_what_the_old_one_found() {
+        let old = Instances::new(1);
+        old.publish(vec![found(1, 1), found(2, 1)]);
+        let new = Instances::continuing(&old);
+        assert_eq!(ids(&new), ids(&old));
+        assert_eq!(new.source().last_set, None);
+        new.publish(vec![found(2, 1), found(3, 1)]);
+        assert_eq!(ids(&new)[0], ids(&old)[1]);
+        assert!(old.current().members[0].instance.is_removed());
+        assert!(!old.current().members[1].instance.is_removed());
+    }
+
+    #[test]
+    fn an_authority_that_no_header_can_hold_falls_back_to_the_address() {
+        let instances = Instances::new(1);
+        instances.publish(vec![Discovered { authority: "bad\r\nx: y".into(), weight: 0, ..found(9, 1) }]);
+        let set = instances.current();
+        assert_eq!(set.members[0].instance.authority, "127.0.0.1:9");
+        assert_eq!(set.members[0].instance.weight(), 1);
+    }
+}

@@ -1,0 +1,172 @@
+//! Services: instances, balancing, breakers, retries, connections to an instance.
+//!
+//! A [`Service`] is part of a snapshot and never changes. What lives on over reloads, and what the
+//! control side writes, is in the objects that it shares with its predecessor: [`Instances`], with the
+//! breakers, and the [`RetryBudget`].
+
+mod attempt;
+pub mod backoff;
+mod balance;
+mod breaker;
+mod budget;
+mod call;
+pub mod discovered;
+mod instance;
+mod instances;
+mod order;
+mod pool;
+mod settings;
+mod upstream_body;
+mod upstream_io;
+mod verdict;
+mod window;
+
+#[cfg(test)]
+mod scenarios;
+
+use std::sync::Arc;
+
+pub use attempt::{AttemptError, Head, InformationalSink};
+pub use balance::{NoPick, Picked, Rule};
+pub use breaker::{BreakerState, BreakerStatus};
+pub use budget::RetryBudget;
+pub use call::{Answer, Call, CallError, Caller, Progress, call};
+pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
+pub use instances::{InstanceSet, Instances, SourceStatus};
+pub use pool::Pools;
+pub use settings::{
+    BreakerSettings, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings, Settings,
+};
+pub use upstream_body::UpstreamBody;
+
+use crate::clock::Millis;
+use crate::config;
+use crate::per_worker::{PerWorker, WorkerId};
+use crate::telemetry::metrics::{Metrics, ServiceMetrics};
+use balance::{Cursor, Picker};
+
+#[derive(Debug)]
+pub struct Service {
+    pub name: Arc<str>,
+    pub settings: Settings,
+    pub instances: Arc<Instances>,
+    pub budget: Arc<RetryBudget>,
+    pub metrics: Arc<ServiceMetrics>,
+    cursors: Arc<PerWorker<Cursor>>,
+    /// Where the instances come from, to see at the next reload whether that has changed.
+    source: config::InstanceSource,
+}
+
+impl Service {
+    /// The service as `config` wants it. What `previous`, the service of the same name in the snapshot
+    /// before, has learnt lives on: all of it when the instances come from the same source, else what is
+    /// known about instances that the new source finds again. Changes nothing about `previous`, whose
+    /// snapshot stays in use if another part of the new one turns out wrong.
+    pub fn compile(
+        config: &config::Service,
+        previous: Option<&Arc<Service>>,
+        workers: usize,
+        metrics: &Metrics,
+    ) -> Arc<Service> {
+        let metrics = metrics.service(&config.name);
+        let settings = Settings::compile(config);
+        let source = config.source.clone();
+        let Some(previous) = previous else {
+            return Arc::new(Service {
+                name: config.name.as_str().into(),
+                settings,
+                instances: Instances::new(workers),
+                budget: Arc::new(RetryBudget::new(workers)),
+                metrics,
+                cursors: Arc::new(PerWorker::new(workers)),
+                source,
+            });
+        };
+        let instances = if previous.source == source {
+            previous.instances.clone()
+        } else {
+            Instances::continuing(&previous.instances)
+        };
+        Arc::new(Service {
+            name: previous.name.clone(),
+            settings,
+            instances,
+            budget: previous.budget.clone(),
+            metrics,
+            cursors: previous.cursors.clone(),
+            source,
+        })
+    }
+
+    /// An instance for one attempt at a request. `tried` are the ids of those that it was sent to before.
+    pub fn pick(
+        &self,
+        worker: WorkerId,
+        tried: &[u64],
+        now: Millis,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Picked, NoPick> {
+        let set = self.instances.set();
+        let picker = Picker {
+            set: &set,
+            rule: self.settings.rule,
+            cursors: &self.cursors,
+            breaker: &self.settings.breaker,
+            worker,
+            tried,
+            now,
+        };
+        picker.pick(rng)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::discovered::{Discovered, Publish};
+    use super::*;
+
+    fn config(ports: &[u16]) -> config::Service {
+        scenarios::config(config::LoadBalancing::RoundRobin, ports)
+    }
+
+    fn publish(service: &Service, ports: &[u16]) {
+        service.instances.publish(scenarios::found(&ports.iter().map(|&port| (port, 1)).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn settings_change_and_the_instances_live_on() {
+        let first = Service::compile(&config(&[1, 2]), None, 2, &Metrics::new(2));
+        publish(&first, &[1, 2]);
+        let mut changed = config(&[1, 2]);
+        changed.load_balancing = config::LoadBalancing::Random;
+        changed.circuit_breaker.consecutive_failures = 9;
+        let second = Service::compile(&changed, Some(&first), 2, &Metrics::new(2));
+        assert!(Arc::ptr_eq(&first.instances, &second.instances));
+        assert!(Arc::ptr_eq(&first.budget, &second.budget));
+        assert_eq!(second.settings.rule, Rule::Random);
+        assert_eq!(second.settings.breaker.consecutive_failures, 9);
+    }
+
+    #[test]
+    fn another_source_keeps_what_it_finds_again() {
+        let first = Service::compile(&config(&[1, 2]), None, 1, &Metrics::new(1));
+        publish(&first, &[1, 2]);
+        let second = Service::compile(&config(&[2, 3]), Some(&first), 1, &Metrics::new(1));
+        assert!(!Arc::ptr_eq(&first.instances, &second.instances));
+        let pick = second.pick(WorkerId(0), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        assert!(pick.is_ok(), "there is no gap until the new source has answered");
+        publish(&second, &[2, 3]);
+        let known: Vec<u64> = first.instances.current().instances().map(|instance| instance.id).collect();
+        let now: Vec<u64> = second.instances.current().instances().map(|instance| instance.id).collect();
+        assert_eq!(now[0], known[1]);
+    }
+
+    #[test]
+    fn a_service_without_instances_says_so() {
+        let service = Service::compile(&config(&[]), None, 1, &Metrics::new(1));
+        let none = service.pick(WorkerId(0), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        assert_eq!(none.unwrap_err(), NoPick::Empty);
+        service.instances.publish(Vec::<Discovered>::new());
+        assert!(service.instances.source().last_set.is_some());
+    }
+}

@@ -1,0 +1,233 @@
+//! What a service's configuration comes to while requests run: a compiled copy, so that nothing on
+//! the request path reads configuration types.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::balance::Rule;
+use crate::config;
+
+/// Everything about a service but its instances. A reload replaces it as a whole.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub rule: Rule,
+    pub breaker: BreakerSettings,
+    /// What the breaker counts as a failure.
+    pub breaker_failures: FailureSet,
+    pub retries: RetrySettings,
+    pub connect_timeout: Duration,
+    /// From the request's being sent to the response's head, over all attempts. A request body that is still
+    /// on its way from the client takes none of it.
+    pub response_timeout: Duration,
+    /// Without a byte of a body, in either direction.
+    pub idle_timeout: Duration,
+    pub pool: PoolSettings,
+    pub health_check: Option<HealthSettings>,
+    pub fallback: Option<Fallback>,
+}
+
+/// Small and plain, so that a verdict can carry it to the end of a body.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerSettings {
+    /// 1 or more.
+    pub consecutive_failures: u32,
+    /// Per cent, 1 to 100; `None` when the ratio never opens it.
+    pub failure_ratio: Option<u8>,
+    pub minimum_requests: u32,
+    pub window: Duration,
+    pub open_for: Duration,
+    pub max_open_for: Duration,
+    /// 1 or more.
+    pub half_open_requests: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct RetrySettings {
+    /// Beyond the first; 0 switches retries off.
+    pub attempts: u32,
+    pub on: FailureSet,
+    pub methods: Vec<Method>,
+    pub per_attempt_timeout: Option<Duration>,
+    pub backoff_base: Duration,
+    pub backoff_max: Duration,
+    /// Per cent of the service's requests in the last 10 s, 0 to 100.
+    pub budget: u8,
+}
+
+/// Per instance, over all workers.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    pub max_connections: usize,
+    pub max_idle: usize,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// Path and query of the request.
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Good checks in a row that bring an unhealthy instance back; 1 or more.
+    pub healthy_after: u32,
+    /// Bad checks in a row that take an instance out; 1 or more.
+    pub unhealthy_after: u32,
+    pub expect_status: Vec<RangeInclusive<u16>>,
+}
+
+/// The answer when no instance could give one.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    pub status: StatusCode,
+    /// `content-type` among them, when there is a body.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// How an attempt at an instance went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection was made, or not in time.
+    Connect,
+    /// The connection ended, or spoke something that is not HTTP, before the response was complete.
+    Reset,
+    /// The response's head did not come in time.
+    Timeout,
+    /// A response came, with this status.
+    Status(StatusCode),
+}
+
+/// Which failures count: for a breaker, or as a cause to try again.
+#[derive(Clone, Debug, Default)]
+pub struct FailureSet {
+    connect: bool,
+    reset: bool,
+    timeout: bool,
+    statuses: Vec<RangeInclusive<u16>>,
+}
+
+impl FailureSet {
+    pub fn contains(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::Connect => self.connect,
+            Failure::Reset => self.reset,
+            Failure::Timeout => self.timeout,
+            Failure::Status(status) => self.statuses.iter().any(|range| range.contains(&status.as_u16())),
+        }
+    }
+
+    fn compile(kinds: &[config::FailureKind]) -> Self {
+        let mut set = FailureSet::default();
+        for kind in kinds {
+            match kind {
+                config::FailureKind::ConnectFailure => set.connect = true,
+                config::FailureKind::Reset => set.reset = true,
+                config::FailureKind::Timeout => set.timeout = true,
+                config::FailureKind::Status(range) => set.statuses.push(range.from..=range.to),
+            }
+        }
+        set
+    }
+}
+
+impl Settings {
+    pub(super) fn compile(config: &config::Service) -> Self {
+        Settings {
+            rule: match config.load_balancing {
+                config::LoadBalancing::RoundRobin => Rule::RoundRobin,
+                config::LoadBalancing::Weighted => Rule::Weighted,
+                config::LoadBalancing::Random => Rule::Random,
+                config::LoadBalancing::LeastRequests => Rule::LeastRequests,
+            },
+            breaker: BreakerSettings::compile(&config.circuit_breaker),
+            breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),
+            retries: RetrySettings::compile(&config.retries),
+            connect_timeout: config.timeouts.connect,
+            response_timeout: config.timeouts.response,
+            idle_timeout: config.timeouts.idle,
+            pool: PoolSettings {
+                max_connections: config.pool.max_connections,
+                max_idle: config.pool.max_idle,
+                idle_timeout: config.pool.idle_timeout,
+            },
+            health_check: config.health_check.as_ref().map(HealthSettings::compile),
+            fallback: config.fallback.as_ref().map(Fallback::compile),
+        }
+    }
+}
+
+impl BreakerSettings {
+    fn compile(config: &config::CircuitBreaker) -> Self {
+        BreakerSettings {
+            consecutive_failures: config.consecutive_failures.max(1),
+            failure_ratio: config.failure_ratio,
+            minimum_requests: config.minimum_requests,
+            window: config.window,
+            open_for: config.open_for,
+            max_open_for: config.max_open_for,
+            half_open_requests: config.half_open_requests.max(1),
+        }
+    }
+}
+
+impl RetrySettings {
+    fn compile(config: &config::Retries) -> Self {
+        RetrySettings {
+            attempts: config.attempts,
+            on: FailureSet::compile(&config.on),
+            methods: config.methods.clone(),
+            per_attempt_timeout: config.per_attempt_timeout,
+            backoff_base: config.backoff_base,
+            backoff_max: config.backoff_max,
+            budget: config.budget,
+        }
+    }
+}
+
+impl HealthSettings {
+    fn compile(config: &config::HealthCheck) -> Self {
+        HealthSettings {
+            path: config.path.clone(),
+            interval: config.interval,
+            timeout: config.timeout,
+            healthy_after: config.healthy_after.max(1),
+            unhealthy_after: config.unhealthy_after.max(1),
+            expect_status: config.expect_status.iter().map(|range| range.from..=range.to).collect(),
+        }
+    }
+}
+
+impl Fallback {
+    fn compile(config: &config::StaticResponse) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &config.headers {
+            headers.append(name, value.clone());
+        }
+        if let Some(content_type) = &config.content_type {
+            headers.entry(header::CONTENT_TYPE).or_insert_with(|| content_type.clone());
+        }
+        Fallback { status: config.status, headers, body: config.body.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_counts_as_a_failure() {
+        let set = FailureSet::compile(&config::CircuitBreaker::default().failures);
+        let status = |code| Failure::Status(StatusCode::from_u16(code).unwrap());
+        for failure in [Failure::Connect, Failure::Reset, Failure::Timeout, status(502), status(504)] {
+            assert!(set.contains(failure), "{failure:?}");
+        }
+        for failure in [status(200), status(204), status(404), status(500), status(505)] {
+            assert!(!set.contains(failure), "{failure:?}");
+        }
+        let retries = FailureSet::compile(&config::Retries::default().on);
+        assert!(!retries.contains(Failure::Timeout), "a slow answer is not repeated by default");
+    }
+}
