@@ -1,0 +1,16 @@
+//! `instances:` — instances written in the configuration itself.
+
+use super::target::{Target, Wanted};
+use crate::config::StaticInstance;
+
+pub fn wanted(instances: &[StaticInstance]) -> Wanted {
+    let mut targets = Vec::with_capacity(instances.len());
+    let mut fault = None;
+    for instance in instances {
+        match Target::from_authority(&instance.authority, instance.weight, None) {
+            Some(target) => targets.push(target),
+            None => fault = Some(format!("\"{}\" is not host:port", instance.authority.value)),
+        }
+    }
+    Wanted { targets: Some(targets.into()), fault }
+}

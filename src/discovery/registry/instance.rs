@@ -1,0 +1,271 @@
+//! An instance as it announces itself, checked, and as the registry keeps it.
+//!
+//! An `Announcement` that exists is valid: whatever reads one doesn't check again.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::super::target::Host;
+
+/// Names and weights are bounded as they are in a configuration.
+const MAX_SERVICE_NAME_BYTES: usize = 100;
+const MAX_WEIGHT: u32 = 1000;
+const MAX_ZONE_BYTES: usize = 64;
+const MAX_METADATA_BYTES: usize = 2048;
+
+/// What makes an instance the same instance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub service_name: Arc<str>,
+    /// An IP literal in its canonical form, without brackets, or a name in lower case.
+    pub host: Arc<str>,
+    pub port: u16,
+}
+
+/// What an instance says of itself. `None` is what it leaves out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announcement {
+    pub key: Key,
+    weight: Option<u32>,
+    zone: Option<Arc<str>>,
+    metadata: Option<Map<String, Value>>,
+}
+
+/// A registered instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    pub key: Key,
+    pub weight: u32,
+    pub zone: Option<Arc<str>>,
+    pub metadata: Map<String, Value>,
+}
+
+/// A member of an announcement that can't be what it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{member}\" {what}")]
+pub struct InvalidMember {
+    pub member: &'static str,
+    pub what: String,
+}
+
+fn invalid<T>(member: &'static str, what: impl Into<String>) -> Result<T, InvalidMember> {
+    Err(InvalidMember { member, what: what.into() })
+}
+
+impl Announcement {
+    pub fn new(service_name: &str, host: &str, port: u16) -> Result<Self, InvalidMember> {
+        if port == 0 {
+            return invalid("port", "must be from 1 to 65535");
+        }
+        let key = Key { service_name: service_name_of(service_name)?, host: host_of(host)?, port };
+        Ok(Announcement { key, weight: None, zone: None, metadata: None })
+    }
+
+    pub fn with_weight(self, weight: u32) -> Result<Self, InvalidMember> {
+        match weight {
+            1..=MAX_WEIGHT => Ok(Announcement { weight: Some(weight), ..self }),
+            _ => invalid("weight", format!("must be from 1 to {MAX_WEIGHT}")),
+        }
+    }
+
+    pub fn with_zone(self, zone: &str) -> Result<Self, InvalidMember> {
+        if zone.is_empty() || zone.len() > MAX_ZONE_BYTES || zone.chars().any(char::is_control) {
+            return invalid("zone", format!("must be 1 to {MAX_ZONE_BYTES} bytes of text"));
+        }
+        Ok(Announcement { zone: Some(zone.into()), ..self })
+    }
+
+    pub fn with_metadata(self, metadata: Map<String, Value>) -> Result<Self, InvalidMember> {
+        // Its size is what it takes to send it out again.
+        if Value::Object(metadata.clone()).to_string().len() > MAX_METADATA_BYTES {
+            return invalid("metadata", format!("is larger than {MAX_METADATA_BYTES} bytes as JSON"));
+        }
+        Ok(Announcement { metadata: Some(metadata), ..self })
+    }
+
+    /// As JSON, with only what was given.
+    pub fn to_json(&self) -> Value {
+        let mut document = key_json(&self.key);
+        let given = [
+            ("weight", self.weight.map(Value::from)),
+            ("zone", self.zone.as_deref().map(Value::from)),
+            ("metadata", self.metadata.clone().map(Value::Object)),
+        ];
+        for (member, value) in given {
+            if let Some(value) = value {
+                document[member] = value;
+            }
+        }
+        document
+    }
+
+    /// The instance that registering makes: what is left out has its default.
+    pub fn into_instance(self) -> Instance {
+        Instance {
+            key: self.key,
+            weight: self.weight.unwrap_or(1),
+            zone: self.zone,
+            metadata: self.metadata.unwrap_or_default(),
+        }
+    }
+
+    /// The instance after a heartbeat: what is left out stays as it was.
+    pub fn applied_to(self, instance: &Instance) -> Instance {
+        Instance {
+            key: self.key,
+            weight: self.weight.unwrap_or(instance.weight),
+            zone: self.zone.or_else(|| instance.zone.clone()),
+            metadata: self.metadata.unwrap_or_else(|| instance.metadata.clone()),
+        }
+    }
+}
+
+impl Key {
+    /// `host:port` as it stands in a URL.
+    pub fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.service_name, self.authority())
+    }
+}
+
+impl Instance {
+    pub fn to_json(&self) -> Value {
+        let mut document = key_json(&self.key);
+        document["weight"] = self.weight.into();
+        document["zone"] = self.zone.as_deref().into();
+        document["metadata"] = Value::Object(self.metadata.clone());
+        document
+    }
+}
+
+fn key_json(key: &Key) -> Value {
+    json!({ "service_name": &*key.service_name, "host": &*key.host, "port": key.port })
+}
+
+/// A name as configurations write them: it is part of URLs, logs and metrics.
+pub fn service_name_of(text: &str) -> Result<Arc<str>, InvalidMember> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !begins || text.len() > MAX_SERVICE_NAME_BYTES || !text.bytes().all(fits) {
+        return invalid(
+            "service_name",
+            format!(
+                "must be 1 to {MAX_SERVICE_NAME_BYTES} letters, digits, '-', '_' or '.', \
+                 and begin with a letter or digit"
+            ),
+        );
+    }
+    Ok(text.into())
+}
+
+fn host_of(text: &str) -> Result<Arc<str>, InvalidMember> {
+    match Host::parse(text) {
+        Host::Address(ip) if ip.is_unspecified() => invalid(
+            "host",
+            format!("can't be {ip}: that is where a service listens, not where it is reached"),
+        ),
+        Host::Address(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            invalid("host", format!("can't be {ip}, which is not the address of one host"))
+        }
+        Host::Address(ip) => Ok(ip.to_string().into()),
+        Host::Name(name) if text.contains([':', '/']) => invalid(
+            "host",
+            format!("must be an IP address or a name alone, without scheme and port: {name:?}"),
+        ),
+        Host::Name(name) => match name.strip_suffix('.').unwrap_or(&name) {
+            name if is_host_name(name) => Ok(name.into()),
+            name => invalid("host", format!("is neither an IP address nor a host name: {name:?}")),
+        },
+    }
+}
+
+/// RFC 1123 §2.1, with the underscore that container networks allow. A last label of digits only
+/// would be a mistyped IPv4 address.
+fn is_host_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(fits)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> Result<String, String> {
+        Announcement::new("users", text, 80)
+            .map(|announcement| announcement.key.authority())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn hosts_have_one_spelling() {
+        assert_eq!(host("127.0.0.1").as_deref(), Ok("127.0.0.1:80"));
+        assert_eq!(host("[::1]").as_deref(), Ok("[::1]:80"));
+        assert_eq!(host("0:0:0:0:0:0:0:1").as_deref(), Ok("[::1]:80"));
+        assert_eq!(host("::ffff:10.0.0.1").as_deref(), Ok("10.0.0.1:80"));
+        assert_eq!(host("Users_1.Internal.").as_deref(), Ok("users_1.internal:80"));
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for text in [
+            "",
+            ".",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "255.255.255.255",
+            "10.0.0.256",
+            "127.1",
+            "http://a",
+            "a:80",
+            "a b",
+            "-a",
+            "a-",
+            "a..b",
+            "a/b",
+            "é",
+            "a\0b",
+            "[::1",
+            "fe80::1%eth0",
+            &"a".repeat(64),
+            &"a.".repeat(128),
+        ] {
+            assert!(host(text).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn the_bounds_of_members_hold() {
+        let announcement = || Announcement::new("users", "a", 80).expect("valid");
+        assert!(Announcement::new("users", "a", 0).is_err());
+        assert!(Announcement::new("a/b", "a", 80).is_err());
+        assert!(Announcement::new("", "a", 80).is_err());
+        assert!(Announcement::new("..", "a", 80).is_err());
+        assert!(Announcement::new(&"a".repeat(101), "a", 80).is_err());
+        assert!(announcement().with_weight(0).is_err());
+        assert!(announcement().with_weight(1001).is_err());
+        assert!(announcement().with_weight(1000).is_ok());
+        assert!(announcement().with_zone("").is_err());
+        let metadata = |bytes: usize| Map::from_iter([("k".to_owned(), Value::from("v".repeat(bytes)))]);
+        assert!(announcement().with_metadata(metadata(2040)).is_ok());
+        assert!(announcement().with_metadata(metadata(2048)).is_err());
+    }
+}

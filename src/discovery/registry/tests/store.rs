@@ -1,0 +1,96 @@
+//! The table itself, on a paused clock.
+
+use super::*;
+use crate::discovery::registry::store::{MAX_INSTANCES_IN_ALL, MAX_SERVICES};
+use crate::discovery::registry::{StoreError, View};
+use crate::service::discovered::MAX_INSTANCES;
+
+fn store() -> Store {
+    Store::new(Duration::from_secs(30))
+}
+
+#[test]
+fn only_a_change_makes_a_version_and_versions_only_rise() {
+    let store = store();
+    assert_eq!(*store.view("users"), View::default());
+    let first = store.register(announce("users", 1)).expect("room");
+    assert!(first.created);
+    let again = store.register(announce("users", 1)).expect("room");
+    assert_eq!((again.created, again.version), (false, first.version));
+    let alive = store.heartbeat(announce("users", 1)).expect("known");
+    assert_eq!(alive.version, first.version);
+
+    let heavier = announce("users", 1).with_weight(5).expect("valid");
+    let changed = store.heartbeat(heavier).expect("known");
+    assert!(changed.version > first.version);
+    let still = store.heartbeat(announce("users", 1)).expect("known");
+    assert_eq!(still.version, changed.version, "a heartbeat leaves alone what it doesn't name");
+    assert_eq!(store.view("users").instances[0].weight, 5);
+    let reset = store.register(announce("users", 1)).expect("room");
+    assert!(reset.version > changed.version);
+    assert_eq!(store.view("users").instances[0].weight, 1, "registering says all");
+
+    store.deregister(&announce("users", 1).key).expect("known");
+    let empty = store.view("users");
+    assert!(empty.version > reset.version && empty.instances.is_empty());
+    assert!(matches!(store.deregister(&announce("users", 1).key), Err(StoreError::Unknown(_))));
+    assert!(matches!(store.heartbeat(announce("users", 1)), Err(StoreError::Unknown(_))));
+}
+
+#[test]
+fn discover_takes_turns() {
+    let store = store();
+    assert_eq!(store.discover("users"), None);
+    for port in 1..=3 {
+        store.register(announce("users", port)).expect("room");
+    }
+    let turn = || store.discover("users").map(|instance| instance.key.port);
+    assert_eq!([turn(), turn(), turn(), turn()], [Some(1), Some(2), Some(3), Some(1)]);
+    store.deregister(&announce("users", 3).key).expect("known");
+    store.deregister(&announce("users", 2).key).expect("known");
+    assert_eq!(store.discover("users").map(|instance| instance.key.port), Some(1));
+    store.deregister(&announce("users", 1).key).expect("known");
+    assert_eq!(store.discover("users"), None);
+}
+
+#[test]
+fn every_bound_holds_and_forgetting_makes_room() {
+    let store = store();
+    for port in 1..=MAX_INSTANCES as u16 {
+        store.register(announce("users", port)).expect("room");
+    }
+    assert_eq!(store.register(announce("users", 60_000)), Err(StoreError::ServiceFull("users".into())));
+    assert!(store.register(announce("users", 1)).is_ok(), "who is in stays in");
+
+    for number in 1..MAX_SERVICES {
+        store.register(announce(&format!("service-{number}"), 1)).expect("room");
+    }
+    assert_eq!(store.register(announce("one-more", 1)), Err(StoreError::TooManyServices));
+    assert_eq!(store.subscribe("one-more").map(|_| ()), Err(StoreError::TooManyServices));
+    store.deregister(&announce("service-1", 1).key).expect("known");
+    assert!(store.register(announce("one-more", 1)).is_ok(), "the emptied service gave way");
+
+    for number in 2..12 {
+        for port in 2..=MAX_INSTANCES as u16 {
+            let _ = store.register(announce(&format!("service-{number}"), port));
+        }
+    }
+    assert_eq!(store.register(announce("service-20", 2)), Err(StoreError::TooManyInstances));
+    let all: usize = store.list().iter().map(|(_, _, listed)| listed.len()).sum();
+    assert_eq!(all, MAX_INSTANCES_IN_ALL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_ttl_takes_effect_at_once() {
+    let store = Arc::new(store());
+    let expiring = store.clone();
+    let expiry = tokio::spawn(async move { expiring.expire().await });
+    let mut views = store.subscribe("users").expect("room");
+    store.register(announce("users", 1)).expect("room");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(store.list()[0].2[0].since_heartbeat.as_secs(), 10);
+    store.set_heartbeat_ttl(Duration::from_secs(5));
+    let gone = views.wait_for(|view| view.version > 0 && view.instances.is_empty());
+    tokio::time::timeout(Duration::from_secs(1), gone).await.expect("within a second").expect("open");
+    expiry.abort();
+}
