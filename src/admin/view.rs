@@ -1,0 +1,207 @@
+//! The documents of the admin interface: what may be seen, and nothing secret. `docs/admin-api.md`
+//! has the same fields for readers.
+
+mod route;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+pub use route::{ActionStatus, MatchStatus, PolicyStatus, RouteStatus};
+
+use crate::config;
+use crate::telemetry::rfc3339_milliseconds;
+
+/// A moment, written in RFC 3339 with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(pub SystemTime);
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339_milliseconds(self.0))
+    }
+}
+
+/// `GET /api/status`
+#[derive(Clone, Debug, Serialize)]
+pub struct GatewayStatus {
+    pub version: &'static str,
+    pub started_at: Moment,
+    pub uptime_seconds: u64,
+    pub configuration_file: PathBuf,
+    /// 1 for the configuration of the start, one more with each that was applied.
+    pub generation: u64,
+    pub workers: usize,
+    pub draining: bool,
+    pub listeners: Vec<ListenerStatus>,
+    /// `null` until there was one.
+    pub last_reload: Option<ReloadStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerStatus {
+    pub name: String,
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ReloadStatus {
+    pub at: Moment,
+    #[serde(flatten)]
+    pub outcome: ReloadOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum ReloadOutcome {
+    /// What changed, by name, one line each.
+    Applied { changes: Vec<String> },
+    /// The file says what it said before.
+    Unchanged,
+    /// The old configuration keeps serving.
+    Refused { problems: Vec<ProblemStatus> },
+}
+
+/// Something wrong with a configuration, or with reading it, which has no place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProblemStatus {
+    pub severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    pub message: String,
+    pub remedy: String,
+}
+
+impl From<&config::Problem> for ProblemStatus {
+    fn from(problem: &config::Problem) -> Self {
+        ProblemStatus {
+            severity: match problem.severity {
+                config::Severity::Error => "error",
+                config::Severity::Warning => "warning",
+            },
+            line: Some(problem.span.line),
+            column: Some(problem.span.column),
+            message: problem.message.clone(),
+            remedy: problem.remedy.clone(),
+        }
+    }
+}
+
+/// One of `GET /api/services`
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub load_balancing: &'static str,
+    pub source: SourceStatus,
+    /// Attempts after the first, since the start.
+    pub retries: u64,
+    pub instances: Vec<InstanceStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceStatus {
+    /// `static`, `dns`, `file` or `registry`.
+    pub kind: &'static str,
+    /// What it asks for: a DNS name, a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    pub state: SourceState,
+    /// Why the source does not answer, when it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it last gave a set of instances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Moment>,
+}
+
+impl SourceStatus {
+    /// The part that the configuration tells, in state [`SourceState::Ok`].
+    pub fn of(source: &config::InstanceSource) -> Self {
+        let (kind, of) = match source {
+            config::InstanceSource::Static(_) => ("static", None),
+            config::InstanceSource::Dns(dns) => ("dns", Some(dns.name.value.clone())),
+            config::InstanceSource::File(path) => ("file", Some(path.display().to_string())),
+            config::InstanceSource::Registry => ("registry", None),
+        };
+        SourceStatus { kind, of, state: SourceState::Ok, error: None, updated_at: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    Ok,
+    /// It has not answered yet.
+    Waiting,
+    /// It failed or fell silent: the last good set is kept.
+    Failing,
+}
+
+/// As the configuration writes it.
+pub fn load_balancing_name(rule: config::LoadBalancing) -> &'static str {
+    match rule {
+        config::LoadBalancing::RoundRobin => "round_robin",
+        config::LoadBalancing::Weighted => "weighted",
+        config::LoadBalancing::Random => "random",
+        config::LoadBalancing::LeastRequests => "least_requests",
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct InstanceStatus {
+    pub address: SocketAddr,
+    pub weight: u32,
+    pub health: Health,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_check: Option<CheckStatus>,
+    pub breaker: BreakerStatus,
+    /// Requests that wait for the instance or receive from it.
+    pub in_flight: u64,
+    /// Attempts that were begun, since the start.
+    pub attempts: u64,
+    /// Those of them that came to no response, to one with a 5xx, or to one that broke off.
+    pub failures: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    Healthy,
+    Unhealthy,
+    /// No health check is configured, or none has ended yet.
+    Unchecked,
+}
+
+/// How the last health check of an instance ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckStatus {
+    pub at: Moment,
+    pub took_ms: u64,
+    /// Why it failed; absent when it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct BreakerStatus {
+    pub state: BreakerState,
+    pub consecutive_failures: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<Moment>,
+    /// When a request will be let through to try the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_probe_at: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    Closed,
+    HalfOpen,
+    Open,
+}

@@ -1,0 +1,271 @@
+//! Every family of metrics, in the order of the exposition. `docs/observability.md` has the same
+//! list for readers.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::exposition::Families;
+use super::gauges::{Breaker, Gauges, InstanceGauges, ServiceGauges};
+use super::process::Process;
+use super::{Metrics, TokenCache};
+
+pub(super) fn write(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    requests(metrics, out)?;
+    attempts(metrics, out)?;
+    services(metrics, gauges, out)?;
+    instances(gauges, out)?;
+    connections(metrics, out)?;
+    configuration(gauges, out)?;
+    gateway(metrics, gauges, out)?;
+    process(metrics, out)
+}
+
+fn requests(metrics: &Metrics, out: &mut Families) -> fmt::Result {
+    let routes: Vec<_> = metrics.routes.all().into_iter().filter(|route| !route.is_unused()).collect();
+    let label = |name| [("route", name)];
+    out.counter(
+        "http_requests",
+        "Requests that have ended, by route and response status",
+        routes.iter().flat_map(|route| {
+            route.statuses().map(|(status, count)| {
+                ([("route", route.name().to_string()), ("status", status.into())], count)
+            })
+        }),
+    )?;
+    out.gauge(
+        "http_requests_active",
+        "Requests being served",
+        routes.iter().map(|route| (label(&**route.name()), route.active())),
+    )?;
+    out.counter(
+        "http_errors",
+        "Replies that the gateway made by itself, and requests whose client left, by reason",
+        routes.iter().flat_map(|route| {
+            route.reasons().map(|(reason, count)| ([("route", &**route.name()), ("reason", reason)], count))
+        }),
+    )?;
+    out.histogram(
+        "http_request_duration_seconds",
+        "Time from the request's head to the response's last byte",
+        routes.iter().map(|route| (label(&**route.name()), route.durations())),
+    )?;
+    out.seconds_counter(
+        "http_upstream_seconds",
+        "The part of the requests' time that was spent waiting for instances",
+        routes.iter().map(|route| (label(&**route.name()), route.upstream_seconds())),
+    )?;
+    out.counter(
+        "http_request_body_bytes",
+        "Bytes of request bodies received",
+        routes.iter().map(|route| (label(&**route.name()), route.bytes_in())),
+    )?;
+    out.counter(
+        "http_response_body_bytes",
+        "Bytes of response bodies sent",
+        routes.iter().map(|route| (label(&**route.name()), route.bytes_out())),
+    )
+}
+
+fn attempts(metrics: &Metrics, out: &mut Families) -> fmt::Result {
+    let instances = metrics.instances.all();
+    let used = || instances.iter().filter(|instance| !instance.is_unused());
+    out.counter(
+        "gatehouse_upstream_requests",
+        "Attempts at an instance that have ended, by class of status or kind of failure",
+        used().flat_map(|instance| {
+            instance.outcomes().map(|(outcome, count)| {
+                let labels = [
+                    ("service", &**instance.service()),
+                    ("instance", instance.label()),
+                    ("outcome", outcome),
+                ];
+                (labels, count)
+            })
+        }),
+    )?;
+    out.histogram(
+        "gatehouse_upstream_duration_seconds",
+        "Time from the beginning of an attempt to the response's head or the failure",
+        used().map(|instance| {
+            ([("service", &**instance.service()), ("instance", instance.label())], instance.durations())
+        }),
+    )
+}
+
+fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let services = metrics.services.all();
+    out.counter(
+        "gatehouse_upstream_retries",
+        "Attempts after the first",
+        services.iter().map(|service| ([("service", &**service.name())], service.retries())),
+    )?;
+    out.counter(
+        "gatehouse_upstream_retries_refused",
+        "Retries that the budget did not allow",
+        services.iter().map(|service| ([("service", &**service.name())], service.retries_refused())),
+    )?;
+    out.counter(
+        "gatehouse_fallbacks",
+        "Responses that were the service's fallback",
+        services.iter().map(|service| ([("service", &**service.name())], service.fallbacks())),
+    )?;
+    let label = |service: &ServiceGauges| [("service", service.name.to_string())];
+    out.gauge(
+        "gatehouse_service_instances",
+        "Instances that the service has",
+        gauges.services.iter().map(|service| (label(service), service.instances.len() as i64)),
+    )?;
+    out.gauge(
+        "gatehouse_discovery_up",
+        "1 while the source of the service's instances answers, 0 while the last good set is kept",
+        gauges.services.iter().map(|service| (label(service), i64::from(service.discovery_ok))),
+    )
+}
+
+fn instances(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let each = |value: fn(&InstanceGauges) -> i64| {
+        gauges.services.iter().flat_map(move |service| {
+            service.instances.iter().map(move |instance| {
+                let labels =
+                    [("service", service.name.to_string()), ("instance", instance.address.to_string())];
+                (labels, value(instance))
+            })
+        })
+    };
+    out.gauge(
+        "gatehouse_instance_healthy",
+        "1 while the instance is in rotation as far as health checks know, else 0",
+        each(|instance| i64::from(instance.healthy)),
+    )?;
+    out.gauge(
+        "gatehouse_breaker_state",
+        "State of the instance's breaker: 0 closed, 1 half-open, 2 open",
+        each(|instance| match instance.breaker {
+            Breaker::Closed => 0,
+            Breaker::HalfOpen => 1,
+            Breaker::Open => 2,
+        }),
+    )?;
+    out.counter(
+        "gatehouse_breaker_opened",
+        "Times that the instance's breaker opened",
+        each(|instance| instance.breaker_opens as i64).map(|(labels, opens)| (labels, opens as u64)),
+    )?;
+    out.gauge(
+        "gatehouse_upstream_active",
+        "Requests in flight to the instance",
+        each(|instance| instance.in_flight as i64),
+    )
+}
+
+fn connections(metrics: &Metrics, out: &mut Families) -> fmt::Result {
+    let listeners = metrics.listeners.all();
+    let each = |value: fn(&super::ListenerMetrics) -> u64| {
+        listeners.iter().map(move |listener| ([("listener", &**listener.name())], value(listener)))
+    };
+    out.gauge(
+        "gatehouse_connections_active",
+        "Client connections that are open",
+        listeners.iter().map(|listener| ([("listener", &**listener.name())], listener.active_total())),
+    )?;
+    out.counter(
+        "gatehouse_connections_accepted",
+        "Client connections accepted",
+        each(|l| l.accepted_total()),
+    )?;
+    out.counter(
+        "gatehouse_connections_refused",
+        "Times that accepting had to wait because of max_connections",
+        each(|l| l.refused_total()),
+    )?;
+    out.counter("gatehouse_tls_failures", "TLS handshakes that failed", each(|l| l.tls_failures_total()))
+}
+
+fn configuration(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let configuration = &gauges.configuration;
+    out.single_gauge(
+        "gatehouse_config_generation",
+        "Number of the configuration in force, from 1",
+        configuration.generation as f64,
+    )?;
+    out.single_gauge(
+        "gatehouse_config_last_reload_successful",
+        "0 while the last reload was refused, else 1",
+        f64::from(u8::from(configuration.last_reload_ok)),
+    )?;
+    out.single_gauge(
+        "gatehouse_config_applied_timestamp_seconds",
+        "When the configuration in force was applied",
+        unix_seconds(configuration.applied_at),
+    )?;
+    out.counter(
+        "gatehouse_config_reloads",
+        "Reloads by result",
+        [
+            ("applied", configuration.reloads_applied),
+            ("unchanged", configuration.reloads_unchanged),
+            ("refused", configuration.reloads_refused),
+        ]
+        .map(|(result, count)| ([("result", result)], count)),
+    )
+}
+
+fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let tokens = |cell: fn(&TokenCache) -> u64| metrics.token_cache.all().map(cell).sum();
+    out.single_counter(
+        "gatehouse_token_cache_hits",
+        "Tokens that had been verified before",
+        tokens(|cache| cache.hits.value()),
+    )?;
+    out.single_counter(
+        "gatehouse_token_cache_misses",
+        "Tokens that had to be verified",
+        tokens(|cache| cache.misses.value()),
+    )?;
+    out.single_gauge(
+        "gatehouse_token_cache_entries",
+        "Verified tokens that are remembered",
+        tokens(|cache| cache.entries.value()) as f64,
+    )?;
+    out.gauge(
+        "gatehouse_rate_limit_keys",
+        "Keys of the rate limit with a state of their own",
+        gauges.rate_limits.iter().map(|limit| ([("limit", limit.name.to_string())], limit.keys as i64)),
+    )?;
+    out.single_counter("gatehouse_access_log_lines", "Lines written", gauges.access_log.written)?;
+    out.single_counter(
+        "gatehouse_access_log_dropped",
+        "Records lost because the output was too slow or failed",
+        gauges.access_log.dropped,
+    )?;
+    out.single_gauge("gatehouse_workers", "Worker threads", metrics.workers as f64)?;
+    out.single_gauge(
+        "gatehouse_draining",
+        "1 while the gateway finishes its last requests",
+        f64::from(u8::from(gauges.draining)),
+    )?;
+    out.info("gatehouse_build", "The version that runs", [("version", env!("CARGO_PKG_VERSION"))])
+}
+
+fn process(metrics: &Metrics, out: &mut Families) -> fmt::Result {
+    out.single_gauge(
+        "process_start_time_seconds",
+        "Start of the process in seconds since the epoch",
+        unix_seconds(metrics.started),
+    )?;
+    let process = Process::now();
+    if let Some(seconds) = process.cpu_seconds {
+        out.single_seconds_counter("process_cpu_seconds", "User and system CPU time spent", seconds)?;
+    }
+    if let Some(bytes) = process.resident_bytes {
+        out.single_gauge("process_resident_memory_bytes", "Resident memory size", bytes as f64)?;
+    }
+    if let Some(count) = process.open_descriptors {
+        out.single_gauge("process_open_fds", "Open file descriptors", count as f64)?;
+    }
+    Ok(())
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

@@ -1,0 +1,67 @@
+//! The connections of one listener.
+
+use std::sync::Arc;
+
+use super::cells::{Count, LazyPerWorker};
+use crate::per_worker::WorkerId;
+
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: Arc<str>,
+    shards: LazyPerWorker<Shard>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    accepted: Count,
+    active: Count,
+    refused: Count,
+    tls_failures: Count,
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(name: Arc<str>, workers: usize) -> Self {
+        ListenerMetrics { name, shards: LazyPerWorker::new(workers) }
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// A connection was accepted. It must end with exactly one [`closed`](Self::closed) on the same
+    /// worker.
+    pub fn accepted(&self, worker: WorkerId) {
+        let shard = self.shards.of(worker);
+        shard.accepted.add(1);
+        shard.active.add(1);
+    }
+
+    pub fn closed(&self, worker: WorkerId) {
+        self.shards.of(worker).active.subtract(1);
+    }
+
+    /// Accepting has to wait, because there are `max_connections` already.
+    pub fn refused(&self, worker: WorkerId) {
+        self.shards.of(worker).refused.add(1);
+    }
+
+    pub fn tls_failed(&self, worker: WorkerId) {
+        self.shards.of(worker).tls_failures.add(1);
+    }
+
+    pub(super) fn active_total(&self) -> i64 {
+        self.shards.sum(|shard| shard.active.value()) as i64
+    }
+
+    pub(super) fn accepted_total(&self) -> u64 {
+        self.shards.sum(|shard| shard.accepted.value())
+    }
+
+    pub(super) fn refused_total(&self) -> u64 {
+        self.shards.sum(|shard| shard.refused.value())
+    }
+
+    pub(super) fn tls_failures_total(&self) -> u64 {
+        self.shards.sum(|shard| shard.tls_failures.value())
+    }
+}

@@ -1,0 +1,56 @@
+//! What a service's requests met beyond single instances.
+
+use std::sync::Arc;
+
+use super::cells::{Count, LazyPerWorker};
+use crate::per_worker::WorkerId;
+
+#[derive(Debug)]
+pub struct ServiceMetrics {
+    name: Arc<str>,
+    shards: LazyPerWorker<Shard>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    retries: Count,
+    retries_refused: Count,
+    fallbacks: Count,
+}
+
+impl ServiceMetrics {
+    pub(super) fn new(name: Arc<str>, workers: usize) -> Self {
+        ServiceMetrics { name, shards: LazyPerWorker::new(workers) }
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// An attempt after the first was begun.
+    pub fn retried(&self, worker: WorkerId) {
+        self.shards.of(worker).retries.add(1);
+    }
+
+    /// A retry would have been made, but the budget was used up.
+    pub fn retry_refused(&self, worker: WorkerId) {
+        self.shards.of(worker).retries_refused.add(1);
+    }
+
+    /// The service's `fallback` was sent.
+    pub fn fell_back(&self, worker: WorkerId) {
+        self.shards.of(worker).fallbacks.add(1);
+    }
+
+    pub fn retries(&self) -> u64 {
+        self.shards.sum(|shard| shard.retries.value())
+    }
+
+    pub(super) fn retries_refused(&self) -> u64 {
+        self.shards.sum(|shard| shard.retries_refused.value())
+    }
+
+    pub(super) fn fallbacks(&self) -> u64 {
+        self.shards.sum(|shard| shard.fallbacks.value())
+    }
+}
