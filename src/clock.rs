@@ -11,12 +11,17 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);
 
+const HEAD_START: Duration = Duration::from_secs(60);
+
 static START: OnceLock<Instant> = OnceLock::new();
 
 /// The present moment.
 pub fn now() -> Millis {
-    let start = *START.get_or_init(Instant::now);
-    // A test's paused clock may start before another test's: saturate rather than panic.
+    // A little before the first reading, since a test's paused clock may begin before another test's.
+    let start = *START.get_or_init(|| {
+        let now = std::time::Instant::now();
+        Instant::from_std(now.checked_sub(HEAD_START).unwrap_or(now))
+    });
     Millis(Instant::now().saturating_duration_since(start).as_millis() as u64)
 }
 

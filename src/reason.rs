@@ -34,7 +34,7 @@ macro_rules! reasons {
 
             /// One sentence for documentation.
             pub const fn description(self) -> &'static str {
-                match self { $( Reason::$name => concat!($($doc),*), )* }
+                match self { $( Reason::$name => concat!($($doc),*).trim_ascii(), )* }
             }
         }
     };
@@ -69,6 +69,8 @@ reasons! {
     NotAuthorized = "not_authorized", 403, "Not allowed", Some("http_request_denied");
     /// No route matches the host and path, or one of its header or query conditions fails.
     RouteNotFound = "route_not_found", 404, "No such route", Some("destination_not_found");
+    /// A required part of an aggregate was answered with 404.
+    PartNotFound = "part_not_found", 404, "No such resource", Some("http_response_incomplete");
     /// A route matches, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", Some("http_request_denied");
     /// The client did not finish its request in time.
@@ -91,8 +93,12 @@ reasons! {
     UpstreamReset = "upstream_reset", 502, "Service closed the connection", Some("connection_terminated");
     /// The instance's response is not well-formed HTTP.
     InvalidResponse = "invalid_response", 502, "Unusable response", Some("http_protocol_error");
-    /// A required part of an aggregate answered with an error, not with JSON, or with too much of it.
+    /// A part of an aggregate was answered with a status that is no success.
     PartFailed = "part_failed", 502, "A required part failed", Some("http_response_incomplete");
+    /// A part of an aggregate was answered with something that is not JSON.
+    PartNotJson = "part_not_json", 502, "A required part is not JSON", Some("http_response_incomplete");
+    /// A part of an aggregate is larger than its `max_body`.
+    PartTooLarge = "part_too_large", 502, "A required part is too large", Some("http_response_body_size");
     /// The service has no instance in rotation.
     NoInstance = "no_instance", 503, "No instance available", Some("destination_unavailable");
     /// The breakers of all the service's instances are open.
@@ -108,6 +114,15 @@ reasons! {
     /// A required part of an aggregate was not complete within its `timeout`.
     PartTimeout = "part_timeout", 504, "A required part was too slow", Some("http_response_timeout");
 }
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// As the error of a response's body, it tells the connection that the response broke off.
+impl std::error::Error for Reason {}
 
 impl Reason {
     /// The status of a reply with this reason.

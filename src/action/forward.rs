@@ -1,0 +1,156 @@
+//! Passes a request on to a service, and its response back, both as streams.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use hyper::body::Body;
+
+use super::tunnel;
+use super::upstream_request::{self, Host};
+use crate::exchange::{Content, Exchange};
+use crate::http::hop_by_hop;
+use crate::http::template::{StripPrefix, Template};
+use crate::reason::Reason;
+use crate::refusal::{Refusal, Stop};
+use crate::request::Request;
+use crate::service::{self, Answer, Call, CallError, Fallback, Head, Service};
+
+pub struct Forward {
+    pub service: Arc<Service>,
+    pub rewrite: Rewrite,
+    pub host: HostHeader,
+}
+
+pub enum Rewrite {
+    None,
+    StripPrefix(StripPrefix),
+    Template(Template),
+}
+
+pub enum HostHeader {
+    Preserve,
+    Instance,
+    Fixed(HeaderValue),
+}
+
+impl Forward {
+    pub async fn run(&self, exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
+        let wants_upgrade = exchange.upgrade.is_some();
+        let call = self.call(exchange, request)?;
+        let worker = exchange.connection.worker.clone();
+        let record = exchange.upstream.of(&self.service);
+        let answered = service::call(&self.service, worker.caller(), call, record).await;
+        match answered {
+            Ok(answer) => pass_on(exchange, answer, wants_upgrade),
+            Err(error) => self.failed(exchange, &error),
+        }
+    }
+
+    fn call(&self, exchange: &mut Exchange, request: Request) -> Result<Call, Stop> {
+        let target = self.target(exchange)?;
+        let upgrade = exchange
+            .upgrade
+            .is_some()
+            .then(|| hop_by_hop::is_upgrade(&request.headers, exchange.version))
+            .flatten();
+        let mut headers = request.headers;
+        let host = match &self.host {
+            HostHeader::Preserve => Host::Client(request.host.clone()),
+            HostHeader::Instance => Host::Instance,
+            HostHeader::Fixed(value) => Host::Fixed(value),
+        };
+        upstream_request::rewrite(&mut headers, exchange, host, request.host.as_ref());
+        if let Some(protocol) = upgrade {
+            hop_by_hop::write_upgrade(&mut headers, protocol);
+        }
+        let body = exchange.body.clone().expect("the size limits of every route have taken the body");
+        body.keep_out_of_trailers(upstream_request::spoken_for(exchange));
+        Ok(Call {
+            head: Head {
+                method: exchange.method.clone(),
+                target,
+                headers,
+                informational: exchange.interim.clone(),
+            },
+            // HTTP/1.0 clients may name no host; HTTP/1.1, which instances are spoken to in, needs one.
+            host_of_instance: match self.host {
+                HostHeader::Instance => true,
+                HostHeader::Preserve => request.host.is_none(),
+                HostHeader::Fixed(_) => false,
+            },
+            body,
+            deadline: None,
+        })
+    }
+
+    fn target(&self, exchange: &Exchange) -> Result<Uri, Stop> {
+        let path = &exchange.path;
+        let mut target = match &self.rewrite {
+            Rewrite::None => path.clone(),
+            Rewrite::StripPrefix(prefix) => prefix.apply(path).to_owned(),
+            Rewrite::Template(template) => template.render(path, &exchange.params),
+        };
+        if let Some(query) = &exchange.query {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(query);
+        }
+        Uri::try_from(target)
+            .map_err(|_| Refusal::new(Reason::InvalidPath, "the path can't be passed on").into())
+    }
+
+    /// The service gave no answer: its fallback if it has one, else the reason.
+    fn failed(&self, exchange: &mut Exchange, error: &CallError) -> Result<Response<Content>, Stop> {
+        let reason = error.reason();
+        let servers_fault = reason.status().is_server_error();
+        match &self.service.settings.fallback {
+            Some(fallback) if servers_fault => {
+                exchange.reason = Some(reason);
+                self.service.metrics.fell_back(exchange.connection.worker.id);
+                Ok(fall_back(fallback))
+            }
+            _ => Err(Refusal::new(reason, reason.description()).into()),
+        }
+    }
+}
+
+fn fall_back(fallback: &Fallback) -> Response<Content> {
+    let mut response = Response::new(Content::Whole(fallback.body.clone()));
+    *response.status_mut() = fallback.status;
+    *response.headers_mut() = fallback.headers.clone();
+    response
+}
+
+fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Result<Response<Content>, Stop> {
+    let Answer { mut response, body, upgrade } = answer;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match (upgrade, exchange.upgrade.take()) {
+            (Some(instance), Some(client)) if wants_upgrade => {
+                Ok(tunnel::begin(exchange, client, instance, body, response))
+            }
+            // A switch that nobody asked for would leave both sides speaking past each other.
+            _ => Err(Refusal::new(Reason::InvalidResponse, Reason::InvalidResponse.description()).into()),
+        };
+    }
+    let bodiless = exchange.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
+    let length = body.size_hint().exact().filter(|_| !bodiless);
+    clean(response.headers_mut(), length);
+    // RFC 9110 §2.5: the version is that of this hop, not of the one behind it. hyper lowers it for older clients.
+    *response.version_mut() = Version::HTTP_11;
+    Ok(response.map(|()| Content::Upstream(body)))
+}
+
+fn clean(headers: &mut HeaderMap, length: Option<u64>) {
+    hop_by_hop::strip_response(headers);
+    let mut written = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_plain = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
+    if let (Some(first), second) = (written.next(), written.next())
+        && (second.is_some() || !is_plain(first))
+    {
+        // `2, 2` or two lines: hyper has found that they agree on the length of a body, and one number is what
+        // nobody behind can read in two ways (RFC 9110 §8.6). Without a body it tells nobody anything.
+        headers.remove(header::CONTENT_LENGTH);
+        if let Some(length) = length {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+}

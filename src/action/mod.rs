@@ -1,0 +1,53 @@
+//! What answers a request in the end.
+
+mod aggregate;
+mod forward;
+mod parts;
+mod redirect;
+mod respond;
+mod tunnel;
+mod upstream_request;
+
+use std::net::SocketAddr;
+
+use http::Response;
+
+use crate::exchange::{Content, Exchange};
+use crate::refusal::Stop;
+use crate::request::Request;
+use crate::service::Progress;
+
+pub use aggregate::{Aggregate, Part};
+pub use forward::{Forward, HostHeader, Rewrite};
+pub use redirect::Redirect;
+pub use respond::Respond;
+
+pub enum Action {
+    Forward(Forward),
+    Aggregate(Aggregate),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+/// Runs the action of the exchange's route.
+pub async fn run(exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
+    let route = exchange.route.clone().expect("the pipeline has chosen a route before it runs an action");
+    match &route.action {
+        Action::Forward(forward) => forward.run(exchange, request).await,
+        Action::Aggregate(aggregate) => aggregate.run(exchange, request).await,
+        Action::Redirect(redirect) => redirect.run(exchange),
+        Action::Respond(respond) => Ok(respond.run()),
+    }
+}
+
+/// Counts the attempts of one part.
+#[derive(Default)]
+struct Attempts {
+    count: u32,
+}
+
+impl Progress for Attempts {
+    fn attempt(&mut self, _instance: SocketAddr) {
+        self.count += 1;
+    }
+}

@@ -1,0 +1,37 @@
+//! After `101 Switching Protocols` (RFC 9110 §7.8) the gateway passes bytes both ways until one side ends.
+
+use bytes::Bytes;
+use http::{Response, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::exchange::{Content, Exchange};
+use crate::http::hop_by_hop;
+use crate::service::UpstreamBody;
+
+/// Starts the tunnel in a task of its own and gives the 101 that begins it. The instance counts as busy,
+/// and the worker as not drained, for as long as it is open.
+pub fn begin(
+    exchange: &mut Exchange,
+    client: OnUpgrade,
+    instance: OnUpgrade,
+    body: UpstreamBody,
+    mut response: Response<()>,
+) -> Response<Content> {
+    let protocol = response.headers().get(header::UPGRADE).cloned();
+    hop_by_hop::strip_response(response.headers_mut());
+    if let Some(protocol) = protocol {
+        hop_by_hop::write_upgrade(response.headers_mut(), protocol);
+    }
+    exchange.begin_tunnel();
+    let open = exchange.connection.worker.tunnels.open();
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        let _busy = body;
+        let Ok((client, instance)) = tokio::try_join!(client, instance) else { return };
+        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
+        // However it ends, both sides are closed by being dropped; there is nobody to tell.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut instance).await;
+    });
+    response.map(|()| Content::Whole(Bytes::new()))
+}

@@ -1,0 +1,328 @@
+//! One request and its response, with all that is known about it. It lives until the last byte of the
+//! response is gone, in whichever way that comes about, and is then counted and logged.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version, request};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use crate::http::body::{ClientBody, RequestBody};
+use crate::http::forwarded::Scheme;
+use crate::http::request_id::RequestId;
+use crate::http::trace::TraceContext;
+use crate::identity::Identity;
+use crate::listener::{Connection, ConnectionState};
+use crate::policy::rate_limit::{Decision, RateLimiter};
+use crate::reason::Reason;
+use crate::route::Params;
+use crate::service::{InformationalSink, Progress, Service, UpstreamBody};
+use crate::snapshot::Route;
+use crate::telemetry::metrics::Finished;
+use crate::telemetry::record::LogRecord;
+use crate::worker::CurrentSnapshot;
+
+/// A request as its connection hands it over.
+pub struct Arrived {
+    pub head: request::Parts,
+    pub body: ClientBody,
+    /// The length that the head announces.
+    pub declared: Option<u64>,
+    /// The client's side of a tunnel, where it asked for one (RFC 9110 §7.8).
+    pub upgrade: Option<OnUpgrade>,
+    /// Where interim responses go.
+    pub interim: Option<Arc<dyn InformationalSink>>,
+    /// The connection to tell when the exchange is over; each HTTP/2 stream tells its own.
+    pub http1: Option<Arc<ConnectionState>>,
+}
+
+/// What the service side of a request came to.
+#[derive(Default)]
+pub struct UpstreamRecord {
+    pub service: Option<Arc<str>>,
+    pub instance: Option<SocketAddr>,
+    pub attempts: u32,
+    pub began: Option<Instant>,
+    pub took: Option<Duration>,
+}
+
+impl UpstreamRecord {
+    /// The record of a call to `service`, as it goes on.
+    pub fn of(&mut self, service: &Service) -> &mut Self {
+        self.service = Some(service.name.clone());
+        self
+    }
+}
+
+impl Progress for UpstreamRecord {
+    fn attempt(&mut self, instance: SocketAddr) {
+        self.instance = Some(instance);
+        self.attempts += 1;
+        self.began.get_or_insert_with(Instant::now);
+    }
+}
+
+pub struct Exchange {
+    pub connection: Rc<Connection>,
+    pub snapshot: CurrentSnapshot,
+    pub started: Instant,
+    pub method: Method,
+    pub version: Version,
+    pub client: IpAddr,
+    /// Both are known as soon as the head has been read.
+    pub request_id: Option<RequestId>,
+    pub trace: Option<TraceContext>,
+    /// Lower case, without port; empty until the head has been understood.
+    pub host: String,
+    /// The normalised path, without the query.
+    pub path: String,
+    pub query: Option<String>,
+    pub origin: Option<HeaderValue>,
+    pub route: Option<Arc<Route>>,
+    pub params: Params,
+    pub identity: Option<Arc<Identity>>,
+    /// The limits that were asked, with what they said.
+    pub spent: Vec<(Arc<RateLimiter>, Decision)>,
+    pub body: Option<Rc<RequestBody>>,
+    pub upgrade: Option<OnUpgrade>,
+    pub interim: Option<Arc<dyn InformationalSink>>,
+    pub upstream: UpstreamRecord,
+    pub reason: Option<Reason>,
+    /// The request came with a body, whether or not anyone has taken it.
+    has_body: bool,
+    /// It was answered as a browser's preflight.
+    pub is_preflight: bool,
+    status: Option<StatusCode>,
+    http1: Option<Arc<ConnectionState>>,
+    sent: u64,
+    complete: bool,
+}
+
+impl Exchange {
+    pub fn begin(connection: Rc<Connection>, arrived: &mut Arrived) -> Box<Self> {
+        let snapshot = connection.worker.snapshot();
+        connection.worker.request_began();
+        Box::new(Exchange {
+            started: Instant::now(),
+            method: arrived.head.method.clone(),
+            version: arrived.head.version,
+            client: connection.facts.peer(),
+            request_id: None,
+            trace: None,
+            host: String::new(),
+            path: String::new(),
+            query: None,
+            origin: None,
+            route: None,
+            params: Params::default(),
+            identity: None,
+            spent: Vec::new(),
+            body: None,
+            upgrade: arrived.upgrade.take(),
+            interim: arrived.interim.take(),
+            upstream: UpstreamRecord::default(),
+            reason: None,
+            has_body: !matches!(arrived.body, ClientBody::Empty),
+            is_preflight: false,
+            status: None,
+            http1: arrived.http1.take(),
+            sent: 0,
+            complete: false,
+            snapshot,
+            connection,
+        })
+    }
+
+    /// For a request whose head could not be read: there is nothing to know but the connection.
+    pub fn unread(connection: Rc<Connection>) -> Box<Self> {
+        let mut arrived = Arrived {
+            head: http::Request::new(()).into_parts().0,
+            body: ClientBody::Empty,
+            declared: None,
+            upgrade: None,
+            interim: None,
+            http1: None,
+        };
+        let mut exchange = Self::begin(connection, &mut arrived);
+        exchange.request_id = Some(RequestId::fresh());
+        exchange
+    }
+
+    /// The route that takes the request; it counts as active there from now on.
+    pub fn routed(&mut self, route: Arc<Route>, params: Params) {
+        route.metrics.begin(self.connection.worker.id);
+        self.route = Some(route);
+        self.params = params;
+    }
+
+    /// Fixes the status that goes out; from here on only the body can still fail.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// The client is refused while it sends a body: its connection can't carry another request.
+    pub fn leaves_body_behind(&self) -> bool {
+        self.has_body && self.body.as_ref().is_none_or(|body| body.is_left_behind())
+    }
+
+    /// From here on the connection carries bytes, not requests.
+    pub fn begin_tunnel(&self) {
+        if let Some(state) = &self.http1 {
+            state.begin_tunnel();
+        }
+    }
+
+    fn finish(&mut self) {
+        let worker = self.connection.worker.clone();
+        let duration = self.started.elapsed();
+        let body = self.body.as_ref();
+        let received = body.map_or(0, |body| body.received());
+        if let Some(state) = &self.http1 {
+            state.request_ended(!self.has_body || body.is_some_and(|body| body.is_finished()));
+        }
+        if !self.complete && self.reason.is_none() {
+            self.reason = Some(Reason::ClientGone);
+        }
+        let status = self.status.map_or(Reason::ClientGone.status().as_u16(), |status| status.as_u16());
+        let upstream = self.upstream.took.or(self.upstream.began.map(|began| began.elapsed()));
+        let metrics = match &self.route {
+            Some(route) => &route.metrics,
+            None => {
+                worker.unrouted.begin(worker.id);
+                &worker.unrouted
+            }
+        };
+        metrics.finish(
+            worker.id,
+            &Finished {
+                status,
+                reason: self.reason,
+                duration,
+                upstream,
+                bytes_in: received,
+                bytes_out: self.sent,
+            },
+        );
+        if worker.log.enabled() {
+            worker.log.push(self.record(status, received, duration, upstream));
+        }
+    }
+
+    fn record(
+        &mut self,
+        status: u16,
+        received: u64,
+        duration: Duration,
+        upstream: Option<Duration>,
+    ) -> LogRecord {
+        LogRecord {
+            time: SystemTime::now() - duration,
+            request_id: self.request_id.as_ref().map(|id| id.as_header().clone()),
+            trace_id: self.trace.map_or([0; 16], |trace| trace.trace_id.to_bytes()),
+            client: self.client,
+            method: self.method.clone(),
+            host: (!self.host.is_empty()).then(|| std::mem::take(&mut self.host).into()),
+            path: std::mem::take(&mut self.path).into(),
+            route: self.route.as_ref().map(|route| route.name.clone()),
+            service: self.upstream.service.take(),
+            instance: self.upstream.instance,
+            status,
+            reason: self.reason,
+            bytes_in: received,
+            bytes_out: self.sent,
+            duration,
+            upstream_duration: upstream,
+            attempts: u8::try_from(self.upstream.attempts).unwrap_or(u8::MAX),
+            subject: self.identity.as_ref().and_then(|identity| identity.subject.as_deref().map(Arc::from)),
+            protocol: self.version,
+            listener: Some(self.connection.settings.name.clone()),
+            tls: self.connection.facts.scheme() == Scheme::Https,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The body of a response on its way to the client. It owns the exchange: when it goes, that is over.
+pub struct ResponseBody {
+    content: Content,
+    exchange: Option<Box<Exchange>>,
+}
+
+pub enum Content {
+    /// Whole and in memory; empty once it is sent.
+    Whole(Bytes),
+    /// As an instance sends it.
+    Upstream(UpstreamBody),
+}
+
+impl ResponseBody {
+    pub fn new(content: Content, mut exchange: Box<Exchange>) -> Self {
+        // No frame is ever taken of a body that is empty or stays behind (HEAD): it is complete now.
+        exchange.complete = exchange.method == Method::HEAD
+            || match &content {
+                Content::Whole(bytes) => bytes.is_empty(),
+                Content::Upstream(body) => body.is_end_stream(),
+            };
+        ResponseBody { content, exchange: Some(exchange) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Reason;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        let this = &mut *self;
+        let polled = match &mut this.content {
+            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Upstream(body) => Pin::new(body).poll_frame(cx),
+        };
+        let Some(exchange) = this.exchange.as_mut() else { return polled };
+        match &polled {
+            Poll::Pending => return polled,
+            Poll::Ready(None) => exchange.complete = true,
+            Poll::Ready(Some(Err(reason))) => exchange.reason = Some(*reason),
+            Poll::Ready(Some(Ok(frame))) => {
+                exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                exchange.complete = match &this.content {
+                    Content::Whole(bytes) => bytes.is_empty(),
+                    Content::Upstream(body) => body.is_end_stream(),
+                };
+            }
+        }
+        if exchange.complete || exchange.reason.is_some() {
+            exchange.upstream.took = exchange.upstream.began.map(|began| began.elapsed());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(body) => body.size_hint(),
+        }
+    }
+}

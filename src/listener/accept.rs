@@ -1,0 +1,152 @@
+//! A worker's end of a listener: connections are accepted, told apart by protocol, and served until the
+//! listener drains. A connection that a client has been given is served, also when draining has begun.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::drain::{Drain, Drained};
+use super::io::{Rewound, Transport};
+use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
+use crate::http::forwarded::{ConnFacts, Scheme};
+use crate::telemetry::events;
+use crate::worker::Worker;
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4). No HTTP/1.1 request begins so.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long handshakes that were under way when draining began may take to complete.
+const LATECOMERS: Duration = Duration::from_millis(20);
+
+pub struct Acceptor {
+    pub socket: TcpListener,
+    /// Replaced by a reload; connections keep what they began with.
+    pub settings: Rc<RefCell<Rc<Settings>>>,
+}
+
+/// Accepts until `drain` begins, then takes those that are connecting already and stops.
+pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
+    let room = Rc::new(Notify::new());
+    let stop = drain.join();
+    loop {
+        // One place is the accepting loop's own.
+        if drain.open() > acceptor.settings.borrow().limits.max_connections {
+            acceptor.settings.borrow().metrics.refused(worker.id);
+            tokio::select! {
+                () = room.notified() => continue,
+                () = poll_fn(|cx| stop.poll(cx)) => {}
+            }
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = acceptor.socket.accept() => accepted,
+            () = poll_fn(|cx| stop.poll(cx)) => break,
+        };
+        // Not before: what a reload has changed while nobody came holds for who comes now.
+        let settings = acceptor.settings.borrow().clone();
+        match accepted {
+            Ok((stream, _)) => start(stream, &settings, &worker, &drain, &room),
+            Err(error) => {
+                // Out of descriptors or memory: what is open goes on, and waiting beats spinning.
+                events::warn(format_args!("listener {} can't accept: {error}", settings.name));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    let settings = acceptor.settings.borrow().clone();
+    take_latecomers(&acceptor.socket, |stream| start(stream, &settings, &worker, &drain, &room)).await;
+    drop(stop);
+}
+
+/// Closing a socket resets the connections in its queue, so nobody may join the queue between the last
+/// look at it and the close.
+async fn take_latecomers(socket: &TcpListener, start: impl Fn(TcpStream)) {
+    bind::refuse_new(socket);
+    let end = Instant::now() + LATECOMERS;
+    while let Ok(Ok((stream, _))) = tokio::time::timeout_at(end, socket.accept()).await {
+        start(stream);
+    }
+}
+
+fn start(
+    stream: TcpStream,
+    settings: &Rc<Settings>,
+    worker: &Rc<Worker>,
+    drain: &Rc<Drain>,
+    room: &Rc<Notify>,
+) {
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let _ = stream.set_nodelay(true);
+    let scheme = if settings.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let connection = Rc::new(Connection {
+        worker: worker.clone(),
+        facts: ConnFacts::new(peer.ip(), local.port(), scheme),
+        settings: settings.clone(),
+    });
+    let (drained, room) = (drain.join(), room.clone());
+    settings.metrics.accepted(worker.id);
+    tokio::task::spawn_local(async move {
+        serve(stream, connection.clone(), drained).await;
+        connection.settings.metrics.closed(connection.worker.id);
+        room.notify_one();
+    });
+}
+
+async fn serve(stream: TcpStream, connection: Rc<Connection>, drained: Drained) {
+    let begun = begin(stream, &connection);
+    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
+    let begun = tokio::select! {
+        biased;
+        begun = tokio::time::timeout(connection.settings.limits.header_timeout, begun) => begun,
+        () = last_call(&drained) => return,
+    };
+    let Ok(Some((io, is_http2))) = begun else {
+        if connection.settings.tls.is_some() {
+            connection.settings.metrics.tls_failed(connection.worker.id);
+        }
+        return;
+    };
+    if is_http2 {
+        http2::serve(io, connection, drained).await;
+    } else {
+        http1::serve(io, connection, drained).await;
+    }
+}
+
+/// What comes before HTTP, and which version of it follows.
+async fn begin(mut stream: TcpStream, connection: &Connection) -> Option<(Rewound<Transport>, bool)> {
+    let Some(tls) = &connection.settings.tls else {
+        let (first, is_http2) = preface(&mut stream).await.ok()?;
+        return Some((Rewound::new(first, Transport::Plain(stream)), is_http2));
+    };
+    let stream = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream).await.ok()?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Some((Rewound::new(Bytes::new(), Transport::Tls(Box::new(stream))), is_http2))
+}
+
+pub(super) async fn last_call(drained: &Drained) {
+    poll_fn(|cx| drained.poll(cx)).await;
+    tokio::time::sleep(LAST_CALL).await;
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2, and returns what was read. An HTTP/1.1
+/// client is told by its first bytes, mostly by the first.
+async fn preface(stream: &mut TcpStream) -> std::io::Result<(Bytes, bool)> {
+    let mut first = [0u8; PREFACE.len()];
+    let mut length = 0;
+    while length < first.len() {
+        let read = stream.read(&mut first[length..]).await?;
+        length += read;
+        if read == 0 || first[..length] != PREFACE[..length] {
+            return Ok((Bytes::copy_from_slice(&first[..length]), false));
+        }
+    }
+    Ok((Bytes::copy_from_slice(&first), true))
+}

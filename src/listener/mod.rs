@@ -1,0 +1,82 @@
+//! Where clients come in: accepting, TLS, HTTP/1.1 and HTTP/2 connections, their limits and their end.
+
+mod accept;
+mod bind;
+pub mod descriptors;
+mod drain;
+mod framing;
+mod http1;
+mod http1_io;
+mod http2;
+mod io;
+mod state;
+mod tls;
+mod watchdog;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::http::forwarded::ConnFacts;
+use crate::telemetry::metrics::ListenerMetrics;
+use crate::worker::Worker;
+
+pub use accept::{Acceptor, accept};
+pub use bind::{BindError, bind};
+pub use drain::Drain;
+pub use state::ConnectionState;
+pub use tls::server_config;
+
+/// hyper keeps the fields of a head on the stack as long as it is left at this.
+const HTTP1_DEFAULT_MAX_HEADERS: usize = 100;
+
+/// For how long after draining has begun a connection without a request is kept: a client that hasn't been
+/// told yet may be sending its next one. Requests that come are served, and told that they are the last.
+pub const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// What a client of a listener may use up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Of one worker.
+    pub max_connections: usize,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_uri_bytes: usize,
+    pub max_streams: u32,
+}
+
+impl Limits {
+    /// `max_connections` is divided among the workers, for the kernel spreads connections evenly. There are never
+    /// more than the process has file descriptors for.
+    pub fn compile(limits: &config::Limits, workers: usize) -> Self {
+        let all = limits.max_connections.min(descriptors::client_connections());
+        Limits {
+            max_connections: all.div_ceil(workers.max(1)),
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            max_header_bytes: limits.max_header_bytes,
+            max_headers: limits.max_headers,
+            max_uri_bytes: limits.max_uri_bytes,
+            max_streams: limits.max_streams,
+        }
+    }
+}
+
+/// What a listener's connections begin with. A reload replaces it as a whole.
+#[derive(Clone)]
+pub struct Settings {
+    pub name: Arc<str>,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub limits: Limits,
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// What all requests of a connection have in common.
+pub struct Connection {
+    pub worker: Rc<Worker>,
+    pub settings: Rc<Settings>,
+    pub facts: ConnFacts,
+}

@@ -1,0 +1,78 @@
+//! The life of a request, on one screen. Each step is a function of another module; all that branches
+//! is here.
+
+use std::rc::Rc;
+
+use http::{Method, Response};
+
+use crate::action;
+use crate::exchange::{Arrived, Content, Exchange, ResponseBody};
+use crate::listener::Connection;
+use crate::policy;
+use crate::reason::Reason;
+use crate::refusal::{Refusal, Stop};
+use crate::request::{self, Request};
+use crate::route::Found;
+
+/// Answers a request, whatever it is: every way out of here is a response and a line in the log.
+pub async fn serve(connection: Rc<Connection>, mut arrived: Arrived) -> Response<ResponseBody> {
+    let mut exchange = Exchange::begin(connection, &mut arrived);
+    let answer = answer(&mut exchange, arrived).await;
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(Stop::Answer(response)) => *response,
+        Err(Stop::Refuse(refusal)) => refusal.respond(&mut exchange),
+    };
+    policy::on_response(&exchange, &mut response);
+    exchange.answered(response.status());
+    response.map(|content| ResponseBody::new(content, exchange))
+}
+
+async fn answer(exchange: &mut Exchange, arrived: Arrived) -> Result<Response<Content>, Stop> {
+    let mut request = request::understand(exchange, arrived)?;
+    let preflight = choose_route(exchange, &mut request)?;
+    policy::on_request(exchange, &mut request, preflight).await?;
+    action::run(exchange, request).await
+}
+
+/// Finds the route. Where there is none, the policies of `defaults` apply before the refusal does.
+fn choose_route(exchange: &mut Exchange, request: &mut Request) -> Result<policy::Preflight, Stop> {
+    let snapshot = exchange.snapshot.clone();
+    let query = request.route_query(exchange);
+    // A browser's preflight is about another request: the route of that one answers, where it has CORS.
+    let asked_about = (exchange.method == Method::OPTIONS).then(|| request.preflight_method()).flatten();
+    let announced = asked_about.map(|method| snapshot.routes.find_preflight(&query, &method));
+    let (found, preflight) = match announced {
+        Some(Found::Route { value, params }) if value.policies.cors.is_some() => {
+            (Found::Route { value, params }, policy::Preflight::Yes)
+        }
+        _ => (snapshot.routes.find(&query), policy::Preflight::No),
+    };
+    let refusal = match found {
+        Found::Route { value, params } => {
+            exchange.routed(value.clone(), params);
+            return request::check_slashes(exchange, request).map(|()| preflight);
+        }
+        _ if request.has_encoded_slash => request::encoded_slash(),
+        Found::MethodNotAllowed { allow } => {
+            Refusal::new(Reason::MethodNotAllowed, format!("this path does not take {}", exchange.method))
+                .with(http::header::ALLOW, allow)
+        }
+        Found::None => Refusal::new(Reason::RouteNotFound, "no route takes this host and path"),
+    };
+    policy::on_unrouted(exchange, request)?;
+    Err(refusal.into())
+}
+
+/// Answers a head that could not be read: there is no request, but it is counted and logged as one.
+pub fn refuse_head(
+    connection: &Rc<Connection>,
+    reason: Reason,
+    detail: &'static str,
+) -> Response<ResponseBody> {
+    let mut exchange = Exchange::unread(connection.clone());
+    let mut response = Refusal::new(reason, detail).respond(&mut exchange);
+    policy::on_response(&exchange, &mut response);
+    exchange.answered(response.status());
+    response.map(|content| ResponseBody::new(content, exchange))
+}

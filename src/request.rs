@@ -1,0 +1,190 @@
+//! From the bytes of a request head to what the gateway decides on: who asks, for which host, for which
+//! path. Everything after this works with what was understood here, never with what was written.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, uri};
+
+use crate::exchange::{Arrived, Content, Exchange};
+use crate::http::body::{ClientBody, RequestBody};
+use crate::http::forwarded;
+use crate::http::host;
+use crate::http::path::{self, PathError};
+use crate::http::request_id::RequestId;
+use crate::http::trace::TraceContext;
+use crate::reason::Reason;
+use crate::refusal::{Refusal, Stop};
+use crate::route::Query;
+
+/// The methods that routes may take.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// What is left of a request's head once it has been understood: its fields.
+pub struct Request {
+    pub headers: HeaderMap,
+    /// The authority as the client wrote it, for `host: preserve`.
+    pub host: Option<HeaderValue>,
+    pub has_encoded_slash: bool,
+    pub declared: Option<u64>,
+    body: Option<ClientBody>,
+}
+
+/// Fills in who asks for what. Identification comes first, so that even a refusal of the rest carries it.
+pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, Stop> {
+    let Arrived { head, body, declared, .. } = arrived;
+    let snapshot = exchange.snapshot.clone();
+    let headers = head.headers;
+    exchange.request_id = Some(RequestId::of(&headers, &snapshot.request_id_header));
+    exchange.trace = Some(TraceContext::of(&headers, true));
+    exchange.origin = headers.get(header::ORIGIN).cloned();
+    let peer = exchange.connection.facts.peer();
+    exchange.client = forwarded::resolve_client(peer, &headers, &snapshot.trusted_proxies);
+    let mut request = Request { headers, host: None, has_encoded_slash: false, declared, body: Some(body) };
+    check_form(&exchange.method, &head.uri, exchange.version)?;
+    check_fields(exchange, &request.headers)?;
+    understand_host(exchange, &mut request, &head.uri)?;
+    understand_target(exchange, &mut request, &head.uri)?;
+    Ok(request)
+}
+
+fn check_form(method: &Method, target: &Uri, version: Version) -> Result<(), Stop> {
+    // A tunnel to anywhere is not what a gateway is for (RFC 9110 §9.3.6), and TRACE shows fields to
+    // scripts that must not see them (§9.3.8).
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::new(Reason::MethodNotAllowed, format!("this gateway does not serve {method}"))
+            .with(header::ALLOW, METHODS)
+            .into());
+    }
+    // Methods are case-sensitive (RFC 9110 §9.1), and not everyone behind knows.
+    if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(invalid("a method is written in capitals"));
+    }
+    match target.scheme_str() {
+        Some("http" | "https") => Ok(()),
+        Some(_) => Err(invalid("the scheme of the request target is not http or https")),
+        // RFC 9112 §3.2.3: the authority alone is a target for CONNECT only.
+        None if version != Version::HTTP_2 && target.authority().is_some() => {
+            Err(invalid("the request target is neither a path nor a URL"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// For HTTP/1.1 the connection has refused already what tells the length of a body in two ways.
+fn check_fields(exchange: &Exchange, headers: &HeaderMap) -> Result<(), Stop> {
+    let most = exchange.connection.settings.limits.max_headers;
+    if headers.len() > most {
+        let detail = format!("the request has {} fields; {most} are allowed", headers.len());
+        return Err(Refusal::new(Reason::HeadersTooLarge, detail).into());
+    }
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(invalid("there is more than one Content-Length"));
+    }
+    Ok(())
+}
+
+/// Who writes one request wrongly may mean the next one otherwise than we read it: the connection ends.
+fn invalid(detail: &'static str) -> Stop {
+    refusal(Reason::InvalidRequest, detail).into()
+}
+
+fn refusal(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::new(reason, detail).with(header::CONNECTION, HeaderValue::from_static("close"))
+}
+
+/// RFC 9112 §3.2: one Host, and the same as in the target where that has one. RFC 9113 §8.3.1 likewise.
+fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Uri) -> Result<(), Stop> {
+    let bad = |detail: &'static str| Stop::from(refusal(Reason::InvalidHost, detail));
+    let mut fields = request.headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(bad("there is more than one Host field"));
+    }
+    let named = target.authority().map(uri::Authority::as_str);
+    let written = match (field, named) {
+        (None, None) if exchange.version == Version::HTTP_10 => return Ok(()),
+        (None, None) => return Err(bad("there is no Host field")),
+        (Some(field), None) => field.to_str().map_err(|_| bad("the Host field is not a host"))?,
+        (None, Some(named)) => named,
+        (Some(field), Some(named)) => {
+            if !field.as_bytes().eq_ignore_ascii_case(named.as_bytes()) {
+                return Err(bad("the Host field and the request target name different hosts"));
+            }
+            named
+        }
+    };
+    let parsed = host::parse(written).map_err(|_| bad("the host is not a name or an address with a port"))?;
+    exchange.host = parsed.name.into_owned();
+    request.host = HeaderValue::from_str(written).ok();
+    Ok(())
+}
+
+fn understand_target(exchange: &mut Exchange, request: &mut Request, target: &Uri) -> Result<(), Stop> {
+    let length = target.path().len() + target.query().map_or(0, |query| query.len() + 1);
+    let limit = exchange.connection.settings.limits.max_uri_bytes;
+    if length > limit {
+        return Err(Refusal::new(
+            Reason::UriTooLong,
+            format!("the request target has {length} bytes; {limit} are allowed"),
+        )
+        .into());
+    }
+    if target.path() == "*" && exchange.method == Method::OPTIONS {
+        return Err(Stop::Answer(Box::new(about_the_gateway())));
+    }
+    exchange.query = target.query().map(str::to_owned);
+    let normalised = path::normalise(target.path()).map_err(bad_path)?;
+    request.has_encoded_slash = normalised.has_encoded_slash;
+    exchange.path = normalised.path.into_owned();
+    Ok(())
+}
+
+/// `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7), and that is us.
+fn about_the_gateway() -> Response<Content> {
+    let mut response = Response::new(Content::Whole(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, METHODS);
+    response
+}
+
+fn bad_path(error: PathError) -> Stop {
+    Refusal::new(Reason::InvalidPath, error.to_string()).into()
+}
+
+/// An encoded slash is a slash to some and not to others, so only routes that say so take one.
+pub fn check_slashes(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
+    let keep = exchange.route.as_ref().is_some_and(|route| route.keeps_encoded_slashes);
+    if request.has_encoded_slash && !keep {
+        return Err(encoded_slash().into());
+    }
+    Ok(())
+}
+
+pub fn encoded_slash() -> Refusal {
+    Refusal::new(Reason::InvalidPath, "the path has an encoded slash")
+}
+
+impl Request {
+    pub fn route_query<'q>(&'q self, exchange: &'q Exchange) -> Query<'q> {
+        Query {
+            host: &exchange.host,
+            path: &exchange.path,
+            method: &exchange.method,
+            headers: &self.headers,
+            query: exchange.query.as_deref(),
+        }
+    }
+
+    /// The method that a CORS preflight asks about (Fetch standard, "CORS-preflight request").
+    pub fn preflight_method(&self) -> Option<Method> {
+        self.headers.get(header::ORIGIN)?;
+        let requested = self.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+        Method::from_bytes(requested.as_bytes()).ok()
+    }
+
+    /// Takes the body, bounded, for the action that sends it on. It can be taken once.
+    pub fn take_body(&mut self, limit: Option<u64>) -> std::rc::Rc<RequestBody> {
+        RequestBody::new(self.body.take().unwrap_or(ClientBody::Empty), self.declared, limit)
+    }
+}

@@ -1,0 +1,118 @@
+//! What one worker owns and shares with nobody: its view of the snapshot, its connections to instances,
+//! its remembered tokens, its end of the log.
+
+mod pulse;
+mod thread;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::per_worker::WorkerId;
+use crate::policy::authenticate::TokenCache;
+use crate::service::{Caller, Pools};
+use crate::snapshot::Snapshot;
+use crate::telemetry::access_log::LogSender;
+use crate::telemetry::metrics::{Metrics, NO_ROUTE, RouteMetrics};
+
+pub use thread::{Command, WorkerHandle, start};
+
+/// A snapshot as one worker's exchanges hold it: counted by the worker alone, so that cloning it writes no
+/// cache line of another's.
+pub type CurrentSnapshot = Rc<Arc<Snapshot>>;
+
+pub struct Worker {
+    pub id: WorkerId,
+    pub workers: usize,
+    pub pools: Pools,
+    pub tokens: TokenCache,
+    pub log: LogSender,
+    pub metrics: Arc<Metrics>,
+    /// Requests that no route took.
+    pub unrouted: Arc<RouteMetrics>,
+    /// Tunnels open now (upgraded connections), which outlive their exchange.
+    pub tunnels: Tunnels,
+    pulse: pulse::Pulse,
+    published: Arc<ArcSwap<Snapshot>>,
+    current: RefCell<CurrentSnapshot>,
+}
+
+impl Worker {
+    pub fn new(
+        id: WorkerId,
+        workers: usize,
+        published: Arc<ArcSwap<Snapshot>>,
+        metrics: Arc<Metrics>,
+        log: LogSender,
+    ) -> Rc<Self> {
+        Rc::new(Worker {
+            id,
+            workers,
+            pools: Pools::new(id, metrics.clone()),
+            tokens: TokenCache::new(),
+            log,
+            unrouted: metrics.route(NO_ROUTE),
+            metrics,
+            tunnels: Tunnels::default(),
+            pulse: pulse::Pulse::default(),
+            current: RefCell::new(Rc::new(published.load_full())),
+            published,
+        })
+    }
+
+    /// The snapshot for a new exchange. The shared count is touched only after a reload; a request costs
+    /// one of this worker's own.
+    pub fn snapshot(&self) -> CurrentSnapshot {
+        let published = self.published.load();
+        let mut current = self.current.borrow_mut();
+        if !Arc::ptr_eq(&published, &current) {
+            *current = Rc::new(Arc::clone(&published));
+        }
+        current.clone()
+    }
+
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { worker: self.id, pools: &self.pools, workers: self.workers }
+    }
+
+    /// A request has begun: the worker's clockwork runs while there are any.
+    pub fn request_began(&self) {
+        self.pulse.beat();
+    }
+
+    /// What has to be looked after about once a second.
+    pub fn tick(&self) {
+        self.pools.sweep();
+        self.metrics.token_cache(self.id, self.tokens.look_ups(), self.tokens.len());
+        // An idle worker would otherwise keep an old snapshot, and all that it refers to, alive.
+        self.snapshot();
+        self.log.flush();
+    }
+}
+
+/// How many tunnels are open.
+#[derive(Clone, Default)]
+pub struct Tunnels(Rc<Cell<usize>>);
+
+/// One of them, for as long as it is kept.
+pub struct Tunnel(Tunnels);
+
+impl Tunnels {
+    pub fn open(&self) -> Tunnel {
+        self.0.set(self.0.get() + 1);
+        Tunnel(self.clone())
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let count = &self.0.0;
+        count.set(count.get() - 1);
+    }
+}
