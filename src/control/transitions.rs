@@ -1,0 +1,142 @@
+//! Tells the log when a breaker opens or closes and when an instance's health changes.
+//!
+//! The states are looked at twice a second, beside the requests that cause them: a change costs the request
+//! path nothing, and of an instance that flaps faster than that, the count of openings still tells.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::service::{BreakerState, Health, Instance, Instances};
+use crate::telemetry::events;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A service's name and its instances.
+pub type Watched = (Arc<str>, Arc<Instances>);
+
+/// Watches what `services` names at the moment, until its sender is dropped.
+pub async fn run(services: watch::Receiver<Vec<Watched>>) {
+    let mut known: HashMap<u64, Seen> = HashMap::new();
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while services.has_changed().is_ok() {
+        tick.tick().await;
+        let present = services.borrow().clone();
+        let mut next = HashMap::with_capacity(known.len());
+        for (service, instances) in &present {
+            for instance in instances.current().instances() {
+                let seen = Seen::of(instance);
+                let before = known.get(&instance.id).copied().unwrap_or(Seen::NEW);
+                for change in before.changes(seen) {
+                    report(service, instance, change);
+                }
+                next.insert(instance.id, seen);
+            }
+        }
+        known = next;
+    }
+}
+
+/// What the log would want to know of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    healthy: bool,
+    closed: bool,
+    opens: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Unhealthy,
+    Healthy,
+    Opened,
+    Closed,
+}
+
+impl Seen {
+    const NEW: Seen = Seen { healthy: true, closed: true, opens: 0 };
+
+    fn of(instance: &Instance) -> Self {
+        let breaker = instance.breaker.status();
+        Seen {
+            healthy: instance.health() != Health::Unhealthy,
+            closed: breaker.state == BreakerState::Closed,
+            opens: breaker.opens,
+        }
+    }
+
+    fn changes(self, now: Seen) -> impl Iterator<Item = Change> {
+        let health = match (self.healthy, now.healthy) {
+            (true, false) => Some(Change::Unhealthy),
+            (false, true) => Some(Change::Healthy),
+            _ => None,
+        };
+        let opened = (now.opens > self.opens).then_some(Change::Opened);
+        let was_open = !self.closed || opened.is_some();
+        let closed = (was_open && now.closed).then_some(Change::Closed);
+        [health, opened, closed].into_iter().flatten()
+    }
+}
+
+fn report(service: &str, instance: &Instance, change: Change) {
+    let at = At(service, instance.address);
+    match change {
+        Change::Unhealthy => {
+            let why = instance.last_check().and_then(|check| check.failure);
+            let why = why.as_deref().unwrap_or("its health checks fail");
+            events::warn(format_args!("{at} is unhealthy and gets no requests: {why}"));
+        }
+        Change::Healthy => events::info(format_args!("{at} is healthy again")),
+        Change::Opened => {
+            let next = instance.breaker.status().next_probe_at;
+            let left = next.map_or(Duration::ZERO, |at| at.since(clock::now()));
+            events::warn(format_args!(
+                "{at} fails: its circuit breaker has opened, to try again in {:.1} s",
+                left.as_secs_f64()
+            ));
+        }
+        Change::Closed => events::info(format_args!("{at} answers: its circuit breaker has closed")),
+    }
+}
+
+struct At<'a>(&'a str, SocketAddr);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service {}: {}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn between(before: Seen, now: Seen) -> Vec<Change> {
+        before.changes(now).collect()
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let open = Seen { closed: false, opens: 1, ..Seen::NEW };
+        assert_eq!(between(Seen::NEW, Seen::NEW), []);
+        assert_eq!(between(Seen::NEW, open), [Change::Opened]);
+        assert_eq!(between(open, open), []);
+        assert_eq!(between(open, Seen { opens: 2, ..open }), [Change::Opened]);
+        assert_eq!(between(open, Seen { closed: true, ..open }), [Change::Closed]);
+        let ill = Seen { healthy: false, ..Seen::NEW };
+        assert_eq!(between(Seen::NEW, ill), [Change::Unhealthy]);
+        assert_eq!(between(ill, Seen::NEW), [Change::Healthy]);
+    }
+
+    #[test]
+    fn what_came_and_went_between_two_looks_is_told_too() {
+        let flapped = Seen { opens: 3, ..Seen::NEW };
+        assert_eq!(between(Seen::NEW, flapped), [Change::Opened, Change::Closed]);
+    }
+}

@@ -1,0 +1,226 @@
+//! The tasks beside the requests, one for each thing that the snapshot holds and somebody must keep
+//! up to date: instances, their health, keys, and the rate limits' cells.
+//!
+//! A task is started anew only when what it depends on has changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::health;
+use super::keys::{KeyRefresh, Outcome};
+use super::returning;
+use super::transitions;
+use crate::config::{Config, InstanceSource};
+use crate::discovery::{self, Sources};
+use crate::policy::authenticate::KeySet;
+use crate::policy::rate_limit::RateLimiter;
+use crate::service::discovered::Publish;
+use crate::service::{HealthSettings, Instances};
+use crate::snapshot::Snapshot;
+use crate::telemetry::events;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Upkeep {
+    sources: Sources,
+    found: HashMap<Arc<str>, Discovering>,
+    checked: HashMap<Arc<str>, Checking>,
+    keys: KeyRefresh,
+    sweeping: Option<AbortHandle>,
+    expiring: Option<AbortHandle>,
+    /// All instances there are: for the log, and for those that can't be reached.
+    watched: watch::Sender<Vec<transitions::Watched>>,
+}
+
+struct Discovering {
+    source: InstanceSource,
+    instances: Arc<Instances>,
+    task: AbortHandle,
+}
+
+struct Checking {
+    settings: HealthSettings,
+    instances: Arc<Instances>,
+    task: AbortHandle,
+}
+
+impl Upkeep {
+    pub fn new(sources: Sources) -> Self {
+        Upkeep {
+            sources,
+            found: HashMap::new(),
+            checked: HashMap::new(),
+            keys: KeyRefresh::new(report_keys),
+            sweeping: None,
+            expiring: None,
+            watched: watch::Sender::default(),
+        }
+    }
+
+    pub fn sources(&mut self) -> &mut Sources {
+        &mut self.sources
+    }
+
+    /// Gives services that have no instances yet those that are known without waiting.
+    pub fn seed(&self, config: &Config, snapshot: &Snapshot) {
+        for service in &snapshot.services {
+            let Some(source) = source_of(config, &service.name) else { continue };
+            if service.instances.source().last_set.is_some() {
+                continue;
+            }
+            if let Some(known) = discovery::initial(source, &service.name, &self.sources) {
+                service.instances.publish(known);
+            }
+        }
+    }
+
+    /// Runs what this snapshot needs, and nothing else.
+    pub fn apply(&mut self, config: &Config, snapshot: &Snapshot) {
+        self.discover(config, snapshot);
+        self.check_health(snapshot);
+        if self.watched.receiver_count() == 0 {
+            tokio::spawn(transitions::run(self.watched.subscribe()));
+            tokio::spawn(returning::run(self.watched.subscribe()));
+        }
+        let watched =
+            snapshot.services.iter().map(|service| (service.name.clone(), service.instances.clone()));
+        self.watched.send_replace(watched.collect());
+        if let (Some(store), None) = (&self.sources.registry, &self.expiring) {
+            let store = store.clone();
+            self.expiring = Some(tokio::spawn(async move { store.expire().await }).abort_handle());
+        }
+        let sets = snapshot.authenticators.iter().flat_map(|authenticator| authenticator.key_sets());
+        self.keys.apply(sets);
+        if let Some(before) = self.sweeping.take() {
+            before.abort();
+        }
+        if !snapshot.limiters.is_empty() {
+            self.sweeping = Some(tokio::spawn(sweep(snapshot.limiters.clone())).abort_handle());
+        }
+    }
+
+    fn discover(&mut self, config: &Config, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.found);
+        for service in &snapshot.services {
+            let Some(source) = source_of(config, &service.name) else { continue };
+            let running = before.remove(&service.name);
+            let running = running.and_then(|running| {
+                if running.source == *source && Arc::ptr_eq(&running.instances, &service.instances) {
+                    return Some(running);
+                }
+                running.task.abort();
+                None
+            });
+            let running = running.unwrap_or_else(|| {
+                let sink = Arc::new(Reporting { name: service.name.clone(), to: service.instances.clone() });
+                let task = discovery::run(source.clone(), service.name.clone(), sink, self.sources.clone());
+                Discovering {
+                    source: source.clone(),
+                    instances: service.instances.clone(),
+                    task: tokio::spawn(task).abort_handle(),
+                }
+            });
+            self.found.insert(service.name.clone(), running);
+        }
+        before.into_values().for_each(|gone| gone.task.abort());
+    }
+
+    fn check_health(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.checked);
+        for service in &snapshot.services {
+            let running = before.remove(&service.name);
+            let Some(settings) = &service.settings.health_check else {
+                if let Some(running) = running {
+                    running.task.abort();
+                    health::forget(&service.instances);
+                }
+                continue;
+            };
+            let running = running.and_then(|running| {
+                if running.settings == *settings && Arc::ptr_eq(&running.instances, &service.instances) {
+                    return Some(running);
+                }
+                running.task.abort();
+                None
+            });
+            let running = running.unwrap_or_else(|| Checking {
+                settings: settings.clone(),
+                instances: service.instances.clone(),
+                task: tokio::spawn(health::run(service.instances.clone(), settings.clone())).abort_handle(),
+            });
+            self.checked.insert(service.name.clone(), running);
+        }
+        before.into_values().for_each(|gone| gone.task.abort());
+    }
+}
+
+fn source_of<'c>(config: &'c Config, name: &str) -> Option<&'c InstanceSource> {
+    config.services.iter().find(|service| *service.name.value == *name).map(|service| &service.source)
+}
+
+async fn sweep(limiters: Vec<Arc<RateLimiter>>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let limiters = limiters.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            for limiter in &limiters {
+                limiter.sweep();
+            }
+        });
+        if swept.await.is_err() {
+            events::error("sweeping the rate limits failed");
+        }
+    }
+}
+
+/// Tells the log what the source of a service tells the service.
+struct Reporting {
+    name: Arc<str>,
+    to: Arc<Instances>,
+}
+
+impl Publish for Reporting {
+    fn publish(&self, found: Vec<crate::service::discovered::Discovered>) {
+        let before = self.to.current().len();
+        let now = found.len();
+        self.to.publish(found);
+        if now != before {
+            events::info(format_args!("service {}: {before} → {now} instances", self.name));
+        }
+    }
+
+    fn source_failed(&self, what: &str) {
+        events::warn(format_args!(
+            "service {}: its instances can't be asked for, the last known stay: {what}",
+            self.name
+        ));
+        self.to.source_failed(what);
+    }
+
+    fn source_recovered(&self) {
+        events::info(format_args!("service {}: its instances can be asked for again", self.name));
+        self.to.source_recovered();
+    }
+}
+
+fn report_keys(set: &KeySet, outcome: Outcome) {
+    match outcome {
+        Outcome::Changed { keys, notes } => {
+            events::info(format_args!("{} keys from {}", keys, set.url()));
+            for note in notes {
+                events::warn(format_args!("keys from {}: {note}", set.url()));
+            }
+        }
+        Outcome::Unchanged => {}
+        Outcome::Failed { why, failures_in_a_row } => events::warn(format_args!(
+            "keys can't be fetched from {} ({failures_in_a_row} in a row), the last known stay: {why}",
+            set.url()
+        )),
+    }
+}

@@ -1,0 +1,188 @@
+//! What the admin interface shows of the gateway, gathered when it is asked.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::Gateway;
+use crate::admin::view::{
+    self, BreakerState, BreakerStatus, CheckStatus, GatewayStatus, Health, InstanceStatus, Moment,
+    ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
+};
+use crate::admin::{ControlSurface, Readiness};
+use crate::clock::{self, Millis};
+use crate::config;
+use crate::service::{self, Instance, Service};
+use crate::telemetry::metrics::{
+    AccessLogGauges, Breaker, ConfigurationGauges, Format, Gauges, InstanceGauges, RateLimitGauges,
+    ServiceGauges,
+};
+
+pub struct Surface(pub Arc<Gateway>);
+
+impl ControlSurface for Surface {
+    fn ready(&self) -> Readiness {
+        if self.0.draining.load(Relaxed) {
+            return Readiness::NotReady(vec!["draining".to_owned()]);
+        }
+        Readiness::Ready
+    }
+
+    fn status(&self) -> GatewayStatus {
+        let gateway = &self.0;
+        let status = gateway.status.lock().unwrap_or_else(PoisonError::into_inner);
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: Moment(gateway.started),
+            uptime_seconds: gateway.started.elapsed().map_or(0, |uptime| uptime.as_secs()),
+            configuration_file: gateway.file.clone(),
+            generation: status.generation,
+            workers: gateway.workers,
+            draining: gateway.draining.load(Relaxed),
+            listeners: status.listeners.clone(),
+            last_reload: status.last_reload.clone(),
+        }
+    }
+
+    fn services(&self) -> Vec<ServiceStatus> {
+        let snapshot = self.0.published.load_full();
+        let config = self.0.applied.load_full();
+        let known = |name: &str| snapshot.services.iter().find(|service| *service.name == *name);
+        config
+            .services
+            .iter()
+            .filter_map(|written| Some(service_status(written, known(&written.name)?, &self.0)))
+            .collect()
+    }
+
+    fn routes(&self) -> Vec<RouteStatus> {
+        let config = self.0.applied.load_full();
+        config.routes.iter().map(|route| RouteStatus::of(route, &config.defaults)).collect()
+    }
+
+    fn metrics(&self, format: Format) -> String {
+        self.0.metrics.render(self.gauges(), format)
+    }
+
+    fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadOutcome> + Send + '_>> {
+        Box::pin(self.0.reload())
+    }
+}
+
+impl Surface {
+    fn gauges(&self) -> Gauges {
+        let gateway = &self.0;
+        let snapshot = gateway.published.load_full();
+        let status = gateway.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloads = status.reloads;
+        let last_ok = !matches!(&status.last_reload, Some(last) if matches!(last.outcome, ReloadOutcome::Refused { .. }));
+        Gauges {
+            configuration: ConfigurationGauges {
+                generation: status.generation,
+                last_reload_ok: last_ok,
+                applied_at: status.applied_at.unwrap_or(gateway.started),
+                reloads_applied: reloads.applied,
+                reloads_unchanged: reloads.unchanged,
+                reloads_refused: reloads.refused,
+            },
+            services: snapshot.services.iter().map(service_gauges).collect(),
+            rate_limits: snapshot
+                .limiters
+                .iter()
+                .map(|limiter| RateLimitGauges {
+                    name: limiter.name().into(),
+                    keys: limiter.stats().keys as u64,
+                })
+                .collect(),
+            access_log: AccessLogGauges { written: gateway.log.written(), dropped: gateway.log.dropped() },
+            draining: gateway.draining.load(Relaxed),
+        }
+    }
+}
+
+fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
+    let instances = service.instances.current();
+    ServiceGauges {
+        name: service.name.clone(),
+        discovery_ok: service.instances.source().failing_since.is_none(),
+        instances: instances
+            .instances()
+            .map(|instance| InstanceGauges {
+                address: instance.address,
+                healthy: instance.health() != service::Health::Unhealthy,
+                breaker: match instance.breaker.status().state {
+                    service::BreakerState::Closed => Breaker::Closed,
+                    service::BreakerState::HalfOpen => Breaker::HalfOpen,
+                    service::BreakerState::Open => Breaker::Open,
+                },
+                breaker_opens: instance.breaker.status().opens,
+                in_flight: instance.totals().in_flight,
+            })
+            .collect(),
+    }
+}
+
+fn service_status(written: &config::Service, service: &Service, gateway: &Gateway) -> ServiceStatus {
+    let source = service.instances.source();
+    let mut shown = SourceStatus::of(&written.source);
+    shown.updated_at = source.last_set.map(moment);
+    shown.state = match (source.failing_since, source.last_set) {
+        (Some(_), _) => SourceState::Failing,
+        (None, None) => SourceState::Waiting,
+        (None, Some(_)) => SourceState::Ok,
+    };
+    shown.error = source.failure;
+    let set = service.instances.current();
+    ServiceStatus {
+        name: service.name.to_string(),
+        load_balancing: view::load_balancing_name(written.load_balancing),
+        source: shown,
+        retries: gateway.metrics.service(&service.name).retries(),
+        instances: set.instances().map(|instance| instance_status(instance)).collect(),
+    }
+}
+
+fn instance_status(instance: &Instance) -> InstanceStatus {
+    let breaker = instance.breaker.status();
+    let totals = instance.totals();
+    InstanceStatus {
+        address: instance.address,
+        weight: instance.weight(),
+        health: match instance.health() {
+            service::Health::Healthy => Health::Healthy,
+            service::Health::Unhealthy => Health::Unhealthy,
+            service::Health::Unchecked => Health::Unchecked,
+        },
+        last_check: instance.last_check().map(|check| CheckStatus {
+            at: moment(check.at),
+            took_ms: check.took.as_millis().try_into().unwrap_or(u64::MAX),
+            failure: check.failure,
+        }),
+        breaker: BreakerStatus {
+            state: match breaker.state {
+                service::BreakerState::Closed => BreakerState::Closed,
+                service::BreakerState::HalfOpen => BreakerState::HalfOpen,
+                service::BreakerState::Open => BreakerState::Open,
+            },
+            consecutive_failures: breaker.consecutive_failures,
+            opened_at: breaker.opened_at.map(moment),
+            next_probe_at: breaker.next_probe_at.map(moment),
+        },
+        in_flight: totals.in_flight,
+        attempts: totals.attempts,
+        failures: totals.failures,
+    }
+}
+
+/// A moment of the monotonic clock on the one that people read.
+fn moment(at: Millis) -> Moment {
+    let now = clock::now();
+    let ago = now.since(at);
+    let ahead = at.since(now);
+    Moment(
+        SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
+            + ahead.min(Duration::from_secs(86_400)),
+    )
+}
