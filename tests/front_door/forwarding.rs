@@ -1,0 +1,806 @@
+//! What reaches a service, and what comes back: bodies as streams, fields, interim responses; and services that lie.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response};
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::raw::{RawOrigin, read_bytes, read_head, read_until, read_until_close};
+use crate::support::{Client, Gateway, Origin, PATIENCE, eventually, raw};
+
+/// Everything goes to the service; `more` is appended to the configuration.
+fn to(url: &str, more: &str) -> Gateway {
+    Gateway::start(&format!(
+        "workers: 1\nservices: {{ s: {{ instances: [\"{url}\"], retries: {{ attempts: 0 }} }} }}\n\
+         routes: [{{ name: all, match: {{ prefix: / }}, forward: {{ service: s }} }}]\n{more}"
+    ))
+}
+
+const CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+
+async fn connect(gateway: &Gateway) -> TcpStream {
+    TcpStream::connect(gateway.http()).await.expect("it listens")
+}
+
+/// Memory that the gateway has in use, in MiB.
+fn resident(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+}
+
+/// Waits until the count has stopped rising.
+async fn settled(count: &AtomicU64) -> u64 {
+    let mut last = (count.load(Relaxed), 0);
+    eventually("it stops", || {
+        let now = count.load(Relaxed);
+        last = if now == last.0 && now > 0 { (now, last.1 + 1) } else { (now, 0) };
+        let done = (last.1 == 30).then_some(now);
+        async move { done }
+    })
+    .await
+}
+
+const BIG: u64 = 200 * 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_goes_no_faster_than_its_reader() {
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let counter = counter.clone();
+        async move {
+            read_head(&mut stream).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            let block = vec![b'x'; 64 * 1024];
+            while counter.load(Relaxed) < BIG && stream.write_all(&block).await.is_ok() {
+                counter.fetch_add(block.len() as u64, Relaxed);
+            }
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let mut stream = connect(&gateway).await;
+    let before = resident(&gateway);
+    stream.write_all(CLOSE.as_bytes()).await.expect("it reads");
+    // Nothing is read: what the origin can send is what the sockets between hold.
+    let stopped_at = settled(&sent).await;
+    assert!(stopped_at < BIG / 4, "{stopped_at} bytes were taken for a client that reads none");
+    read_head(&mut stream).await;
+    let mut buffer = vec![0; 256 * 1024];
+    let (mut received, mut most) = (0, 0);
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        received += length as u64;
+        if received % (1 << 24) < length as u64 {
+            most = most.max(resident(&gateway));
+        }
+    }
+    assert_eq!(received, BIG);
+    assert!(most < before + 24, "memory went from {before} to {most} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_no_faster_than_the_service_reads() {
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = received.clone();
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let (mut gate, counter) = (gate.clone(), counter.clone());
+        async move {
+            read_head(&mut stream).await;
+            let _ = gate.wait_for(|go| *go).await;
+            let mut buffer = vec![0; 256 * 1024];
+            while counter.load(Relaxed) < BIG {
+                let Ok(length @ 1..) = stream.read(&mut buffer).await else { return };
+                counter.fetch_add(length as u64, Relaxed);
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let before = resident(&gateway);
+    let (mut reader, mut writer) = connect(&gateway).await.into_split();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let sending = tokio::spawn(async move {
+        let head =
+            format!("POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {BIG}\r\n\r\n");
+        writer.write_all(head.as_bytes()).await.expect("it reads");
+        let block = vec![b'x'; 64 * 1024];
+        while counter.load(Relaxed) < BIG {
+            writer.write_all(&block).await.expect("it reads");
+            counter.fetch_add(block.len() as u64, Relaxed);
+        }
+        writer
+    });
+    let stopped_at = settled(&sent).await;
+    assert!(stopped_at < BIG / 4, "{stopped_at} bytes were taken for a service that reads none");
+    assert!(resident(&gateway) < before + 24, "memory went from {before} to {} MiB", resident(&gateway));
+    go.send(true).expect("the origin waits");
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, reader.read_to_string(&mut answer)).await.expect("in time").expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
+    assert_eq!(received.load(Relaxed), BIG);
+    assert!(resident(&gateway) < before + 24);
+    drop(sending.await);
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_pass_both_ways() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        let head = read_head(&mut stream).await.to_lowercase();
+        assert!(head.contains("\r\ntransfer-encoding: chunked\r\n"), "{head}");
+        assert!(head.contains("\r\nte: trailers\r\n"), "{head}");
+        let body = read_until(&mut stream, "\r\n\r\n").await;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Connection\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {:x}\r\n{body}\r\n0\r\nX-Sum: 7\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Undeclared: 1\r\n\r\n",
+            body.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let answer = raw::exchange(
+        gateway.http(),
+        "POST /x HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE, close\r\nTrailer: X-Check\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Check: 9\r\nContent-Length: 3\r\nHost: evil\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    // What the service saw of the request's body is in the answer.
+    assert!(answer.contains("5\r\nhello\r\n0\r\nx-check: 9\r\n\r\n"), "{answer}");
+    assert!(!answer.contains("evil"), "{answer}");
+    assert!(answer.ends_with("\r\n0\r\nx-sum: 7\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn trailers_are_kept_from_clients_that_do_not_ask_for_them() {
+    let origin = RawOrigin::answering(
+        "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n",
+    )
+    .await;
+    let gateway = to(&origin.url(), "");
+    let answer = raw::exchange(gateway.http(), CLOSE).await;
+    assert!(answer.ends_with("2\r\nok\r\n0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn trailers_pass_between_the_versions_of_http() {
+    let origin = RawOrigin::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\nHost: evil\r\n\r\n",
+    )
+    .await;
+    let gateway = to(&origin.url(), "");
+    let trailers = Client::new(gateway.http()).http2().get("/x").await.trailers.expect("HTTP/2 takes them");
+    assert_eq!((trailers.len(), trailers["x-sum"].as_bytes()), (1, &b"7"[..]));
+
+    let origin = Origin::text("ok").await;
+    let gateway = to(&origin.url(), "");
+    let request = "POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTrailer: X-Check\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Check: 9\r\nX-Undeclared: 1\r\n\r\n";
+    assert!(raw::exchange(gateway.http(), request).await.starts_with("HTTP/1.1 200 OK\r\n"));
+    let trailers = origin.only().trailers.expect("it was declared");
+    assert_eq!((trailers.len(), trailers["x-check"].as_bytes()), (1, &b"9"[..]));
+}
+
+#[tokio::test]
+async fn early_hints_come_before_the_response() {
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let mut gate = gate.clone();
+        async move {
+            read_head(&mut stream).await;
+            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n";
+            let _ = stream.write_all(format!("HTTP/1.1 100 Continue\r\n\r\n{hints}{hints}").as_bytes()).await;
+            let _ = gate.wait_for(|go| *go).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let mut stream = connect(&gateway).await;
+    stream.write_all(CLOSE.as_bytes()).await.expect("it reads");
+    // They come while the service still thinks.
+    for _ in 0..2 {
+        assert_eq!(read_head(&mut stream).await, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
+    }
+    go.send(true).expect("the origin waits");
+    let rest = read_until_close(&mut stream).await;
+    assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.ends_with("\r\n\r\nok"), "{rest}");
+    // HTTP/1.0 has no interim responses.
+    let old = raw::exchange(gateway.http(), "GET / HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_only_when_it_is_wanted() {
+    let origin = Origin::text("hello").await;
+    let gateway = Gateway::start(&format!(
+        "services: {{ s: {{ instances: [\"{}\"] }} }}\n\
+         authenticators: {{ j: {{ jwt: {{ algorithms: [HS256], keys: [ {{ secret: \"0123456789012345678901234567890123\" }} ] }} }} }}\n\
+         routes:\n\
+         - {{ name: open, match: {{ prefix: /open }}, forward: {{ service: s }}, max_body: 1KiB }}\n\
+         - {{ name: closed, match: {{ prefix: /closed }}, authenticate: {{ with: [j] }}, forward: {{ service: s }} }}\n",
+        origin.url()
+    ));
+    let head = |path: &str, length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    for (path, length, status) in [("/closed", 5, "401"), ("/open", 5000, "413"), ("/nowhere", 5, "404")] {
+        let answer = raw::exchange(gateway.http(), head(path, length)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    let mut stream = connect(&gateway).await;
+    stream.write_all(head("/open", 5).as_bytes()).await.expect("it reads");
+    assert_eq!(read_head(&mut stream).await, "HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.expect("it reads");
+    let answer = read_until_close(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let seen = origin.only();
+    assert_eq!((&seen.body[..], seen.header("expect")), (&b"hello"[..], None));
+}
+
+#[tokio::test]
+async fn responses_without_a_body_have_none() {
+    for (answer, request, expected) in [
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "GET", "HTTP/1.1 204 No Content"),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: \"x\"\r\n\r\n", "GET", "etag: \"x\""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "HEAD", "content-length: 9"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD", "HTTP/1.1 200 OK"),
+        // A service that sends one nevertheless.
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123456789", "HEAD", "content-length: 9"),
+        ("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "GET", "HTTP/1.1 204 No Content"),
+    ] {
+        let origin = RawOrigin::answering(answer).await;
+        let gateway = to(&origin.url(), "");
+        let request = format!("{request} /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let got = raw::exchange(gateway.http(), request).await;
+        let (head, body) = got.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?} → {got:?}"));
+        assert!(head.lines().any(|line| line == expected), "{answer:?} → {got}");
+        assert_eq!(body, "", "{answer:?}");
+        let entry = gateway.log_entry(|entry| entry["path"] == "/x");
+        assert_eq!(entry["reason"], serde_json::Value::Null, "{entry}");
+    }
+}
+
+#[tokio::test]
+async fn http_1_0_clients_get_what_they_understand() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        loop {
+            if read_head(&mut stream).await.is_empty() {
+                return;
+            }
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+                .await;
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let answer = raw::exchange(gateway.http(), "GET / HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+    assert!(!answer.to_lowercase().contains("transfer-encoding"), "{answer}");
+
+    let sized = Origin::text("sized").await;
+    let gateway = to(&sized.url(), "");
+    let mut stream = connect(&gateway).await;
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await.expect("it stays open");
+        let answer = read_until(&mut stream, "sized").await;
+        assert!(answer.to_lowercase().contains("connection: keep-alive\r\n"), "{answer}");
+    }
+    let seen = sized.seen();
+    assert_eq!(seen[0].header("via"), Some("1.0 gatehouse"));
+    assert_eq!(seen[0].header("host"), Some(sized.address.to_string().as_str()), "{seen:?}");
+}
+
+/// RFC 9110 §2.5: an intermediary speaks its own version, whatever the instance speaks.
+#[tokio::test]
+async fn an_instance_of_http_1_0_is_answered_for_in_1_1() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        // Its body ends with the connection.
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nold body").await;
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let mut stream = connect(&gateway).await;
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it stays open");
+        let answer = read_until(&mut stream, "\r\n0\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("old body") && !answer.contains("connection: close"), "{answer}");
+    }
+    let old = raw::exchange(gateway.http(), "GET / HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 OK\r\n") && old.ends_with("\r\n\r\nold body"), "{old}");
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let origin = Origin::start_slow(|seen| async move {
+        if seen.target == "/0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Response::new(Full::from(format!("[{}]", seen.target)))
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let mut requests = String::new();
+    for number in 0..40 {
+        requests += &if number % 3 == 0 {
+            format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")
+        } else {
+            format!(
+                "POST /{number} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            )
+        };
+    }
+    requests += "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = raw::exchange(gateway.http(), requests).await;
+    let bodies: Vec<_> = answer.split('[').skip(1).filter_map(|rest| rest.split(']').next()).collect();
+    let expected: Vec<_> = (0..40).map(|n| format!("/{n}")).chain(["/last".to_owned()]).collect();
+    assert_eq!(bodies, expected);
+}
+
+#[tokio::test]
+async fn options_asterisk_is_answered_by_the_gateway() {
+    let origin = Origin::text("hello").await;
+    let gateway = to(&origin.url(), "");
+    let answer =
+        raw::exchange(gateway.http(), "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"), "{answer}");
+    assert!(answer.contains("\r\nallow: GET, HEAD,"), "{answer}");
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn fields_of_the_connection_end_here_both_ways() {
+    let origin = Origin::start(|_| {
+        Response::builder()
+            .header("connection", "x-hop, X-Request-ID")
+            .header("x-hop", "1")
+            .header("keep-alive", "timeout=5")
+            .header("proxy-authenticate", "Basic")
+            .header("upgrade", "h2c")
+            .header("x-stays", "1")
+            .body(Full::from("ok"))
+            .expect("constants")
+    })
+    .await;
+    let gateway = to(&origin.url(), "trusted_proxies: []\n");
+    let reply = Client::new(gateway.http())
+        .header(
+            "connection",
+            "x-hop, X-Forwarded-For, Via, forwarded, X-Request-Id, traceparent, Host, authorization",
+        )
+        .header("x-hop", "1")
+        .header("keep-alive", "300")
+        .header("proxy-connection", "keep-alive")
+        .header("proxy-authorization", "Basic eDp5")
+        .header("te", "gzip, trailers")
+        .header("upgrade", "h2c")
+        .header("http2-settings", "AAMAAABk")
+        .header("authorization", "Basic eDp5")
+        .header("proxy", "http://evil.example")
+        .header("x-stays", "1")
+        .get("/x")
+        .await;
+    for name in ["x-hop", "keep-alive", "proxy-authenticate", "upgrade"] {
+        assert_eq!(reply.header(name), None, "{reply:?}");
+    }
+    assert_eq!(reply.header("x-stays"), Some("1"));
+    assert!(
+        reply.header("x-request-id").is_some(),
+        "the gateway's own field is not the service's to take away"
+    );
+    let seen = origin.only();
+    let gone = [
+        "x-hop",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "upgrade",
+        "http2-settings",
+        "proxy",
+    ];
+    for name in gone {
+        assert_eq!(seen.header(name), None, "{seen:?}");
+    }
+    for name in [
+        "x-forwarded-for",
+        "forwarded",
+        "via",
+        "x-request-id",
+        "traceparent",
+        "host",
+        "authorization",
+        "x-stays",
+    ] {
+        assert!(seen.header(name).is_some(), "{name} is gone: {seen:?}");
+    }
+    assert_eq!((seen.header("te"), seen.header("connection")), (Some("trailers"), Some("te")));
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn where_a_request_came_from_is_believed_from_trusted_proxies_only() {
+    let origin = Origin::text("ok").await;
+    let claims = |gateway: &Gateway| {
+        Client::new(gateway.http())
+            .host("shop.example:8443")
+            .header("x-forwarded-for", "198.51.100.7")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "public.example")
+            .header("x-real-ip", "198.51.100.7")
+            .header("x_forwarded_for", "198.51.100.7")
+            .header("via", "1.1 edge")
+    };
+    let gateway = to(&origin.url(), "trusted_proxies: []\n");
+    claims(&gateway).get("/untrusted").await;
+    let seen = origin.only();
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("shop.example:8443"));
+    assert_eq!(seen.header("forwarded"), Some("for=127.0.0.1;proto=http;host=\"shop.example:8443\""));
+    assert_eq!((seen.header("x-real-ip"), seen.header("x_forwarded_for")), (None, None));
+    let via: Vec<_> = seen.headers.get_all("via").iter().collect();
+    assert_eq!(via, ["1.1 edge", "1.1 gatehouse"]);
+    assert_eq!(gateway.log_entry(|entry| entry["path"] == "/untrusted")["client"], "127.0.0.1");
+
+    let gateway = to(&origin.url(), "trusted_proxies: [127.0.0.0/8]\n");
+    claims(&gateway).get("/trusted").await;
+    let seen = origin.seen().pop().expect("it came");
+    assert_eq!(seen.header("x-forwarded-for"), Some("198.51.100.7, 127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("public.example"));
+    assert_eq!(
+        seen.header("forwarded"),
+        Some(
+            "for=198.51.100.7;proto=https;host=public.example, for=127.0.0.1;proto=http;host=\"shop.example:8443\""
+        )
+    );
+    assert_eq!(gateway.log_entry(|entry| entry["path"] == "/trusted")["client"], "198.51.100.7");
+}
+
+#[tokio::test]
+async fn a_spoofed_address_does_not_get_around_a_limit_by_address() {
+    let origin = Origin::text("ok").await;
+    let limits = "rate_limits: { few: { key: ip, rate: 1/m, burst: 2 } }\ndefaults: { rate_limits: [few] }\n";
+    let gateway = to(&origin.url(), &format!("trusted_proxies: []\n{limits}"));
+    let mut statuses = Vec::new();
+    for spoofed in ["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"] {
+        let client = Client::new(gateway.http()).header("x-forwarded-for", spoofed);
+        statuses.push(client.header("forwarded", &format!("for={spoofed}")).get("/").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    // Behind a trusted proxy, the address that it vouches for counts, not what the client put before it.
+    let gateway = to(&origin.url(), &format!("trusted_proxies: [127.0.0.0/8]\n{limits}"));
+    let mut statuses = Vec::new();
+    for spoofed in ["1.1.1.1, 9.9.9.9", "2.2.2.2, 9.9.9.9", "3.3.3.3, 9.9.9.9", "9.9.9.8"] {
+        statuses.push(Client::new(gateway.http()).header("x-forwarded-for", spoofed).get("/").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 429, 200]);
+}
+
+#[tokio::test]
+async fn identity_fields_of_the_client_reach_no_service() {
+    let origin = Origin::text("ok").await;
+    let gateway = to(
+        &origin.url(),
+        "authenticators: { j: { jwt: { algorithms: [HS256], claim_headers: { sub: x-user-id }, \
+         keys: [ { secret: \"0123456789012345678901234567890123\" } ] } } }\n",
+    );
+    let client = Client::new(gateway.http()).header("x-user-id", "admin").header("X-User-Id", "root");
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(origin.only().header("x-user-id"), None);
+}
+
+#[tokio::test]
+async fn what_the_gateway_says_is_not_imitated() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        let head = read_head(&mut stream).await;
+        let body =
+            if head.contains("chunked") { read_until(&mut stream, "\r\n\r\n").await } else { String::new() };
+        let seen = head + &body;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{seen}", seen.len());
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let gateway = Gateway::start(&format!(
+        "authenticators: {{ j: {{ jwt: {{ algorithms: [HS256], claim_headers: {{ sub: x-user-id }}, \
+         keys: [ {{ secret: \"0123456789012345678901234567890123\" }} ] }} }} }}\n\
+         services: {{ s: {{ instances: [ \"{}\" ] }} }}\n\
+         routes: [ {{ name: all, match: {{ prefix: / }}, \
+         request_headers: {{ set: {{ x-tenant: ours }}, remove: [x-internal] }}, forward: {{ service: s }} }} ]\n",
+        origin.url(),
+    ));
+    let head = "Host: a\r\nConnection: close\r\n";
+    let fields = "X_Tenant: evil\r\nX_Internal: evil\r\nX-Internal: evil\r\nX_User_Id: evil\r\nX-User_Id: evil\r\n\
+                  X_Request_Id: evil\r\nX_Real_Ip: evil\r\nContent_Length: 666\r\nTransfer_Encoding: evil\r\n\
+                  X_Harmless: kept\r\n";
+    let seen = raw::exchange(gateway.http(), format!("GET / HTTP/1.1\r\n{head}{fields}\r\n")).await;
+    assert!(seen.contains("x_harmless: kept\r\n"), "{seen}");
+    assert!(seen.contains("x-tenant: ours\r\n"), "{seen}");
+    assert!(!seen.contains("evil") && !seen.contains("666"), "{seen}");
+
+    // A service may merge a trailer section into the head: what counts there counts here.
+    let trailers =
+        format!("{fields}X-Tenant: evil\r\nX-User-Id: evil\r\nX-Real-Ip: evil\r\nX-Request-Id: evil\r\n");
+    let names: Vec<&str> = trailers.lines().filter_map(|line| line.split(':').next()).collect();
+    let request = format!(
+        "POST / HTTP/1.1\r\n{head}Trailer: {}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n{trailers}\r\n",
+        names.join(", ")
+    );
+    let seen = raw::exchange(gateway.http(), request).await;
+    assert!(seen.ends_with("\r\n0\r\nx_harmless: kept\r\n\r\n"), "{seen}");
+    assert!(!seen.contains("evil"), "{seen}");
+}
+
+/// hyper goes through interim responses without a pause: these must not keep the worker from everything else.
+#[tokio::test]
+async fn a_service_that_sends_nothing_but_interim_responses_is_given_up() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(1000);
+        while stream.write_all(hints.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    // One that is passed interim responses, and one that is not.
+    for version in ["1.1", "1.0"] {
+        let get = format!("GET / HTTP/{version}\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let answer = raw::exchange(gateway.http(), get).await;
+        assert!(answer.contains(" 502 Bad Gateway\r\n"), "{answer}");
+        assert!(answer.contains("\"code\":\"invalid_response\""), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_length_of_a_response_is_one_number() {
+    for length in ["Content-Length: 2, 2", "Content-Length: 2\r\nContent-Length: 2"] {
+        let origin = RawOrigin::answering(format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\nok")).await;
+        let gateway = to(&origin.url(), "");
+        let get = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = raw::exchange(gateway.http(), get).await;
+        assert_eq!(answer.matches("content-length: 2\r\n").count(), 1, "{answer}");
+        assert_eq!(answer.matches("content-length").count(), 1, "{answer}");
+        assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn paths_and_hosts_are_rewritten_as_the_route_says() {
+    let origin = Origin::text("ok").await;
+    let gateway = Gateway::start(&format!(
+        "services: {{ s: {{ instances: [\"{}\"] }} }}\n\
+         routes:\n\
+         - {{ name: strip, match: {{ prefix: /strip/this }}, forward: {{ service: s, strip_prefix: /strip, host: instance }} }}\n\
+         - {{ name: rewrite, match: {{ path: \"/users/{{id}}/x\" }}, forward: {{ service: s, rewrite: \"/internal/{{id}}\", host: fixed.example }} }}\n\
+         - {{ name: keep, match: {{ prefix: /keep }}, forward: {{ service: s, host: preserve }} }}\n",
+        origin.url()
+    ));
+    let instance = origin.address.to_string();
+    for (target, expected, host) in [
+        ("/strip/this/a?b=c&b=d", "/this/a?b=c&b=d", instance.as_str()),
+        ("/strip/x/../this/%7Ea//b?x=%2F/../", "/this/~a/b?x=%2F/../", instance.as_str()),
+        ("/users/a%20b/x?q", "/internal/a%20b?q", "fixed.example"),
+        ("/keep?", "/keep?", "Client.Example:81"),
+        ("/keep", "/keep", "Client.Example:81"),
+    ] {
+        let reply = Client::new(gateway.http()).host("Client.Example:81").get(target).await;
+        assert_eq!(reply.status, 200, "{target}");
+        let seen = origin.seen().pop().expect("it came");
+        assert_eq!((seen.target.as_str(), seen.header("host")), (expected, Some(host)), "{target}");
+        assert_eq!(seen.header("x-forwarded-host"), Some("Client.Example:81"));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_its_upstream_request_with_it() {
+    for body in ["", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome"] {
+        let (told, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        let origin = RawOrigin::start(move |mut stream, _| {
+            let told = told.clone();
+            async move {
+                read_head(&mut stream).await;
+                let _ = stream.write_all(body.as_bytes()).await;
+                let _ = told.send("began");
+                raw::closed(&mut stream).await;
+                let _ = told.send("closed");
+            }
+        })
+        .await;
+        let gateway = to(&origin.url(), "");
+        let mut stream = connect(&gateway).await;
+        // With another request behind it, which must not hide the end.
+        stream
+            .write_all(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .expect("it reads");
+        let mut next = async || tokio::time::timeout(PATIENCE, ends.recv()).await.expect("in time");
+        assert_eq!(next().await, Some("began"));
+        if !body.is_empty() {
+            read_until(&mut stream, "some").await;
+        }
+        drop(stream);
+        assert_eq!(next().await, Some("closed"));
+        let entry = gateway.log_entry(|entry| entry["path"] == "/left");
+        assert_eq!(entry["reason"], "client_gone");
+        assert_eq!(entry["status"], if body.is_empty() { 499 } else { 200 });
+        assert_eq!(entry["bytes_out"], if body.is_empty() { 0 } else { 4 });
+    }
+}
+
+#[tokio::test]
+async fn services_that_answer_nonsense_are_answered_for() {
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(80_000));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(2000));
+    for (answer, code) in [
+        ("", "upstream_reset"),
+        ("HTTP/1.1 200 O", "upstream_reset"),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "upstream_reset"),
+        ("HTTP/1.1 103 Early Hints\r\n\r\n", "upstream_reset"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "invalid_response"),
+        ("HTTP/1.1 OK\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 99 Low\r\n\r\n", "invalid_response"),
+        ("HTTP/2.0 200 OK\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nX\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nX : a\r\n\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nabc", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nabc", "invalid_response"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "invalid_response",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "invalid_response",
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc", "invalid_response"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "invalid_response",
+        ),
+        (&long, "invalid_response"),
+        (&many, "invalid_response"),
+    ] {
+        let told = &answer[..answer.len().min(80)];
+        let origin = RawOrigin::answering(answer).await;
+        let gateway = to(&origin.url(), "");
+        let reply = Client::new(gateway.http()).get("/x").await;
+        assert_eq!((reply.status, reply.code().as_str()), (502, code), "{told:?}");
+        assert!(!reply.text().contains("127.0.0.1"), "{}", reply.text());
+        assert_eq!(gateway.log_entry(|entry| entry["path"] == "/x")["reason"], code, "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_never_looks_whole() {
+    for (answer, code) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", "upstream_reset"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n", "upstream_reset"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\nzz\r\n", "invalid_response"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsomething", "invalid_response"),
+    ] {
+        let origin = RawOrigin::answering(answer).await;
+        let gateway = to(&origin.url(), "");
+        let got = raw::exchange(gateway.http(), CLOSE).await;
+        assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?} → {got:?}");
+        assert!(!got.ends_with("\r\n0\r\n\r\n"), "{answer:?} → {got:?}");
+        let entry = gateway.log_entry(|entry| entry["path"] == "/x");
+        assert_eq!((&entry["status"], &entry["reason"]), (&200.into(), &code.into()), "{answer:?}");
+
+        let over_http2 = Client::new(gateway.http()).http2().try_send(Method::GET, "/x", Bytes::new()).await;
+        let error = over_http2.expect_err("the stream is reset");
+        assert!(error.contains("INTERNAL_ERROR"), "{error}");
+
+        // HTTP/1.0 knows no end but the connection's: it must not be an orderly one.
+        let mut stream = connect(&gateway).await;
+        stream.write_all(b"GET /x HTTP/1.0\r\n\r\n").await.expect("it reads");
+        let mut all = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("it ends");
+        let text = String::from_utf8_lossy(&all);
+        assert!(ended.is_err() || text.contains("content-length: 100"), "{answer:?} → {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_a_response_are_nobody_s() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        while !read_head(&mut stream).await.is_empty() {
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    for _ in 0..5 {
+        let reply = Client::new(gateway.http()).get("/").await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+    }
+    assert_eq!(origin.connections(), 5, "a connection with something left on it was used again");
+}
+
+#[tokio::test]
+async fn kept_connections_to_a_service_are_used_again() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        while !read_head(&mut stream).await.is_empty() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    for _ in 0..5 {
+        assert_eq!(Client::new(gateway.http()).get("/").await.text(), "ok");
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_service_may_answer_before_it_has_read_the_request() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
+        raw::closed(&mut stream).await;
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let mut stream = connect(&gateway).await;
+    stream
+        .write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nsome")
+        .await
+        .expect("it reads");
+    let answer = read_until(&mut stream, "\r\n\r\nno").await;
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    // The rest may still be sent.
+    let _ = stream.write_all(&vec![b'x'; 999_996]).await;
+    drop(stream);
+    assert_eq!(gateway.log_entry(|entry| entry["path"] == "/x")["status"], 403);
+}
+
+#[tokio::test]
+async fn streams_are_passed_on_as_they_come() {
+    let (go, gate) = tokio::sync::watch::channel(0);
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let mut gate = gate.clone();
+        async move {
+            read_head(&mut stream).await;
+            let first = read_bytes(&mut stream, 8).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let _ = stream.write_all(&first).await;
+            for number in 1..4 {
+                let _ = gate.wait_for(|go| *go >= number).await;
+                let _ = stream.write_all(format!("1\r\n{number}\r\n").as_bytes()).await;
+            }
+            let _ = stream.write_all(b"0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let mut stream = connect(&gateway).await;
+    // The request's body isn't over either while the response comes.
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        .await
+        .expect("it reads");
+    read_until(&mut stream, "\r\n\r\n3\r\nabc\r\n").await;
+    for number in 1..4 {
+        go.send(number).expect("the origin waits");
+        read_until(&mut stream, &format!("1\r\n{number}\r\n")).await;
+    }
+    assert_eq!(read_until(&mut stream, "0\r\n\r\n").await, "0\r\n\r\n");
+}

@@ -1,0 +1,38 @@
+//! Tests through the front door: a configuration and a request in; the response, and what the origin
+//! saw, out. The gateway runs as the process that users run, on ports that the kernel chooses.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+#![allow(clippy::print_stderr, reason = "what the gateway said is shown when a test fails")]
+
+mod support;
+
+mod access_log;
+mod admin;
+mod aggregate;
+mod authentication;
+mod balancing;
+mod breakers;
+mod capacity;
+mod cli;
+mod demo;
+mod discovery;
+mod documents;
+mod first_steps;
+mod forwarding;
+mod health;
+mod http2;
+mod hygiene;
+mod limits;
+mod metrics;
+mod policies;
+mod pools;
+mod rate_limits;
+mod registry;
+mod reload;
+mod replies;
+mod retries;
+mod routing;
+mod shutdown;
+mod timeouts;
+mod tls;
+mod tunnels;

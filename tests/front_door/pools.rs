@@ -1,0 +1,290 @@
+//! Connections to instances: reused, bounded, closed in time, and never trusted too far.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::support::raw::{RawOrigin, read_until};
+use crate::support::{Client, Gateway, Origin, eventually, one_service, origin};
+
+/// The pool's limits are divided among the workers; with one they are what is written.
+fn one_worker(instances: &[String], settings: &str) -> String {
+    format!("workers: 1\n{}", one_service(instances, settings))
+}
+
+/// An origin that answers when the test lets it.
+async fn gated() -> (Origin, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = gate.clone();
+    let origin = Origin::start_slow(move |_| {
+        let waiting = waiting.clone();
+        async move {
+            waiting.acquire().await.expect("it is never closed").forget();
+            origin::status(200)
+        }
+    })
+    .await;
+    (origin, gate)
+}
+
+async fn get_in_background(client: &Client) -> tokio::task::JoinHandle<crate::support::Reply> {
+    let client = client.clone();
+    tokio::spawn(async move { client.get("/").await })
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests() {
+    let origin = Origin::text("x").await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], ""));
+    let client = Client::new(gateway.http());
+    for turn in 0..40 {
+        let method = if turn % 2 == 0 { Method::GET } else { Method::POST };
+        assert_eq!(client.send(method, "/", "body".into()).await.status, 200);
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn requests_beyond_max_connections_wait_for_one() {
+    let (origin, gate) = gated().await;
+    let gateway = Gateway::start(&one_worker(
+        &[origin.url()],
+        "pool: { max_connections: 1 }, timeouts: { connect: 15s }",
+    ));
+    let client = Client::new(gateway.http());
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        all.push(get_in_background(&client).await);
+    }
+    eventually("the first has come through", || async { (origin.count() == 1).then_some(()) }).await;
+    gate.add_permits(5);
+    let began = Instant::now();
+    for reply in all {
+        assert_eq!(reply.await.expect("no panic").status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "somebody was not told of the free connection");
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_for_a_connection_is_told() {
+    let (origin, gate) = gated().await;
+    let gateway = Gateway::start(&one_worker(
+        &[origin.url()],
+        "pool: { max_connections: 1 }, timeouts: { connect: 200ms }",
+    ));
+    let client = Client::new(gateway.http());
+    let first = get_in_background(&client).await;
+    eventually("the first has come through", || async { (origin.count() == 1).then_some(()) }).await;
+    let reply = client.get("/").await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "pool_exhausted"));
+    let breaker = &gateway.instance("users", origin.address).await.expect("it is there")["breaker"];
+    assert_eq!(breaker["consecutive_failures"], 0, "it is no failure of the instance");
+    gate.add_permits(1);
+    assert_eq!(first.await.expect("no panic").status, 200);
+}
+
+#[tokio::test]
+async fn no_more_than_max_idle_are_kept() {
+    let (origin, gate) = gated().await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], "pool: { max_idle: 2 }"));
+    let client = Client::new(gateway.http());
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        all.push(get_in_background(&client).await);
+    }
+    eventually("all have come through", || async { (origin.count() == 6).then_some(()) }).await;
+    assert_eq!(origin.open_connections(), 6);
+    gate.add_permits(6);
+    for reply in all {
+        assert_eq!(reply.await.expect("no panic").status, 200);
+    }
+    eventually("four are closed", || async { (origin.open_connections() == 2).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_in_time() {
+    let origin = Origin::text("x").await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], "pool: { idle_timeout: 200ms }"));
+    assert_eq!(Client::new(gateway.http()).get("/").await.status, 200);
+    eventually("it is closed", || async { (origin.open_connections() == 0).then_some(()) }).await;
+    assert_eq!(Client::new(gateway.http()).get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_connections_of_an_instance_that_left_are_closed() {
+    let (gone, stays) = (Origin::text("x").await, Origin::text("y").await);
+    let both = [gone.url(), stays.url()];
+    let gateway = Gateway::start(&one_worker(&both, "load_balancing: round_robin"));
+    let client = Client::new(gateway.http());
+    client.get("/").await;
+    client.get("/").await;
+    assert_eq!((gone.open_connections(), stays.open_connections()), (1, 1));
+    gateway.reconfigure(&one_worker(&both[1..], "load_balancing: round_robin")).await;
+    eventually("it is closed", || async { (gone.open_connections() == 0).then_some(()) }).await;
+    assert_eq!(stays.open_connections(), 1, "a reload closes no connection that it need not");
+    client.get("/").await;
+    assert_eq!(stays.connections(), 1);
+}
+
+/// Reads `requests` and answers each, then closes without having said so. The number is that of closed connections.
+async fn closing_after(requests: usize) -> (RawOrigin, Arc<AtomicUsize>) {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = closed.clone();
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let counter = counter.clone();
+        async move {
+            for _ in 0..requests {
+                let head = read_until(&mut stream, "\r\n\r\n").await;
+                if head.is_empty() {
+                    break;
+                }
+                if head.contains("content-length: 4\r\n") {
+                    read_until(&mut stream, "body").await;
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+            drop(stream);
+            counter.fetch_add(1, SeqCst);
+        }
+    })
+    .await;
+    (origin, closed)
+}
+
+#[tokio::test]
+async fn an_instance_that_closes_after_a_few_requests_fails_none() {
+    for requests in [1, 3] {
+        let (origin, _) = closing_after(requests).await;
+        let gateway = Gateway::start(&one_service(&[origin.url()], "retries: { attempts: 0 }"));
+        let client = Client::new(gateway.http());
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let client = client.clone();
+            tasks.spawn(async move {
+                for _ in 0..60 {
+                    assert_eq!(client.get("/").await.text(), "ok");
+                }
+            });
+        }
+        tasks.join_all().await;
+    }
+}
+
+/// A POST can't be repeated once it is written, so it must not meet a connection that was closed before.
+#[tokio::test]
+async fn a_post_meets_no_connection_that_was_closed_before() {
+    let (origin, closed) = closing_after(1).await;
+    let gateway = Gateway::start(&one_service(&[origin.url()], "retries: { attempts: 0 }"));
+    let client = Client::new(gateway.http());
+    for sent in 1..=60 {
+        assert_eq!(client.post("/", "body").await.text(), "ok");
+        while closed.load(SeqCst) < sent {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The instance closes a kept connection at the moment at which the next request arrives there.
+async fn closing_on_the_second() -> RawOrigin {
+    RawOrigin::start(|mut stream, _| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        read_until(&mut stream, "\r\n\r\n").await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_connection_closed_under_a_get_is_replaced_at_once() {
+    let origin = closing_on_the_second().await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], "retries: { attempts: 0 }"));
+    let client = Client::new(gateway.http());
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+    assert_eq!(origin.connections(), 5);
+    let breaker = &gateway.instance("users", origin.address).await.expect("it is there")["breaker"];
+    assert_eq!(breaker["consecutive_failures"], 0, "closing a kept connection is everybody's right");
+    assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_connection_closed_under_a_post_fails_it() {
+    let origin = closing_on_the_second().await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], ""));
+    let client = Client::new(gateway.http());
+    assert_eq!(client.post("/", "").await.text(), "ok");
+    let reply = client.post("/", "").await;
+    assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_reset"));
+    assert_eq!(client.post("/", "").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn bytes_that_nobody_asked_for_answer_nobody() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        while !read_until(&mut stream, "\r\n\r\n").await.is_empty() {
+            let two = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok\
+                       HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+            if stream.write_all(two.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], ""));
+    let client = Client::new(gateway.http());
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_closes_the_connection() {
+    let (origin, _gate) = gated().await;
+    let gateway = Gateway::start(&one_worker(&[origin.url()], ""));
+    let mut client = TcpStream::connect(gateway.http()).await.expect("it listens");
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it reads");
+    eventually("it has come through", || async { (origin.count() == 1).then_some(()) }).await;
+    drop(client);
+    eventually("it is closed", || async { (origin.open_connections() == 0).then_some(()) }).await;
+    let instance = gateway.instance("users", origin.address).await.expect("it is there");
+    assert_eq!(instance["in_flight"], 0);
+}
+
+/// An instance that answers early and never reads the rest must not keep connections busy for ever.
+#[tokio::test]
+async fn a_request_that_the_instance_does_not_want_is_not_sent_to_its_end() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = closed.clone();
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let counter = counter.clone();
+        async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+            read_until(&mut stream, "never").await;
+            counter.fetch_add(1, SeqCst);
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&one_worker(
+        &[origin.url()],
+        "pool: { max_connections: 1 }, timeouts: { connect: 5s }",
+    ));
+    for turn in 1..=3 {
+        let mut client = TcpStream::connect(gateway.http()).await.expect("it listens");
+        client
+            .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\nbegun")
+            .await
+            .expect("it reads");
+        let head = read_until(&mut client, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 413"), "{head}");
+        eventually("the connection is closed", || async { (closed.load(SeqCst) == turn).then_some(()) })
+            .await;
+    }
+}
