@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Runs all tests. Arguments go to `cargo test`: ./test.sh --test front_door
+#
+# The tests need Rust, a C compiler, curl and nothing else: they start every server themselves, on ports that the
+# kernel chooses, and use the loopback interface only. What is missing of Debian's packages is installed here.
+# A test whose needs are not met fails; none is skipped.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# need COMMAND PACKAGE: installs a Debian package when its command isn't there.
+need() {
+    command -v "$1" >/dev/null && return
+    echo "test.sh: $1 is missing: installing the package $2" >&2
+    command -v apt-get >/dev/null || { echo "test.sh: there is no apt-get: please install $1" >&2; exit 1; }
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then as_root=(sudo -n); fi
+    if [ -z "${updated:-}" ]; then
+        "${as_root[@]}" apt-get update -qq
+        updated=1
+    fi
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+    command -v "$1" >/dev/null || { echo "test.sh: the package $2 brought no $1" >&2; exit 1; }
+}
+
+need cc gcc    # aws-lc-rs and jemalloc are compiled from C
+need make make # jemalloc's build
+need curl curl # the sessions that the documents show
+command -v cargo >/dev/null || { echo "test.sh: cargo is missing: please install Rust" >&2; exit 1; }
+
+exec cargo test --locked --no-fail-fast "$@"
