@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::Quota;
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
+use governor::clock::{Clock, DefaultClock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
 
 pub use headers::write_headers;
 pub use key::KeyInput;
@@ -26,7 +27,7 @@ pub use key::KeyInput;
 use crate::config;
 use headers::Fields;
 use key::KeyScheme;
-use store::{Store, StoreHandle};
+use store::{Asking, Store, StoreHandle};
 
 /// The longest time in which a limit may fill up again, some 146 years. governor counts nanoseconds in
 /// 64 bits, and the present moment must still fit on top.
@@ -36,7 +37,9 @@ const MAX_REFILL_NS: u64 = 1 << 62;
 pub struct RateLimiter<C: Clock = DefaultClock> {
     config: config::RateLimit,
     key: KeyScheme,
-    cells: governor::RateLimiter<u128, StoreHandle, C, StateInformationMiddleware>,
+    cells: governor::RateLimiter<Asking, StoreHandle, C, NoOpMiddleware<C::Instant>>,
+    /// What governor counts time from.
+    start: C::Instant,
     store: Arc<Store>,
     burst: u32,
     /// The time in which one token comes back.
@@ -95,6 +98,7 @@ impl<C: Clock> RateLimiter<C> {
         let window = seconds_up(interval_ns.saturating_mul(burst.get().into())).max(1);
         RateLimiter {
             key: KeyScheme::compile(&config.key),
+            start: clock.now(),
             cells: governor::RateLimiter::new(quota, StoreHandle(store.clone()), clock),
             store,
             burst: burst.get(),
@@ -114,26 +118,47 @@ impl<C: Clock> RateLimiter<C> {
     }
 
     /// Takes a token for this request, if there is one.
+    ///
+    /// The clock is read before the token is taken, and another worker may come in between. Therefore it is
+    /// read again before anything is said: what is left is told as of now, and nobody is refused for a
+    /// token that has come back by now.
     pub fn check(&self, input: &KeyInput<'_>) -> Decision {
+        let asking = Asking::new(self.key.reduce(input));
+        loop {
+            let outcome = self.cells.check_key(&asking);
+            let now = self.cells.clock().now();
+            match outcome {
+                Ok(()) => return self.allowed(asking.full_at(), now),
+                Err(refusal) => match refusal.wait_time_from(now).as_nanos() as u64 {
+                    0 => continue,
+                    wait_ns => return self.refused(wait_ns),
+                },
+            }
+        }
+    }
+
+    fn allowed(&self, full_at: Nanos, now: C::Instant) -> Decision {
         let quota = self.burst;
-        match self.cells.check_key(&self.key.reduce(input)) {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity().min(quota - 1);
-                let missing_ns = u64::from(quota - remaining) * self.interval_ns;
-                let retry_after = if remaining == 0 { seconds_up(self.interval_ns) } else { 0 };
-                Decision { allowed: true, quota, remaining, reset_after: seconds_up(missing_ns), retry_after }
-            }
-            Err(refusal) => {
-                let wait_ns = refusal.wait_time_from(self.cells.clock().now()).as_nanos() as u64;
-                let rest_ns = u64::from(quota - 1) * self.interval_ns;
-                Decision {
-                    allowed: false,
-                    quota,
-                    remaining: 0,
-                    reset_after: seconds_up(wait_ns + rest_ns).max(1),
-                    retry_after: seconds_up(wait_ns).max(1),
-                }
-            }
+        let missing_ns = full_at.saturating_sub(now.duration_since(self.start)).as_u64();
+        let missing = missing_ns.div_ceil(self.interval_ns).clamp(1, quota.into()) as u32;
+        let remaining = quota - missing;
+        Decision {
+            allowed: true,
+            quota,
+            remaining,
+            reset_after: seconds_up(u64::from(missing) * self.interval_ns),
+            retry_after: if remaining == 0 { seconds_up(self.interval_ns) } else { 0 },
+        }
+    }
+
+    fn refused(&self, wait_ns: u64) -> Decision {
+        let rest_ns = u64::from(self.burst - 1) * self.interval_ns;
+        Decision {
+            allowed: false,
+            quota: self.burst,
+            remaining: 0,
+            reset_after: seconds_up(wait_ns + rest_ns).max(1),
+            retry_after: seconds_up(wait_ns).max(1),
         }
     }
 

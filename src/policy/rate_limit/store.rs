@@ -3,7 +3,8 @@
 //! A sweep and a check may meet at a cell. The sweep first marks it as evicted by compare-and-swap, and a
 //! check that finds the mark makes a new cell, so no token is ever taken from a cell that nobody sees any more.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::cell::Cell;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -38,6 +39,38 @@ struct Counters {
 /// The limiter and governor's part of it share the store; governor does not lend its own.
 #[derive(Debug)]
 pub(super) struct StoreHandle(pub(super) Arc<Store>);
+
+/// A key on its way through governor, which brings back what governor itself does not tell.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    key: u128,
+    /// When the tokens of the key's cell will all be back, once one has been taken.
+    full_at: Cell<Nanos>,
+}
+
+impl Asking {
+    pub(super) fn new(key: u128) -> Asking {
+        Asking { key, full_at: Cell::new(Nanos::default()) }
+    }
+
+    pub(super) fn full_at(&self) -> Nanos {
+        self.full_at.get()
+    }
+}
+
+impl PartialEq for Asking {
+    fn eq(&self, other: &Asking) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Asking {}
+
+impl Hash for Asking {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
 
 enum Miss<E> {
     /// A sweep has just given this cell up.
@@ -115,30 +148,27 @@ impl Store {
     }
 }
 
-impl StateStore for StoreHandle {
-    type Key = u128;
-
-    fn measure_and_replace<T, F, E>(&self, key: &u128, f: F) -> Result<T, E>
+impl Store {
+    fn take<T, F, E>(&self, key: u128, f: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let store = &*self.0;
-        let cells = store.cells.pin();
+        let cells = self.cells.pin();
         // Round again only when a sweep evicted the very cell that was found.
         loop {
-            let cell = match cells.get(key) {
+            let cell = match cells.get(&key) {
                 Some(cell) => cell,
                 // `try_insert_with` would save nothing and takes ten times as long in a large map.
-                None if store.reserve() => match cells.try_insert(*key, InMemoryState::default()) {
+                None if self.reserve() => match cells.try_insert(key, InMemoryState::default()) {
                     Ok(new) => new,
                     Err(occupied) => {
-                        store.release();
+                        self.release();
                         occupied.current
                     }
                 },
                 None => {
-                    store.count_overflow();
-                    return store.overflow.measure_and_replace(&NotKeyed::NonKey, f);
+                    self.count_overflow();
+                    return self.overflow.measure_and_replace(&NotKeyed::NonKey, f);
                 }
             };
             match measure(cell, &f) {
@@ -146,14 +176,28 @@ impl StateStore for StoreHandle {
                 Err(Miss::Refused(refusal)) => return Err(refusal),
                 // The sweep is about to remove it; whoever comes first does.
                 Err(Miss::Evicted) => {
-                    let _ = cells.remove_if(key, |_, cell| is_evicted(cell));
+                    let _ = cells.remove_if(&key, |_, cell| is_evicted(cell));
                 }
             }
         }
     }
 }
 
-impl ShrinkableKeyedStateStore<u128> for StoreHandle {
+impl StateStore for StoreHandle {
+    type Key = Asking;
+
+    fn measure_and_replace<T, F, E>(&self, asking: &Asking, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let told = |arrival| f(arrival).map(|(outcome, full_at)| ((outcome, full_at), full_at));
+        let (outcome, full_at) = self.0.take(asking.key, told)?;
+        asking.full_at.set(full_at);
+        Ok(outcome)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Asking> for StoreHandle {
     fn retain_recent(&self, drop_below: Nanos) {
         self.0.cells.pin().retain(|_, cell| !self.0.evict(cell, drop_below));
     }

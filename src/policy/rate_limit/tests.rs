@@ -1,9 +1,11 @@
 //! Limits on a clock that the tests move.
 
-use std::sync::Barrier;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Barrier, Mutex};
 
 use governor::clock::FakeRelativeClock;
+use governor::nanos::Nanos;
 use http::HeaderMap;
 use proptest::prelude::*;
 
@@ -50,6 +52,36 @@ fn the_burst_goes_first_and_the_rate_follows() {
     clock.advance(Duration::from_millis(1));
     assert!(check(&limiter, 1).allowed);
     assert!(!check(&limiter, 1).allowed);
+}
+
+/// A clock that reads each of its times once, to tell the story of workers that overtake each other.
+#[derive(Clone, Debug, Default)]
+struct ToldClock(Arc<Mutex<VecDeque<u64>>>);
+
+impl Clock for ToldClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        let milliseconds = self.0.lock().unwrap().pop_front().expect("no more readings were foreseen");
+        (milliseconds * 1_000_000).into()
+    }
+}
+
+/// A worker reads the clock, and before it takes its token another one reads a later time and takes its own.
+#[test]
+fn a_request_that_was_overtaken_loses_nothing() {
+    let clock = ToldClock(Arc::new(Mutex::new(VecDeque::from([0, 0]))));
+    let limiter = RateLimiter::with_clock(&config(1, SECOND, 3), clock.clone());
+    let read = |readings: &[u64]| {
+        clock.0.lock().unwrap().extend(readings);
+        let decision = check(&limiter, 1);
+        assert!(clock.0.lock().unwrap().is_empty(), "{readings:?}");
+        (decision.allowed, decision.remaining)
+    };
+    assert_eq!(read(&[1200, 1201]), (true, 2));
+    assert_eq!(read(&[1000, 1202]), (true, 1), "it is told what the other one left");
+    assert_eq!(read(&[1000, 1202, 1202, 1202]), (true, 0), "it looks again before it refuses");
+    assert_eq!(read(&[1000, 1202]), (false, 0));
 }
 
 #[test]
