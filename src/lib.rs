@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod admin;
+pub mod buffers;
 pub mod cli;
 pub mod clock;
 pub mod config;

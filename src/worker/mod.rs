@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::buffers::Buffers;
 use crate::per_worker::WorkerId;
 use crate::policy::authenticate::TokenCache;
 use crate::service::{Caller, Pools};
@@ -28,6 +29,7 @@ pub struct Worker {
     pub workers: usize,
     pub pools: Pools,
     pub tokens: TokenCache,
+    pub buffers: Rc<Buffers>,
     pub log: LogSender,
     pub metrics: Arc<Metrics>,
     /// Requests that no route took.
@@ -52,6 +54,7 @@ impl Worker {
             workers,
             pools: Pools::new(id, metrics.clone()),
             tokens: TokenCache::new(),
+            buffers: Rc::default(),
             log,
             unrouted: metrics.route(NO_ROUTE),
             metrics,

@@ -48,7 +48,7 @@ const BESIDE: &[&str] = &["control", "discovery", "admin", "gateway", "cli"];
 const PIPELINE: &[&str] = &["pipeline", "action", "policy", "exchange", "request", "refusal"];
 
 /// Modules that name no other module of ours at all.
-const ALONE: [&str; 4] = ["config", "clock", "per_worker", "reason"];
+const ALONE: [&str; 5] = ["buffers", "config", "clock", "per_worker", "reason"];
 
 /// Files of the request path that name types of the configuration, which they compile into their own form.
 /// Nothing of the configuration is read while a request is served (invariant 2).
