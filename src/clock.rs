@@ -2,8 +2,9 @@
 //!
 //! It reads tokio's clock, so tests of anything timed run on the paused clock.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -25,6 +26,38 @@ pub fn now() -> Millis {
     Millis(Instant::now().saturating_duration_since(start).as_millis() as u64)
 }
 
+thread_local! {
+    static TICK: Cell<Option<Tick>> = const { Cell::new(None) };
+}
+
+/// Both clocks as they were at the last tick of this thread.
+#[derive(Clone, Copy)]
+struct Tick {
+    moment: Millis,
+    wall: SystemTime,
+}
+
+/// The present moment or the last tick of this thread's clockwork, if it has one that runs: for whatever
+/// does not mind some milliseconds, since a reading costs as much as a dozen memory accesses.
+pub fn recent() -> Millis {
+    TICK.get().map_or_else(now, |tick| tick.moment)
+}
+
+/// The time of day, as [`recent`] as that.
+pub fn recent_wall() -> SystemTime {
+    TICK.get().map_or_else(SystemTime::now, |tick| tick.wall)
+}
+
+/// Reads the clocks for [`recent`]. Who calls this must go on calling it every few milliseconds, or call [`rest`].
+pub fn tick() {
+    TICK.set(Some(Tick { moment: now(), wall: SystemTime::now() }));
+}
+
+/// From here on there are no ticks.
+pub fn rest() {
+    TICK.set(None);
+}
+
 impl Millis {
     pub fn plus(self, duration: Duration) -> Millis {
         Millis(self.0.saturating_add(duration.as_millis() as u64))
@@ -33,5 +66,24 @@ impl Millis {
     /// The time from `earlier` to this moment, zero when `earlier` is later.
     pub fn since(self, earlier: Millis) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn between_two_ticks_time_stands_still() {
+        tick();
+        let (moment, wall) = (recent(), recent_wall());
+        tokio::time::advance(Duration::from_millis(7)).await;
+        assert_eq!((recent(), recent_wall()), (moment, wall));
+        assert_eq!(now(), moment.plus(Duration::from_millis(7)));
+        tick();
+        assert_eq!(recent(), now());
+        rest();
+        tokio::time::advance(Duration::from_millis(7)).await;
+        assert_eq!(recent(), now());
     }
 }

@@ -10,6 +10,7 @@ use crate::exchange::{Arrived, Content, Exchange};
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::forwarded;
 use crate::http::host;
+use crate::http::notable::Notable;
 use crate::http::path::{self, PathError};
 use crate::http::request_id::RequestId;
 use crate::http::trace::TraceContext;
@@ -23,6 +24,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// What is left of a request's head once it has been understood: its fields.
 pub struct Request {
     pub headers: HeaderMap,
+    /// Of `headers`, as the client sent them.
+    pub notable: Notable,
     /// The authority as the client wrote it, for `host: preserve`.
     pub host: Option<HeaderValue>,
     pub has_encoded_slash: bool,
@@ -36,13 +39,20 @@ pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, 
     let snapshot = exchange.snapshot.clone();
     let headers = head.headers;
     exchange.request_id = Some(RequestId::of(&headers, &snapshot.request_id_header));
-    exchange.trace = Some(TraceContext::of(&headers, true));
-    exchange.origin = headers.get(header::ORIGIN).cloned();
+    let notable = Notable::of(&headers);
+    exchange.trace = Some(match notable.has(Notable::TRACE_PARENT) {
+        true => TraceContext::of(&headers, true),
+        false => TraceContext::fresh(true),
+    });
+    if notable.has(Notable::ORIGIN) {
+        exchange.origin = headers.get(header::ORIGIN).cloned();
+    }
     let peer = exchange.connection.facts.peer();
     exchange.client = forwarded::resolve_client(peer, &headers, &snapshot.trusted_proxies);
-    let mut request = Request { headers, host: None, has_encoded_slash: false, declared, body: Some(body) };
+    let mut request =
+        Request { headers, notable, host: None, has_encoded_slash: false, declared, body: Some(body) };
     check_form(&exchange.method, &head.uri, exchange.version)?;
-    check_fields(exchange, &request.headers)?;
+    check_fields(exchange, &request)?;
     understand_host(exchange, &mut request, &head.uri)?;
     understand_target(exchange, &mut request, &head.uri)?;
     Ok(request)
@@ -72,13 +82,16 @@ fn check_form(method: &Method, target: &Uri, version: Version) -> Result<(), Sto
 }
 
 /// For HTTP/1.1 the connection has refused already what tells the length of a body in two ways.
-fn check_fields(exchange: &Exchange, headers: &HeaderMap) -> Result<(), Stop> {
+fn check_fields(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
+    let headers = &request.headers;
     let most = exchange.connection.settings.limits.max_headers;
     if headers.len() > most {
         let detail = format!("the request has {} fields; {most} are allowed", headers.len());
         return Err(Refusal::new(Reason::HeadersTooLarge, detail).into());
     }
-    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+    if request.notable.has(Notable::CONTENT_LENGTH)
+        && headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
+    {
         return Err(invalid("there is more than one Content-Length"));
     }
     Ok(())

@@ -27,7 +27,13 @@ impl Aggregate {
     pub async fn run(&self, exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
         let client_host = request.host.clone();
         let mut headers = request.headers;
-        upstream_request::rewrite(&mut headers, exchange, Host::Instance, client_host.as_ref());
+        upstream_request::rewrite(
+            &mut headers,
+            request.notable,
+            exchange,
+            Host::Instance,
+            client_host.as_ref(),
+        );
         parts::request_fields(&mut headers);
         let results = self.fetch(exchange, &headers).await?;
         let mut response = Response::new(Content::Whole(self.splice(&results)));

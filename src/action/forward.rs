@@ -59,7 +59,7 @@ impl Forward {
             HostHeader::Instance => Host::Instance,
             HostHeader::Fixed(value) => Host::Fixed(value),
         };
-        upstream_request::rewrite(&mut headers, exchange, host, request.host.as_ref());
+        upstream_request::rewrite(&mut headers, request.notable, exchange, host, request.host.as_ref());
         if let Some(protocol) = upgrade {
             hop_by_hop::write_upgrade(&mut headers, protocol);
         }

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::exchange::Exchange;
+use crate::http::notable::Notable;
 use crate::http::{alike, forwarded, hop_by_hop, via};
 use crate::policy;
 
@@ -16,25 +17,31 @@ pub enum Host<'h> {
 /// Makes the client's fields into those of the request to an instance.
 pub fn rewrite(
     headers: &mut HeaderMap,
+    notable: Notable,
     exchange: &Exchange,
     host: Host<'_>,
     client_host: Option<&HeaderValue>,
 ) {
     let snapshot = &exchange.snapshot;
-    hop_by_hop::strip_request(headers);
+    hop_by_hop::strip_request(headers, notable);
     // A 100 is ours to send, once a body is wanted; the instance is not asked for one.
-    headers.remove(header::EXPECT);
+    if notable.has(Notable::EXPECT) {
+        headers.remove(header::EXPECT);
+    }
     // Nobody but an authenticator says who the client is, on any route.
     for name in &snapshot.identity_headers {
         headers.remove(name);
     }
-    alike::remove_imitations(headers, || spoken_for(exchange));
+    if notable.has(Notable::UNDERSCORE) {
+        alike::remove_imitations(headers, || spoken_for(exchange));
+    }
     let facts = &exchange.connection.facts;
     let trusted = snapshot.trusted_proxies.contains(facts.peer());
-    forwarded::rewrite_request(headers, facts, client_host, trusted);
+    let has_claims = notable.has(Notable::ORIGIN_CLAIM);
+    forwarded::rewrite_request(headers, facts, client_host, trusted, has_claims);
     via::append(headers, exchange.version);
     if let Some(trace) = &exchange.trace {
-        trace.write(headers);
+        trace.write(headers, notable.has(Notable::TRACE_STATE));
     }
     if let Some(id) = &exchange.request_id {
         headers.insert(snapshot.request_id_header.clone(), id.as_header().clone());

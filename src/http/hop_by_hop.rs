@@ -11,14 +11,21 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::notable::Notable;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// CGI turns it into the variable HTTP_PROXY ("httpoxy").
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 
+const ENDS_HERE: Notable = Notable::CONNECTION.and(Notable::HOP);
+
 /// Takes off a request what ends here. A client that accepts trailers still does so behind it.
-pub fn strip_request(headers: &mut HeaderMap) {
+pub fn strip_request(headers: &mut HeaderMap, notable: Notable) {
+    if !notable.has(ENDS_HERE) {
+        return;
+    }
     let accepts_trailers = accepts_trailers(headers);
     strip_common(headers);
     for name in [PROXY_AUTHORIZATION, HTTP2_SETTINGS, PROXY] {
@@ -33,6 +40,9 @@ pub fn strip_request(headers: &mut HeaderMap) {
 
 /// Takes off a response what ends here.
 pub fn strip_response(headers: &mut HeaderMap) {
+    if !Notable::of(headers).has(ENDS_HERE) {
+        return;
+    }
     strip_common(headers);
     headers.remove(PROXY_AUTHENTICATE);
 }
@@ -175,6 +185,10 @@ mod tests {
         headers
     }
 
+    fn strip(headers: &mut HeaderMap) {
+        strip_request(headers, Notable::of(headers));
+    }
+
     fn names_after(strip: fn(&mut HeaderMap), lines: &[(&str, &str)]) -> Vec<String> {
         let mut headers = headers(lines);
         strip(&mut headers);
@@ -199,7 +213,7 @@ mod tests {
             ("trailer", "x-checksum"),
             ("accept", "*/*"),
         ];
-        assert_eq!(names_after(strip_request, &lines), ["accept", "host", "trailer"]);
+        assert_eq!(names_after(strip, &lines), ["accept", "host", "trailer"]);
     }
 
     #[test]
@@ -214,7 +228,7 @@ mod tests {
             ("x-three", "3"),
             ("x-four", "4"),
         ];
-        assert_eq!(names_after(strip_request, &lines), ["x-four"]);
+        assert_eq!(names_after(strip, &lines), ["x-four"]);
         assert_eq!(names_after(strip_response, &lines), ["x-four"]);
     }
 
@@ -222,7 +236,7 @@ mod tests {
     fn a_field_cannot_hide_behind_many_names() {
         let names = vec!["x-nothing"; 3000].join(",") + ",x-hidden";
         let lines = [("connection", names.as_str()), ("x-hidden", "1"), ("x-shown", "1")];
-        assert_eq!(names_after(strip_request, &lines), ["x-shown"]);
+        assert_eq!(names_after(strip, &lines), ["x-shown"]);
     }
 
     #[test]
@@ -231,16 +245,16 @@ mod tests {
                          forwarded, via, cache-control, content-type";
         let mut lines = vec![("connection", protected)];
         lines.extend(protected.split(", ").map(|name| (name.trim(), "1")));
-        assert_eq!(names_after(strip_request, &lines).len(), lines.len() - 1);
+        assert_eq!(names_after(strip, &lines).len(), lines.len() - 1);
     }
 
     #[test]
     fn te_trailers_is_offered_on_and_nothing_else_of_te() {
         let mut request = headers(&[("te", "gzip;q=0.5, Trailers"), ("connection", "te, close")]);
-        strip_request(&mut request);
+        strip(&mut request);
         assert_eq!(request[TE], "trailers");
         assert_eq!(request[CONNECTION], "te");
-        assert_eq!(names_after(strip_request, &[("te", "trailers;q=0")]), [""; 0]);
+        assert_eq!(names_after(strip, &[("te", "trailers;q=0")]), [""; 0]);
         assert_eq!(names_after(strip_response, &[("te", "trailers")]), [""; 0]);
     }
 
@@ -293,7 +307,7 @@ mod tests {
     fn an_upgrade_is_written_again_after_stripping() {
         let mut request = headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("te", "trailers")]);
         let protocol = is_upgrade(&request, Version::HTTP_11).unwrap();
-        strip_request(&mut request);
+        strip(&mut request);
         write_upgrade(&mut request, protocol);
         assert_eq!(request[CONNECTION], "upgrade");
         assert_eq!(request[UPGRADE], "websocket");
@@ -305,7 +319,7 @@ mod tests {
         fn any_connection_field_is_stripped_without_a_panic(value in "[ -~\\t]{0,200}") {
             let mut request = headers(&[("host", "a"), ("x-a", "1")]);
             request.append(CONNECTION, HeaderValue::from_str(&value).unwrap());
-            strip_request(&mut request);
+            strip(&mut request);
             proptest::prop_assert!(!request.contains_key(CONNECTION));
             proptest::prop_assert!(request.contains_key("host"));
         }

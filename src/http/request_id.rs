@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::random;
+use super::{hex, random};
+use crate::clock;
 
 const MAX_LENGTH: usize = 128;
 const UUID_LENGTH: usize = 36;
@@ -30,7 +31,7 @@ impl RequestId {
     /// A UUID of version 7 (RFC 9562 §5.7): later ones sort behind earlier ones.
     pub fn fresh() -> RequestId {
         // A clock before 1970 gives ids that are still unique, only not in order.
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = clock::recent_wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let text = uuid_v7(since_epoch.as_millis() as u64, random::bits_128());
         RequestId(HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are visible ASCII"))
     }
@@ -63,21 +64,14 @@ fn uuid_v7(unix_ms: u64, random: u128) -> [u8; UUID_LENGTH] {
     const RANDOM_BITS: u128 = !(u128::MAX << 76) & !(0b11 << 62);
     let bits = (u128::from(unix_ms) << 80) | VERSION | VARIANT | (random & RANDOM_BITS);
 
+    let bytes = bits.to_be_bytes();
     let mut text = [b'-'; UUID_LENGTH];
-    let mut position = 0;
-    for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            position += 1;
-        }
-        text[position] = hex_digit(byte >> 4);
-        text[position + 1] = hex_digit(byte & 15);
-        position += 2;
-    }
+    hex::write(&mut text[..8], &bytes[..4]);
+    hex::write(&mut text[9..13], &bytes[4..6]);
+    hex::write(&mut text[14..18], &bytes[6..8]);
+    hex::write(&mut text[19..23], &bytes[8..10]);
+    hex::write(&mut text[24..], &bytes[10..]);
     text
-}
-
-fn hex_digit(nibble: u8) -> u8 {
-    b"0123456789abcdef"[usize::from(nibble & 15)]
 }
 
 #[cfg(test)]

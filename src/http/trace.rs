@@ -7,7 +7,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::random;
+use super::{hex, random};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -55,12 +55,17 @@ impl TraceContext {
                 // Flags that this version does not know must not be sent on.
                 flags: flags & (SAMPLED | RANDOM_TRACE_ID),
             },
-            None => TraceContext {
-                trace_id: TraceId::fresh(),
-                span_id: SpanId::fresh(),
-                parent: None,
-                flags: if sampled { SAMPLED } else { 0 },
-            },
+            None => TraceContext::fresh(sampled),
+        }
+    }
+
+    /// A new trace.
+    pub fn fresh(sampled: bool) -> TraceContext {
+        TraceContext {
+            trace_id: TraceId::fresh(),
+            span_id: SpanId::fresh(),
+            parent: None,
+            flags: if sampled { SAMPLED } else { 0 },
         }
     }
 
@@ -68,10 +73,11 @@ impl TraceContext {
         self.flags & SAMPLED != 0
     }
 
-    /// Writes the context into the request that is forwarded, where the gateway's span is the parent.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    /// Writes the context into the request that is forwarded, where the gateway's span is the parent. `has_state`
+    /// says whether the request came with a `tracestate`.
+    pub fn write(&self, headers: &mut HeaderMap, has_state: bool) {
         headers.insert(TRACEPARENT, self.to_header());
-        if self.parent.is_none() {
+        if has_state && self.parent.is_none() {
             headers.remove(TRACESTATE);
         }
     }
@@ -79,9 +85,9 @@ impl TraceContext {
     fn to_header(self) -> HeaderValue {
         let mut text = [b'-'; LENGTH];
         text[..2].copy_from_slice(b"00");
-        write_hex(&mut text[3..35], self.trace_id.0);
-        write_hex(&mut text[36..52], self.span_id.0.into());
-        write_hex(&mut text[53..], self.flags.into());
+        hex::write(&mut text[3..35], &self.trace_id.0.to_be_bytes());
+        hex::write(&mut text[36..52], &self.span_id.0.to_be_bytes());
+        hex::write(&mut text[53..], &[self.flags]);
         HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are visible ASCII")
     }
 }
@@ -147,13 +153,6 @@ fn read_hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-fn write_hex(into: &mut [u8], mut number: u128) {
-    for digit in into.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!(context.parent.unwrap().to_string(), "00f067aa0ba902b7");
         assert!(context.is_sampled());
 
-        context.write(&mut headers);
+        context.write(&mut headers, true);
         let sent = headers[TRACEPARENT].to_str().unwrap();
         assert_eq!(sent, format!("00-{}-{}-01", context.trace_id, context.span_id));
         assert_ne!(sent, VALID);
@@ -189,7 +188,7 @@ mod tests {
     fn without_a_valid_parent_a_trace_begins_and_the_state_goes() {
         let mut headers = headers(&[]);
         let context = TraceContext::of(&headers, true);
-        context.write(&mut headers);
+        context.write(&mut headers, true);
         assert_eq!(context.parent, None);
         assert!(headers[TRACEPARENT].to_str().unwrap().ends_with("-01"));
         assert!(!headers.contains_key(TRACESTATE));

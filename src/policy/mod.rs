@@ -18,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
+use crate::clock;
 use crate::exchange::{Content, Exchange};
 use crate::identity;
 use crate::reason::Reason;
@@ -65,7 +66,7 @@ pub async fn on_request(
         && authenticate.applies_to(&exchange.method)
     {
         let tokens = &exchange.connection.worker.tokens;
-        let now = std::time::SystemTime::now();
+        let now = clock::recent_wall();
         let identity = authenticate.authenticate(&request.headers, tokens, now).await.map_err(refused)?;
         if let Some(authorize) = &policies.authorize {
             authorize.check(Some(&identity)).map_err(refused)?;

@@ -52,7 +52,8 @@ impl Hosts {
     /// The sites that a host belongs to: its own, then those of wildcards, the longest first, then the
     /// one for any host. A wildcard stands for one label or more.
     pub(super) fn sites<'h>(&'h self, host: &'h str) -> impl Iterator<Item = &'h Site> {
-        let mut rest = host;
+        // Without names there is nothing to look up on the way through the labels.
+        let mut rest = if self.names.is_empty() { "" } else { host };
         let wildcards = std::iter::from_fn(move || {
             loop {
                 rest = rest.split_once('.')?.1;

@@ -29,6 +29,9 @@ impl Index {
 
     /// The target of (parent, label).
     pub(super) fn find(&self, parent: u32, label: &str) -> Option<u32> {
+        if self.entries.is_empty() {
+            return None;
+        }
         let hash = hash(parent, label.as_bytes());
         let mut slot = self.first_slot(hash);
         loop {
@@ -41,6 +44,10 @@ impl Index {
     }
 
     /// Adds a pair that is not there yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(super) fn insert(&mut self, parent: u32, label: &str, target: u32) {
         if (self.entries.len() + 1) * 2 > self.slots.len() {
             self.slots = vec![FREE; self.slots.len() * 2];

@@ -89,8 +89,9 @@ impl<'t, 'q, T> Search<'t, 'q, T> {
             self.longest_prefix = Some(at);
         }
         let Some(rest) = rest else { return self.choose(node.exact) };
-        let (segment, rest) = match rest.split_once('/') {
-            Some((segment, rest)) => (segment, Some(rest)),
+        // A plain loop over the bytes: segments are short, and searchers are made for long texts.
+        let (segment, rest) = match rest.bytes().position(|byte| byte == b'/') {
+            Some(slash) => (&rest[..slash], Some(&rest[slash + 1..])),
             None => (rest, None),
         };
         if node.has_literals

@@ -1,4 +1,4 @@
-//! A coarse ticker that runs only while requests do. It hands batches of the access log over, and it keeps
+//! A coarse ticker that runs only while requests do. It moves the worker's clock on, hands batches of the access log over, and keeps
 //! an early timer in the runtime, so that a request's own timers, which are all later, need no system call to
 //! wake the driver (tokio writes to an eventfd when a new timer becomes the first).
 
@@ -6,6 +6,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::clock;
 
 pub const INTERVAL: Duration = Duration::from_millis(10);
 /// Ticks without a request before it rests.
@@ -32,11 +34,13 @@ impl Pulse {
             self.wake.notified().await;
             let mut quiet = 0;
             while quiet < REST_AFTER {
+                clock::tick();
                 let before = self.beats.get();
                 tokio::time::sleep(INTERVAL).await;
                 tick();
                 quiet = if self.beats.get() == before { quiet + 1 } else { 0 };
             }
+            clock::rest();
             self.running.set(false);
         }
     }

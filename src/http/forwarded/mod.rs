@@ -138,14 +138,18 @@ fn walk(peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &Trus
 }
 
 /// Writes where the request came from into what is forwarded. `host` is the one that the client asked
-/// for; `trusted` says whether the connection's peer is a trusted proxy.
+/// for; `trusted` says whether the connection's peer is a trusted proxy, and `has_claims` whether the request
+/// came with any such field.
 pub fn rewrite_request(
     headers: &mut HeaderMap,
     facts: &ConnFacts,
     host: Option<&HeaderValue>,
     trusted: bool,
+    has_claims: bool,
 ) {
-    remove_claims(headers, trusted);
+    if has_claims {
+        remove_claims(headers, trusted);
+    }
     if trusted {
         extend_chain(headers, facts, host);
     } else {
@@ -176,7 +180,7 @@ pub fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
 
 /// Whether a field says from which address, over which scheme, for which host or path, or from which user a
 /// request came to a proxy. `name` is in lower case; underscores count as hyphens.
-fn claims_origin(name: &str) -> bool {
+pub(super) fn claims_origin(name: &str) -> bool {
     const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
     const NAMES: [&str; 20] = [
         "cf-connecting-ip",

@@ -1,0 +1,136 @@
+//! Which fields that a gateway acts on a message has. One look at the names tells, so what is not there,
+//! which is nearly everything nearly always, costs no look-up each.
+
+use http::header::{HeaderMap, HeaderName};
+
+use super::forwarded::claims_origin;
+
+/// A set of fields, or of kinds of fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notable(u16);
+
+impl Notable {
+    pub const CONNECTION: Notable = Notable(1);
+    /// Others that describe the connection and not the message: `hop_by_hop` knows them.
+    pub const HOP: Notable = Notable(1 << 1);
+    pub const EXPECT: Notable = Notable(1 << 2);
+    pub const TRACE_PARENT: Notable = Notable(1 << 3);
+    pub const TRACE_STATE: Notable = Notable(1 << 4);
+    pub const ORIGIN: Notable = Notable(1 << 5);
+    /// They say where a request came from: `forwarded` knows them.
+    pub const ORIGIN_CLAIM: Notable = Notable(1 << 6);
+    /// Names that some services take for others: `alike` knows them.
+    pub const UNDERSCORE: Notable = Notable(1 << 7);
+    pub const CONTENT_LENGTH: Notable = Notable(1 << 8);
+
+    pub fn of(headers: &HeaderMap) -> Notable {
+        headers.keys().fold(Notable::default(), |all, name| all.and(Notable::kind(name)))
+    }
+
+    pub const fn and(self, other: Notable) -> Notable {
+        Notable(self.0 | other.0)
+    }
+
+    pub fn has(self, any: Notable) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    fn kind(name: &HeaderName) -> Notable {
+        let name = name.as_str();
+        let known = match name.as_bytes()[0] {
+            b'c' => match name {
+                "connection" => return Notable::CONNECTION,
+                "content-length" => return Notable::CONTENT_LENGTH,
+                _ => Notable::default(),
+            },
+            b'e' if name == "expect" => return Notable::EXPECT,
+            b'h' if name == "http2-settings" => return Notable::HOP,
+            b'k' if name == "keep-alive" => return Notable::HOP,
+            b'o' if name == "origin" => return Notable::ORIGIN,
+            b'p' if matches!(
+                name,
+                "proxy" | "proxy-connection" | "proxy-authorization" | "proxy-authenticate"
+            ) =>
+            {
+                return Notable::HOP;
+            }
+            b't' => match name {
+                "te" | "transfer-encoding" => return Notable::HOP,
+                "traceparent" => return Notable::TRACE_PARENT,
+                "tracestate" => return Notable::TRACE_STATE,
+                _ => Notable::default(),
+            },
+            b'u' if name == "upgrade" => return Notable::HOP,
+            _ => Notable::default(),
+        };
+        let underscore =
+            if memchr::memchr(b'_', name.as_bytes()).is_some() { Notable::UNDERSCORE } else { known };
+        if claims_origin(name) { underscore.and(Notable::ORIGIN_CLAIM) } else { underscore }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn of(names: &[&'static str]) -> Notable {
+        let field = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static("1"));
+        Notable::of(&names.iter().map(field).collect())
+    }
+
+    #[test]
+    fn ordinary_fields_are_nothing_of_note() {
+        let names = [
+            "host",
+            "user-agent",
+            "accept",
+            "accept-encoding",
+            "cookie",
+            "content-type",
+            "authorization",
+            "cache-control",
+            "etag",
+            "x-api-key",
+            "transfer-encodings",
+            "tea",
+            "prox",
+            "x-forwardedness",
+        ];
+        assert_eq!(of(&names), Notable::default());
+    }
+
+    #[test]
+    fn each_kind_is_told() {
+        for (names, kind) in [
+            (&["connection"][..], Notable::CONNECTION),
+            (
+                &[
+                    "keep-alive",
+                    "proxy-connection",
+                    "te",
+                    "transfer-encoding",
+                    "upgrade",
+                    "proxy-authorization",
+                    "proxy-authenticate",
+                    "http2-settings",
+                    "proxy",
+                ],
+                Notable::HOP,
+            ),
+            (&["expect"], Notable::EXPECT),
+            (&["content-length"], Notable::CONTENT_LENGTH),
+            (&["traceparent"], Notable::TRACE_PARENT),
+            (&["tracestate"], Notable::TRACE_STATE),
+            (&["origin"], Notable::ORIGIN),
+            (&["x-forwarded-for", "forwarded", "x-real-ip", "client-ip"], Notable::ORIGIN_CLAIM),
+            (&["x_user", "a_b"], Notable::UNDERSCORE),
+            (&["x_real_ip", "x-forwarded_for"], Notable::UNDERSCORE.and(Notable::ORIGIN_CLAIM)),
+        ] {
+            for name in names {
+                assert_eq!(of(&["accept", name, "x-other"]), kind, "{name}");
+            }
+        }
+    }
+}
