@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests. Arguments go to `cargo test`: ./test.sh --test front_door
 #
-# The tests need Rust, a C compiler, curl and nothing else: they start every server themselves, on ports that the
+# The tests need Rust, a C compiler, curl, valgrind and nothing else: they start every server themselves, on ports that the
 # kernel chooses, and use the loopback interface only. What is missing of Debian's packages is installed here.
 # A test whose needs are not met fails; none is skipped.
 set -euo pipefail
@@ -25,6 +25,9 @@ need() {
 need cc gcc    # aws-lc-rs and jemalloc are compiled from C
 need make make # jemalloc's build
 need curl curl # the sessions that the documents show
+need valgrind valgrind # counts what a request costs
 command -v cargo >/dev/null || { echo "test.sh: cargo is missing: please install Rust" >&2; exit 1; }
 
-exec cargo test --locked --no-fail-fast "$@"
+cargo test --locked --no-fail-fast "$@"
+# Its counts are of a release build, which takes some minutes; whoever asks for certain tests doesn't wait for it.
+if [ $# = 0 ]; then cargo test --locked --test cost; fi
