@@ -29,6 +29,9 @@ pub struct Request {
     /// The authority as the client wrote it, for `host: preserve`.
     pub host: Option<HeaderValue>,
     pub has_encoded_slash: bool,
+    /// The target as the client wrote it, where that is its one form: origin-form, and a path that had nothing
+    /// to be normalised.
+    pub target: Option<Uri>,
     pub declared: Option<u64>,
     body: Option<ClientBody>,
 }
@@ -49,12 +52,19 @@ pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, 
     }
     let peer = exchange.connection.facts.peer();
     exchange.client = forwarded::resolve_client(peer, &headers, &snapshot.trusted_proxies);
-    let mut request =
-        Request { headers, notable, host: None, has_encoded_slash: false, declared, body: Some(body) };
+    let mut request = Request {
+        headers,
+        notable,
+        host: None,
+        has_encoded_slash: false,
+        target: None,
+        declared,
+        body: Some(body),
+    };
     check_form(&exchange.method, &head.uri, exchange.version)?;
     check_fields(exchange, &request)?;
     understand_host(exchange, &mut request, &head.uri)?;
-    understand_target(exchange, &mut request, &head.uri)?;
+    understand_target(exchange, &mut request, head.uri)?;
     Ok(request)
 }
 
@@ -133,7 +143,7 @@ fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Uri)
     Ok(())
 }
 
-fn understand_target(exchange: &mut Exchange, request: &mut Request, target: &Uri) -> Result<(), Stop> {
+fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Uri) -> Result<(), Stop> {
     let length = target.path().len() + target.query().map_or(0, |query| query.len() + 1);
     let limit = exchange.connection.settings.limits.max_uri_bytes;
     if length > limit {
@@ -149,7 +159,11 @@ fn understand_target(exchange: &mut Exchange, request: &mut Request, target: &Ur
     exchange.query = target.query().map(str::to_owned);
     let normalised = path::normalise(target.path()).map_err(bad_path)?;
     request.has_encoded_slash = normalised.has_encoded_slash;
+    let is_as_written = matches!(normalised.path, Cow::Borrowed(_));
     exchange.path = normalised.path.into_owned();
+    if is_as_written {
+        request.target = target.into_parts().path_and_query.map(Uri::from);
+    }
     Ok(())
 }
 

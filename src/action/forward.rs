@@ -46,8 +46,8 @@ impl Forward {
         }
     }
 
-    fn call(&self, exchange: &mut Exchange, request: Request) -> Result<Call, Stop> {
-        let target = self.target(exchange)?;
+    fn call(&self, exchange: &mut Exchange, mut request: Request) -> Result<Call, Stop> {
+        let target = self.target(exchange, &mut request)?;
         let upgrade = exchange
             .upgrade
             .is_some()
@@ -83,7 +83,10 @@ impl Forward {
         })
     }
 
-    fn target(&self, exchange: &Exchange) -> Result<Uri, Stop> {
+    fn target(&self, exchange: &Exchange, request: &mut Request) -> Result<Uri, Stop> {
+        if let (Rewrite::None, Some(target)) = (&self.rewrite, request.target.take()) {
+            return Ok(target);
+        }
         let path = &exchange.path;
         let mut target = match &self.rewrite {
             Rewrite::None => path.clone(),

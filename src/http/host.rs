@@ -64,9 +64,12 @@ pub fn from_fields(fields: &HeaderMap) -> Result<Host<'_>, HostError> {
 /// Stricter than RFC 3986 §3.2.2, whose registered names may have escapes and sub-delimiters: no name
 /// in use has them, and `a,b` is more likely two hosts than one. IPvFuture and zones are refused too.
 pub fn parse(authority: &str) -> Result<Host<'_>, HostError> {
-    if authority.contains('@') {
-        return Err(HostError::UserInformation);
-    }
+    // No part of a host can have an `@`, so it is looked for only to tell the reason.
+    let why = |error| if authority.contains('@') { HostError::UserInformation } else { error };
+    parse_parts(authority).map_err(why)
+}
+
+fn parse_parts(authority: &str) -> Result<Host<'_>, HostError> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(HostError::Ipv6)?;
         let port = match after.strip_prefix(':') {
@@ -77,8 +80,9 @@ pub fn parse(authority: &str) -> Result<Host<'_>, HostError> {
         let bracketed = &authority[..address.len() + 2];
         return Ok(Host { name: parse_ipv6(bracketed, address)?, port });
     }
-    let (name, port) = match authority.split_once(':') {
-        Some((name, digits)) => (name, parse_port(digits)?),
+    // Hosts are short, and searchers are made for long texts.
+    let (name, port) = match authority.bytes().position(|byte| byte == b':') {
+        Some(colon) => (&authority[..colon], parse_port(&authority[colon + 1..])?),
         None => (authority, None),
     };
     Ok(Host { name: parse_name(name)?, port })
