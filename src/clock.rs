@@ -18,12 +18,15 @@ static START: OnceLock<Instant> = OnceLock::new();
 
 /// The present moment.
 pub fn now() -> Millis {
+    Millis::of(Instant::now())
+}
+
+fn start() -> Instant {
     // A little before the first reading, since a test's paused clock may begin before another test's.
-    let start = *START.get_or_init(|| {
+    *START.get_or_init(|| {
         let now = std::time::Instant::now();
         Instant::from_std(now.checked_sub(HEAD_START).unwrap_or(now))
-    });
-    Millis(Instant::now().saturating_duration_since(start).as_millis() as u64)
+    })
 }
 
 thread_local! {
@@ -59,6 +62,11 @@ pub fn rest() {
 }
 
 impl Millis {
+    /// The moment of a reading of the clock that somebody has made already.
+    pub fn of(instant: Instant) -> Millis {
+        Millis(instant.saturating_duration_since(start()).as_millis() as u64)
+    }
+
     pub fn plus(self, duration: Duration) -> Millis {
         Millis(self.0.saturating_add(duration.as_millis() as u64))
     }

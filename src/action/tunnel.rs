@@ -7,14 +7,14 @@ use hyper_util::rt::TokioIo;
 
 use crate::exchange::{Content, Exchange};
 use crate::http::hop_by_hop;
-use crate::service::UpstreamBody;
+use crate::service::{Upgraded, UpstreamBody};
 
 /// Starts the tunnel in a task of its own and gives the 101 that begins it. The instance counts as busy,
 /// and the worker as not drained, for as long as it is open.
 pub fn begin(
     exchange: &mut Exchange,
     client: OnUpgrade,
-    instance: OnUpgrade,
+    mut instance: Upgraded,
     body: UpstreamBody,
     mut response: Response<()>,
 ) -> Response<Content> {
@@ -28,8 +28,8 @@ pub fn begin(
     tokio::task::spawn_local(async move {
         let _open = open;
         let _busy = body;
-        let Ok((client, instance)) = tokio::try_join!(client, instance) else { return };
-        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
+        let Ok(client) = client.await else { return };
+        let mut client = TokioIo::new(client);
         // However it ends, both sides are closed by being dropped; there is nobody to tell.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut instance).await;
     });

@@ -1,25 +1,24 @@
 //! One try of one request on one instance: a connection, the request, the head of the response.
 
-use std::error::Error;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri};
+use tokio::time::Instant;
 
 use super::Failure;
-use super::pool::{ConnectError, InstancePool, Lease};
-use super::upstream_io::Interims;
-use crate::http::body::{AttemptBody, BodyError, RequestBody, is_malformed};
+use super::http1::decode::{self, Invalid};
+use super::http1::{Connection, Failed};
+use super::pool::{ConnectError, InstancePool, Lease, Wanted};
+use crate::http::body::{BodyError, RequestBody};
 use crate::reason::Reason;
 use crate::telemetry::metrics::Outcome;
 
 /// The head of a request to an instance: origin-form target, end-to-end fields only.
-#[derive(Clone)]
 pub struct Head {
     pub method: Method,
     pub target: Uri,
@@ -54,15 +53,12 @@ pub enum AttemptError {
         written: bool,
         reused: bool,
         #[source]
-        cause: hyper::Error,
+        cause: io::Error,
     },
     #[error("no response in time")]
     TimedOut,
     #[error("the response is not well-formed HTTP")]
-    Invalid(#[source] hyper::Error),
-    /// The head of the response tells the length of its body in two ways, or in one that nobody understands.
-    #[error("the length of the response is ambiguous")]
-    AmbiguousLength,
+    Invalid(#[source] Invalid),
     /// The client's side failed, not the instance's.
     #[error(transparent)]
     Client(BodyError),
@@ -76,7 +72,7 @@ impl AttemptError {
             AttemptError::Connect(_) => Reason::ConnectFailure,
             AttemptError::Reset { .. } => Reason::UpstreamReset,
             AttemptError::TimedOut => Reason::ResponseTimeout,
-            AttemptError::Invalid(_) | AttemptError::AmbiguousLength => Reason::InvalidResponse,
+            AttemptError::Invalid(_) => Reason::InvalidResponse,
             AttemptError::Client(BodyError::TooLarge) => Reason::BodyTooLarge,
             AttemptError::Client(BodyError::Stalled) => Reason::RequestTimeout,
             AttemptError::Client(BodyError::Malformed) => Reason::InvalidRequest,
@@ -93,7 +89,7 @@ impl AttemptError {
             AttemptError::Connect(_) => Outcome::ConnectFailure,
             AttemptError::Reset { .. } => Outcome::Reset,
             AttemptError::TimedOut => Outcome::ResponseTimeout,
-            AttemptError::Invalid(_) | AttemptError::AmbiguousLength => Outcome::InvalidResponse,
+            AttemptError::Invalid(_) => Outcome::InvalidResponse,
             AttemptError::Client(_) => Outcome::Cancelled,
         }
     }
@@ -103,9 +99,7 @@ impl AttemptError {
         match self {
             AttemptError::Connect(ConnectError::Exhausted) | AttemptError::Client(_) => None,
             AttemptError::Connect(_) => Some(Failure::Connect),
-            AttemptError::Reset { .. } | AttemptError::Invalid(_) | AttemptError::AmbiguousLength => {
-                Some(Failure::Reset)
-            }
+            AttemptError::Reset { .. } | AttemptError::Invalid(_) => Some(Failure::Reset),
             AttemptError::TimedOut => Some(Failure::Timeout),
         }
     }
@@ -121,94 +115,80 @@ impl AttemptError {
     }
 }
 
-/// Sends `head` and `body` over a connection of `pool` and waits for the head of the response.
-pub async fn run(
-    pool: &Rc<InstancePool>,
-    head: Head,
-    body: &Rc<RequestBody>,
-    limits: AttemptLimits,
-    fresh: bool,
-) -> Result<(Response<Incoming>, Lease), AttemptError> {
-    let connect_by = earliest(Instant::now() + limits.connect, limits.deadline);
-    let mut lease = pool.lease(fresh, connect_by).await?;
-    // A request that can't be repeated must not meet a connection that the instance has closed already.
-    while lease.reused && !head.method.is_idempotent() && !lease.is_still_open().await {
-        lease = pool.lease(fresh, connect_by).await?;
-    }
-    let reused = lease.reused;
-    let request = request(head, body.attempt(limits.idle), lease.interims());
-    let sending = lease.sender().try_send_request(request);
-    match in_time(sending, body, limits).await {
-        None => Err(AttemptError::TimedOut),
-        Some(Ok(response)) if has_plain_framing(response.headers()) => Ok((response, lease)),
-        Some(Ok(_)) => Err(AttemptError::AmbiguousLength),
-        Some(Err(mut failed)) => {
-            let written = failed.take_message().is_none();
-            Err(classify(failed.into_error(), written, reused))
-        }
-    }
+/// One try of a request.
+pub struct Attempt<'a> {
+    pub pool: &'a Rc<InstancePool>,
+    pub head: &'a Head,
+    /// Takes the place of the `Host` in `head`.
+    pub host: Option<&'a HeaderValue>,
+    pub body: &'a Rc<RequestBody>,
+    pub limits: AttemptLimits,
+    /// On a connection that has not carried a request before.
+    pub fresh: bool,
+    pub began: Instant,
 }
 
-/// A response with both Content-Length and Transfer-Encoding may be an attempt to split it (RFC 9112 §6.3). A coding
-/// other than chunked would have to be taken off, for the field that names it ends here.
-fn has_plain_framing(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(only), None) => {
-            only.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH)
-        }
-        _ => false,
-    }
+/// The head of a response, what is to come of its body, and the connection that it comes on.
+pub struct Responded {
+    pub response: Response<()>,
+    pub body: decode::Body,
+    pub lease: Lease,
 }
 
-/// What comes of `sending`, or `None` when the instance takes too long: it has `limits.response` from the last
-/// it was given of the request on. While the client itself is what is waited for, its body's own limit holds.
-async fn in_time<T>(
-    sending: impl Future<Output = T>,
-    body: &RequestBody,
-    limits: AttemptLimits,
-) -> Option<T> {
-    let mut sending = pin!(sending);
-    let mut since = Instant::now();
-    loop {
-        let respond_by = earliest(since + limits.response, limits.deadline);
-        if let Ok(sent) = timeout_at(respond_by, &mut sending).await {
-            return Some(sent);
-        }
-        let now = Instant::now();
-        since = if body.waits_for_client() { now } else { body.taken_at().map_or(since, |at| at.max(since)) };
-        if earliest(since + limits.response, limits.deadline) <= now {
-            return None;
+impl Attempt<'_> {
+    /// Sends the request and waits for the head of the response. Whatever of the request is still under way then is
+    /// sent on by whoever reads the response's body.
+    pub async fn run(self) -> Result<Responded, AttemptError> {
+        let wanted = Wanted { fresh: self.fresh, surely_open: !self.head.method.is_idempotent() };
+        let (mut lease, mut since) = match self.pool.take_idle(wanted) {
+            Some(lease) => (lease, self.began),
+            None => {
+                let connect_by = earliest(self.began + self.limits.connect, self.limits.deadline);
+                (self.pool.lease(wanted, connect_by).await?, Instant::now())
+            }
+        };
+        let connection = &mut lease.connection;
+        connection.begin(self.head, self.host, self.body.attempt(self.limits.idle));
+        let sink = self.head.informational.as_deref();
+        let responded = poll_fn(|cx| match connection.poll_response(sink, cx) {
+            Poll::Ready(responded) => Poll::Ready(Some(responded)),
+            Poll::Pending if self.is_overdue(&mut since, connection, cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        match responded {
+            None => Err(AttemptError::TimedOut),
+            Some(Ok((response, body))) => Ok(Responded { response, body, lease }),
+            Some(Err(failed)) => Err(match failed {
+                Failed::Client(error) => AttemptError::Client(error),
+                Failed::Invalid(invalid) => AttemptError::Invalid(invalid),
+                Failed::Reset(cause) => {
+                    let written = lease.connection.has_written();
+                    AttemptError::Reset { written, reused: lease.reused, cause }
+                }
+            }),
         }
     }
-}
 
-fn request(head: Head, body: AttemptBody, interims: Arc<Interims>) -> Request<AttemptBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.target;
-    *request.headers_mut() = head.headers;
-    *request.version_mut() = Version::HTTP_11;
-    let sink = head.informational;
-    hyper::ext::on_informational(&mut request, move |interim| {
-        if interims.count()
-            && let Some(sink) = &sink
-        {
-            sink.interim(interim.status(), interim.headers());
+    /// Whether the instance has taken too long: it has `limits.response` from the last it was given of the request
+    /// on, or from `since`. While the client itself is what is waited for, its body's own limit holds.
+    fn is_overdue(&self, since: &mut Instant, connection: &mut Connection, cx: &mut Context<'_>) -> bool {
+        loop {
+            let due = earliest(*since + self.limits.response, self.limits.deadline);
+            if !connection.is_over(due, cx) {
+                return false;
+            }
+            let now = Instant::now();
+            if self.body.waits_for_client() {
+                *since = now;
+            } else if let Some(at) = self.body.taken_at() {
+                *since = at.max(*since);
+            }
+            if earliest(*since + self.limits.response, self.limits.deadline) <= now {
+                return true;
+            }
         }
-    });
-    request
-}
-
-fn classify(error: hyper::Error, written: bool, reused: bool) -> AttemptError {
-    if let Some(client) = error.source().and_then(|cause| cause.downcast_ref::<BodyError>()) {
-        return AttemptError::Client(*client);
     }
-    if error.is_parse() || is_malformed(&error) {
-        return AttemptError::Invalid(error);
-    }
-    AttemptError::Reset { written, reused, cause: error }
 }
 
 fn earliest(instant: Instant, deadline: Option<Instant>) -> Instant {

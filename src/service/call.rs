@@ -8,16 +8,14 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use super::attempt::{self, AttemptError, AttemptLimits, Head};
-use super::pool::{InstancePool, Lease, PoolLimits, Pools};
+use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
+use super::pool::{InstancePool, PoolLimits, Pools};
 use super::upstream_body::Held;
 use super::verdict::Verdict;
-use super::{Admission, Failure, InFlight, NoPick, Picked, Service, UpstreamBody, backoff};
-use crate::clock;
+use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
+use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
 use crate::per_worker::WorkerId;
 use crate::reason::Reason;
@@ -51,7 +49,8 @@ pub trait Progress {
 pub struct Answer {
     pub response: Response<()>,
     pub body: UpstreamBody,
-    pub upgrade: Option<OnUpgrade>,
+    /// The instance's side of a tunnel, where it has switched protocols.
+    pub upgrade: Option<Upgraded>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,17 +89,20 @@ pub async fn call(
     call: Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
-    service.budget.count_request(caller.worker, clock::now());
-    let mut tries = Tries::new(service, call, caller);
+    // Read once for all that begins now.
+    let mut now = Instant::now();
+    service.budget.count_request(caller.worker, Millis::of(now));
+    let mut tries = Tries::new(service, call, caller, now);
     loop {
-        let picked = match service.pick(caller.worker, &tries.tried, clock::now(), &mut tries.rng) {
+        let tried = &tries.tried[..tries.tried_count];
+        let picked = match service.pick(caller.worker, tried, Millis::of(now), &mut tries.rng) {
             Ok(picked) => picked,
             Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
         };
         tries.last = None;
         tries.count_retry();
         progress.attempt(picked.instance.address);
-        let step = match tries.attempt(picked).await {
+        let step = match tries.attempt(picked, now).await {
             Ok(got) => tries.judge_response(got),
             Err((error, admission)) => tries.judge_error(error, admission),
         };
@@ -110,6 +112,7 @@ pub async fn call(
             Step::Again { after: None } => {}
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
+        now = Instant::now();
     }
 }
 
@@ -123,10 +126,10 @@ enum Step {
 
 /// A response whose head has come, and what its attempt holds.
 struct Got {
-    response: Response<Incoming>,
-    lease: Lease,
+    responded: Responded,
     in_flight: InFlight,
     admission: Admission,
+    at: Millis,
 }
 
 /// What has been tried so far, and what may still be.
@@ -137,7 +140,8 @@ struct Tries<'c> {
     body: Rc<RequestBody>,
     host_of_instance: bool,
     deadline: Option<Instant>,
-    tried: Vec<u64>,
+    tried: [u64; MAX_TRIED],
+    tried_count: usize,
     retries: u32,
     /// Those of them for which there was an instance left.
     retried: u32,
@@ -154,7 +158,7 @@ struct Tries<'c> {
 }
 
 impl<'c> Tries<'c> {
-    fn new(service: &'c Service, call: Call, caller: Caller<'c>) -> Self {
+    fn new(service: &'c Service, call: Call, caller: Caller<'c>, began: Instant) -> Self {
         Tries {
             service,
             caller,
@@ -164,40 +168,42 @@ impl<'c> Tries<'c> {
             body: call.body,
             host_of_instance: call.host_of_instance,
             deadline: call.deadline,
-            tried: Vec::new(),
+            tried: [0; MAX_TRIED],
+            tried_count: 0,
             retries: 0,
             retried: 0,
             fresh: false,
             stale_left: true,
             last: None,
-            began: Instant::now(),
+            began,
             rng: fastrand::Rng::new(),
         }
     }
 
-    async fn attempt(&mut self, picked: Picked) -> Result<Got, (AttemptError, Admission)> {
+    async fn attempt(&mut self, picked: Picked, began: Instant) -> Result<Got, (AttemptError, Admission)> {
         let Picked { instance, admission, in_flight } = picked;
-        let mut head = self.head.clone();
-        if self.host_of_instance {
-            head.headers.insert(header::HOST, instance.authority().clone());
-        }
         self.remember(instance.id);
-        let limits = self.limits();
-        let fresh = std::mem::take(&mut self.fresh);
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
-        let mut recording = Recording { pool: &pool, began: Instant::now(), outcome: Outcome::Cancelled };
-        let sent = attempt::run(&pool, head, &self.body, limits, fresh).await;
-        match sent {
-            Ok((response, lease)) => {
-                recording.outcome = Outcome::Status(response.status().as_u16());
-                drop(recording);
-                Ok(Got { response, lease, in_flight, admission })
+        let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
+        let attempt = Attempt {
+            pool: &pool,
+            head: &self.head,
+            host: self.host_of_instance.then(|| instance.authority()),
+            body: &self.body,
+            limits: self.limits(),
+            fresh: std::mem::take(&mut self.fresh),
+            began,
+        };
+        match attempt.run().await {
+            Ok(responded) => {
+                let status = responded.response.status().as_u16();
+                let at = Millis::of(recording.end(Outcome::Status(status)));
+                Ok(Got { responded, in_flight, admission, at })
             }
             Err(error) => {
                 // Whatever the instance's side made of it, the client's failure came first.
                 let error = self.body.failure().map_or(error, AttemptError::Client);
-                recording.outcome = error.outcome();
-                drop(recording);
+                recording.end(error.outcome());
                 if matches!(error, AttemptError::Connect(_)) {
                     instance.set_unreachable();
                 }
@@ -208,17 +214,13 @@ impl<'c> Tries<'c> {
 
     fn judge_response(&mut self, got: Got) -> Step {
         let settings = &self.service.settings;
-        let status = got.response.status();
+        let Got { responded, in_flight, admission, at } = got;
+        let status = responded.response.status();
         let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
-        let asked = got.response.headers().get(header::RETRY_AFTER);
+        let asked = if repeat { responded.response.headers().get(header::RETRY_AFTER) } else { None };
         let asked = asked.and_then(|value| backoff::retry_after(value, SystemTime::now()));
-        let held = Held {
-            lease: got.lease,
-            in_flight: got.in_flight,
-            verdict: Verdict::of_head(status, got.admission, settings),
-            sent: self.body.clone(),
-        };
-        let answer = answer(got.response, held, settings.idle_timeout);
+        let verdict = Verdict::of_head(status, admission, at, settings);
+        let answer = self.answer(responded, in_flight, verdict, at);
         match repeat.then(|| self.take_retry(asked)).flatten() {
             Some(after) => {
                 self.last = Some(Ok(answer));
@@ -228,6 +230,24 @@ impl<'c> Tries<'c> {
         }
     }
 
+    fn answer(
+        &self,
+        responded: Responded,
+        in_flight: InFlight,
+        verdict: Option<Verdict>,
+        at: Millis,
+    ) -> Answer {
+        let Responded { response, body, lease } = responded;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (stream, first, slot) = lease.into_stream();
+            let upgrade = Some(Upgraded::new(stream, first));
+            return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
+        }
+        let held = Held { lease, in_flight, verdict, sent: self.body.clone() };
+        let body = UpstreamBody::new(body, held, self.service.settings.idle_timeout, at);
+        Answer { response, body, upgrade: None }
+    }
+
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {
         let settings = &self.service.settings;
         if self.stale_left && error.is_stale_connection() && self.may_replace_connection(&error) {
@@ -235,7 +255,7 @@ impl<'c> Tries<'c> {
             admission.ignored();
             self.stale_left = false;
             self.fresh = true;
-            self.tried.pop();
+            self.tried_count -= 1;
             return Step::Again { after: None };
         }
         let Some(failure) = error.failure() else {
@@ -267,11 +287,14 @@ impl<'c> Tries<'c> {
             && (nothing_written || self.method_allows)
     }
 
-    /// Takes a retry out of the budget, if it would still come in time.
+    /// Takes a retry out of the budget, if it would still come in time and find an instance.
     fn take_retry(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let retries = &self.service.settings.retries;
         let left = self.left();
         let after = backoff::delay(retries, self.retries, asked, left, &mut self.rng)?;
+        if !self.service.has_usable(clock::now().plus(after)) {
+            return None;
+        }
         if !self.service.budget.try_retry(retries.budget, clock::now()) {
             self.service.metrics.retry_refused(self.caller.worker);
             return None;
@@ -296,8 +319,9 @@ impl<'c> Tries<'c> {
     }
 
     fn remember(&mut self, instance: u64) {
-        if self.tried.len() < MAX_TRIED {
-            self.tried.push(instance);
+        if let Some(place) = self.tried.get_mut(self.tried_count) {
+            *place = instance;
+            self.tried_count += 1;
         }
     }
 
@@ -329,23 +353,21 @@ impl<'c> Tries<'c> {
 struct Recording<'p> {
     pool: &'p InstancePool,
     began: Instant,
+    ended: Option<Instant>,
     outcome: Outcome,
+}
+
+impl Recording<'_> {
+    /// Counts it now, and says when that is.
+    fn end(mut self, outcome: Outcome) -> Instant {
+        self.outcome = outcome;
+        *self.ended.insert(Instant::now())
+    }
 }
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
-        self.pool.record(self.outcome, self.began.elapsed());
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
     }
-}
-
-fn answer(mut response: Response<Incoming>, held: Held, idle: Duration) -> Answer {
-    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let upgrade = switches.then(|| hyper::upgrade::on(&mut response));
-    let (head, incoming) = response.into_parts();
-    let body = if switches {
-        UpstreamBody::of_tunnel(incoming, held)
-    } else {
-        UpstreamBody::new(incoming, held, idle)
-    };
-    Answer { response: Response::from_parts(head, ()), body, upgrade }
 }

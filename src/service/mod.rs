@@ -11,13 +11,14 @@ mod breaker;
 mod budget;
 mod call;
 pub mod discovered;
+pub mod http1;
 mod instance;
 mod instances;
 mod order;
 mod pool;
 mod settings;
+mod upgrade;
 mod upstream_body;
-mod upstream_io;
 mod verdict;
 mod window;
 
@@ -37,6 +38,7 @@ pub use pool::Pools;
 pub use settings::{
     BreakerSettings, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings, Settings,
 };
+pub use upgrade::Upgraded;
 pub use upstream_body::UpstreamBody;
 
 use crate::clock::Millis;
@@ -117,6 +119,11 @@ impl Service {
             now,
         };
         picker.pick(rng)
+    }
+
+    /// Whether an attempt at `at` would find an instance.
+    fn has_usable(&self, at: Millis) -> bool {
+        self.instances.set().instances().any(|instance| instance.is_usable(at, &self.settings.breaker))
     }
 }
 

@@ -1,38 +1,41 @@
 //! The body of an instance's response: passed on as it comes, timed while it is silent, and the moment
 //! at which its connection is free again.
+//!
+//! Most bodies have come whole with their head. Then the connection is free at once, and the body is one frame that
+//! is known to be the last.
 
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Sleep;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::InFlight;
+use super::http1::decode::{self, Invalid, Step};
 use super::pool::{Lease, OpenSlot};
 use super::verdict::Verdict;
-use crate::http::body::{RequestBody, silent_too_long};
+use crate::clock::Millis;
+use crate::http::body::RequestBody;
+use crate::http::hop_by_hop;
 use crate::reason::Reason;
 
-pub struct UpstreamBody {
-    incoming: Incoming,
-    hold: Hold,
-    in_flight: Option<InFlight>,
-    verdict: Option<Verdict>,
-    /// What the client sent, which may still be on its way when the response is already here.
-    sent: Rc<RequestBody>,
-    idle: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
+pub struct UpstreamBody(State);
 
-/// What keeps the connection open.
-enum Hold {
-    /// Given back at the end; dropped, and so closed, when the body is cut short.
-    Lease(Lease),
-    Tunnel(#[expect(dead_code, reason = "it counts the connection for as long as it is kept")] OpenSlot),
-    Nothing,
+enum State {
+    /// Nothing is left to be told.
+    Ended,
+    /// All of it is here; never empty.
+    Whole {
+        data: Bytes,
+        length_was_told: bool,
+    },
+    Flowing(Box<Flowing>),
+    /// Busy for as long as it is kept.
+    Tunnel(#[expect(dead_code, reason = "they count for as long as they are kept")] (InFlight, OpenSlot)),
 }
 
 /// What an attempt holds on to until its response is through.
@@ -43,49 +46,91 @@ pub struct Held {
     pub sent: Rc<RequestBody>,
 }
 
+/// A body that is still on its way.
+struct Flowing {
+    body: decode::Body,
+    held: Held,
+    /// What came with the head.
+    first: Option<Result<Step, Invalid>>,
+    idle: Duration,
+    /// Nothing has come since.
+    silent_since: Option<Instant>,
+}
+
 impl UpstreamBody {
-    pub fn new(incoming: Incoming, held: Held, idle: Duration) -> Self {
-        let Held { lease, in_flight, verdict, sent } = held;
-        let hold = Hold::Lease(lease);
-        let mut body =
-            UpstreamBody { incoming, hold, in_flight: Some(in_flight), verdict, sent, idle, timer: None };
-        if body.incoming.is_end_stream() {
-            body.ended();
+    /// The body that `body` tells how to read from the connection. `now`: the head has just come.
+    pub fn new(mut body: decode::Body, mut held: Held, idle: Duration, now: Millis) -> Self {
+        let length_was_told = body.length().is_some();
+        let first = body.next(held.lease.connection.unread());
+        match first {
+            Ok(Step::End) => {
+                held.ended(now);
+                UpstreamBody(State::Ended)
+            }
+            Ok(Step::Data(data)) if body.is_end() => {
+                held.ended(now);
+                UpstreamBody(State::Whole { data, length_was_told })
+            }
+            first => {
+                let flowing = Flowing { body, held, first: Some(first), idle, silent_since: None };
+                UpstreamBody(State::Flowing(Box::new(flowing)))
+            }
         }
-        body
     }
 
     /// The empty body of a 101: the instance stays busy for as long as it is kept.
-    pub fn of_tunnel(incoming: Incoming, held: Held) -> Self {
-        let Held { lease, in_flight, sent, .. } = held;
-        let hold = Hold::Tunnel(lease.into_tunnel());
-        let idle = Duration::MAX;
-        UpstreamBody { incoming, hold, in_flight: Some(in_flight), verdict: None, sent, idle, timer: None }
+    pub fn of_tunnel(in_flight: InFlight, slot: OpenSlot) -> Self {
+        UpstreamBody(State::Tunnel((in_flight, slot)))
     }
+}
 
-    fn ended(&mut self) {
-        self.in_flight = None;
-        self.verdict = None;
+impl Held {
+    fn ended(self, now: Millis) {
+        if let Some(verdict) = self.verdict {
+            verdict.good(now);
+        }
         // While the request is still on its way nobody else can use the connection, and the instance, which
         // has said all it had to say, may never read the rest (RFC 9112 §9.3).
-        if let Hold::Lease(lease) = std::mem::replace(&mut self.hold, Hold::Nothing)
-            && self.sent.is_finished()
-        {
-            lease.give_back();
+        if self.sent.is_finished() {
+            self.lease.give_back(now);
         }
     }
 
-    fn broken(&mut self, reason: Reason) -> Reason {
-        self.in_flight = None;
-        self.hold = Hold::Nothing;
-        match self.verdict.take() {
+    fn broken(self, reason: Reason) {
+        match self.verdict {
             // A client that broke off its request took the connection, and so the response, with it.
             Some(verdict) if self.sent.failure().is_none() => {
                 verdict.broken(reason == Reason::ResponseTimeout);
             }
             _ => {}
         }
-        reason
+    }
+}
+
+impl Flowing {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Reason>> {
+        let connection = &mut self.held.lease.connection;
+        if connection.poll_request(cx).is_err() {
+            return Poll::Ready(Err(Reason::UpstreamReset));
+        }
+        loop {
+            let step = self.first.take().unwrap_or_else(|| self.body.next(connection.unread()));
+            match step.map_err(|_| Reason::InvalidResponse)? {
+                Step::More => {}
+                step => {
+                    self.silent_since = None;
+                    return Poll::Ready(Ok(step));
+                }
+            }
+            let Poll::Ready(read) = connection.poll_more(cx) else { break };
+            match read {
+                Ok(()) => {}
+                Err(error) if self.body.ends_with(&error) => return Poll::Ready(Ok(Step::End)),
+                Err(_) => return Poll::Ready(Err(Reason::UpstreamReset)),
+            }
+        }
+        let due = *self.silent_since.get_or_insert_with(Instant::now) + self.idle;
+        if connection.is_over(due, cx) { Poll::Ready(Err(Reason::ResponseTimeout)) } else { Poll::Pending }
     }
 }
 
@@ -97,42 +142,72 @@ impl Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        let this = &mut *self;
-        let Poll::Ready(polled) = Pin::new(&mut this.incoming).poll_frame(cx) else {
-            if !silent_too_long(&mut this.timer, this.idle, cx) {
-                return Poll::Pending;
+        let flowing = match &mut self.0 {
+            State::Ended | State::Tunnel(_) => return Poll::Ready(None),
+            State::Whole { data, .. } => {
+                let data = mem::take(data);
+                self.0 = State::Ended;
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            return Poll::Ready(Some(Err(this.broken(Reason::ResponseTimeout))));
+            State::Flowing(flowing) => flowing,
         };
-        this.timer = None;
-        if matches!(polled, None | Some(Ok(_))) && (polled.is_none() || this.incoming.is_end_stream()) {
-            this.ended();
-        }
-        Poll::Ready(polled.map(|frame| match frame {
-            Ok(frame) => Ok(clean_trailers(frame)),
-            Err(error) if is_malformed(&error) => Err(this.broken(Reason::InvalidResponse)),
-            Err(_) => Err(this.broken(Reason::UpstreamReset)),
-        }))
+        let step = match ready!(flowing.poll_step(cx)) {
+            Ok(Step::Data(data)) if !flowing.body.is_end() => {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            last => last,
+        };
+        let State::Flowing(flowing) = mem::replace(&mut self.0, State::Ended) else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(match step {
+            Err(reason) => {
+                flowing.held.broken(reason);
+                Some(Err(reason))
+            }
+            Ok(step) => {
+                flowing.held.ended(Millis::of(Instant::now()));
+                last_frame(step).map(Ok)
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        matches!(self.0, State::Ended | State::Tunnel(_))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            State::Ended | State::Tunnel(_) => SizeHint::with_exact(0),
+            State::Whole { data, length_was_told: true } => SizeHint::with_exact(data.len() as u64),
+            // Whether a length is told doesn't depend on how the bytes happened to come.
+            State::Whole { .. } => SizeHint::default(),
+            State::Flowing(flowing) => match flowing.length() {
+                Some(length) => SizeHint::with_exact(length),
+                None => SizeHint::default(),
+            },
+        }
     }
 }
 
-fn is_malformed(error: &hyper::Error) -> bool {
-    error.is_parse() || crate::http::body::is_malformed(error)
+impl Flowing {
+    /// How much is still to be told, where that is known.
+    fn length(&self) -> Option<u64> {
+        let here = match &self.first {
+            Some(Ok(Step::Data(data))) => data.len() as u64,
+            _ => 0,
+        };
+        self.body.length().map(|length| length + here)
+    }
 }
 
-fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    if frame.is_data() {
-        return frame;
+fn last_frame(step: Step) -> Option<Frame<Bytes>> {
+    match step {
+        Step::Data(data) => Some(Frame::data(data)),
+        Step::Trailers(mut trailers) => {
+            hop_by_hop::strip_trailers(&mut trailers);
+            Some(Frame::trailers(trailers))
+        }
+        Step::End | Step::More => None,
     }
-    let mut trailers = frame.into_trailers().unwrap_or_default();
-    crate::http::hop_by_hop::strip_trailers(&mut trailers);
-    Frame::trailers(trailers)
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::Admission;
 use super::settings::{BreakerSettings, Failure, Settings};
-use crate::clock;
+use crate::clock::{self, Millis};
 
 /// A verdict that is open until the body is through. Dropped before (by a client that has heard enough), it
 /// is what the head made it: good.
@@ -20,8 +20,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn of_head(status: StatusCode, admission: Admission, settings: &Settings) -> Option<Verdict> {
-        let now = clock::now();
+    pub fn of_head(
+        status: StatusCode,
+        admission: Admission,
+        now: Millis,
+        settings: &Settings,
+    ) -> Option<Verdict> {
         if settings.breaker_failures.contains(Failure::Status(status)) {
             admission.failure(now, &settings.breaker);
         } else if status.is_server_error() {
@@ -37,6 +41,13 @@ impl Verdict {
             });
         }
         None
+    }
+
+    /// The body is through.
+    pub fn good(mut self, now: Millis) {
+        if let Some(admission) = self.admission.take() {
+            admission.success(now, &self.breaker);
+        }
     }
 
     /// The instance broke the body off, or stood still in the midst of it.

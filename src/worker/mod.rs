@@ -49,12 +49,13 @@ impl Worker {
         metrics: Arc<Metrics>,
         log: LogSender,
     ) -> Rc<Self> {
+        let buffers = Rc::<Buffers>::default();
         Rc::new(Worker {
             id,
             workers,
-            pools: Pools::new(id, metrics.clone()),
+            pools: Pools::new(id, metrics.clone(), buffers.clone()),
             tokens: TokenCache::new(),
-            buffers: Rc::default(),
+            buffers,
             log,
             unrouted: metrics.route(NO_ROUTE),
             metrics,

@@ -1,0 +1,165 @@
+//! The chunked coding of a response's body (RFC 9112 §7.1), taken off without copying what is in it.
+
+use std::mem;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::decode::{Invalid, Step};
+
+/// Of all chunks of a body together: nobody needs them.
+const MAX_EXTENSION_BYTES: usize = 16 * 1024;
+/// Leading zeros and padding included.
+const MAX_SIZE_BYTES: usize = 64;
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+const MAX_TRAILERS: usize = 100;
+/// The end of a body without trailers, behind the data of its last chunk.
+const PLAIN_END: &[u8] = b"\r\n0\r\n\r\n";
+
+/// Where in a chunked body the next byte stands.
+#[derive(Default)]
+pub struct Chunks {
+    at: At,
+    /// Of the present chunk's data; while its size is read, the size so far.
+    left: u64,
+    /// Digits and blanks of the present size.
+    size_bytes: usize,
+    extension_bytes: usize,
+    /// The lines of the trailer section so far.
+    trailers: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    /// Before the first digit of a size.
+    #[default]
+    Start,
+    Size,
+    /// Blanks behind a size, which some instances pad it with.
+    Padding,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    TrailerStart,
+    Trailer,
+    TrailerLf,
+    EndLf,
+    End,
+}
+
+impl Chunks {
+    pub fn is_end(&self) -> bool {
+        self.at == At::End
+    }
+
+    pub fn next(&mut self, unread: &mut Bytes) -> Result<Step, Invalid> {
+        let mut used = 0;
+        while self.at != At::Data && self.at != At::End {
+            let Some(&byte) = unread.get(used) else {
+                *unread = Bytes::new();
+                return Ok(Step::More);
+            };
+            used += 1;
+            self.at = self.step(byte)?;
+        }
+        if used == unread.len() {
+            *unread = Bytes::new();
+        } else {
+            unread.advance(used);
+        }
+        if self.at == At::Data {
+            return Ok(self.data(unread));
+        }
+        match mem::take(&mut self.trailers) {
+            trailers if trailers.is_empty() => Ok(Step::End),
+            trailers => parse_trailers(trailers).map(Step::Trailers),
+        }
+    }
+
+    fn data(&mut self, unread: &mut Bytes) -> Step {
+        if unread.is_empty() {
+            return Step::More;
+        }
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(unread.len());
+        let data = unread.split_to(length);
+        self.left -= length as u64;
+        if self.left == 0 {
+            self.at = At::DataCr;
+            // Who knows that this was the last of it can send it with the end behind it.
+            if **unread == *PLAIN_END {
+                self.at = At::End;
+                *unread = Bytes::new();
+            }
+        }
+        Step::Data(data)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<At, Invalid> {
+        Ok(match (self.at, byte) {
+            (At::Start | At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = char::from(byte).to_digit(16).ok_or(Invalid::Chunks)?;
+                self.count_size_byte()?;
+                self.left = self.left.checked_mul(16).ok_or(Invalid::Chunks)? + u64::from(digit);
+                At::Size
+            }
+            (At::Size | At::Padding, b' ' | b'\t') => {
+                self.count_size_byte()?;
+                At::Padding
+            }
+            (At::Size | At::Padding, b';') => At::Extension,
+            (At::Size | At::Padding | At::Extension, b'\r') => At::SizeLf,
+            (At::Extension, byte) if byte != b'\n' => {
+                self.extension_bytes += 1;
+                if self.extension_bytes > MAX_EXTENSION_BYTES {
+                    return Err(Invalid::Chunks);
+                }
+                At::Extension
+            }
+            (At::SizeLf, b'\n') if self.left == 0 => At::TrailerStart,
+            (At::SizeLf, b'\n') => At::Data,
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => {
+                self.size_bytes = 0;
+                At::Start
+            }
+            (At::TrailerStart, b'\r') => At::EndLf,
+            (At::EndLf, b'\n') => At::End,
+            (At::TrailerStart | At::Trailer | At::TrailerLf, byte) => return self.trailer(byte),
+            _ => return Err(Invalid::Chunks),
+        })
+    }
+
+    fn count_size_byte(&mut self) -> Result<(), Invalid> {
+        self.size_bytes += 1;
+        if self.size_bytes > MAX_SIZE_BYTES { Err(Invalid::Chunks) } else { Ok(()) }
+    }
+
+    fn trailer(&mut self, byte: u8) -> Result<At, Invalid> {
+        if self.trailers.len() >= MAX_TRAILER_BYTES {
+            return Err(Invalid::Chunks);
+        }
+        self.trailers.push(byte);
+        match (self.at, byte) {
+            (At::TrailerLf, b'\n') => Ok(At::TrailerStart),
+            (At::TrailerLf, _) | (_, b'\n') => Err(Invalid::Chunks),
+            (_, b'\r') => Ok(At::TrailerLf),
+            _ => Ok(At::Trailer),
+        }
+    }
+}
+
+fn parse_trailers(mut lines: Vec<u8>) -> Result<HeaderMap, Invalid> {
+    lines.extend_from_slice(b"\r\n");
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&lines, &mut fields) else {
+        return Err(Invalid::Chunks);
+    };
+    let mut trailers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Chunks)?;
+        trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Invalid::Chunks)?);
+    }
+    Ok(trailers)
+}

@@ -1,0 +1,96 @@
+//! Requests to instances as bytes. What is written is well-formed whatever it is made of: names, values and
+//! targets were checked when they were made, and the fields that tell the length of the body are written
+//! here and nowhere else.
+
+use http::header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use hyper::body::Body;
+
+use crate::http::body::AttemptBody;
+use crate::service::Head;
+
+/// How a request tells where its body ends (RFC 9112 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// It has none.
+    Empty,
+    Length(u64),
+    Chunked,
+}
+
+impl Framing {
+    pub fn of(body: &AttemptBody) -> Self {
+        match body.size_hint().exact() {
+            _ if body.is_end_stream() => Framing::Empty,
+            Some(0) => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        }
+    }
+}
+
+/// Writes the head of a request. `host` takes the place of the `Host` that `head` has.
+pub fn head(into: &mut Vec<u8>, head: &Head, host: Option<&HeaderValue>, framing: Framing) {
+    into.extend_from_slice(head.method.as_str().as_bytes());
+    into.push(b' ');
+    let target = head.target.path_and_query().map_or("/", |target| target.as_str());
+    into.extend_from_slice(target.as_bytes());
+    into.extend_from_slice(b" HTTP/1.1\r\n");
+    if let Some(host) = host {
+        field(into, &HOST, host);
+    }
+    let mut had_length = false;
+    for (name, value) in &head.headers {
+        if name == CONTENT_LENGTH {
+            had_length = true;
+        } else if name != TRANSFER_ENCODING && (host.is_none() || name != HOST) {
+            field(into, name, value);
+        }
+    }
+    match framing {
+        // Who said that there is nothing says so here.
+        Framing::Empty if had_length => into.extend_from_slice(b"content-length: 0\r\n"),
+        Framing::Empty => {}
+        Framing::Length(length) => {
+            into.extend_from_slice(b"content-length: ");
+            into.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            into.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => into.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    into.extend_from_slice(b"\r\n");
+}
+
+/// Writes the line before the data of a chunk.
+pub fn chunk_size(into: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        into.push(b"0123456789abcdef"[(size >> (4 * place)) & 15]);
+    }
+    into.extend_from_slice(b"\r\n");
+}
+
+/// Writes the last chunk, and of `trailers` those that the head has announced: an instance may take no others.
+pub fn last_chunk(into: &mut Vec<u8>, trailers: &HeaderMap, announced: &[HeaderName]) {
+    into.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers {
+        if announced.contains(name) {
+            field(into, name, value);
+        }
+    }
+    into.extend_from_slice(b"\r\n");
+}
+
+/// The names of the trailers that a head announces.
+pub fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(TRAILER).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+}
+
+fn field(into: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    into.extend_from_slice(name.as_str().as_bytes());
+    into.extend_from_slice(b": ");
+    into.extend_from_slice(value.as_bytes());
+    into.extend_from_slice(b"\r\n");
+}
