@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version, request};
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use crate::http::body::{ClientBody, RequestBody};
@@ -19,7 +18,7 @@ use crate::http::forwarded::Scheme;
 use crate::http::request_id::RequestId;
 use crate::http::trace::TraceContext;
 use crate::identity::Identity;
-use crate::listener::{Connection, ConnectionState};
+use crate::listener::{Connection, Upgrade};
 use crate::policy::rate_limit::{Decision, RateLimiter};
 use crate::reason::Reason;
 use crate::route::Params;
@@ -36,11 +35,9 @@ pub struct Arrived {
     /// The length that the head announces.
     pub declared: Option<u64>,
     /// The client's side of a tunnel, where it asked for one (RFC 9110 §7.8).
-    pub upgrade: Option<OnUpgrade>,
+    pub upgrade: Option<Upgrade>,
     /// Where interim responses go.
     pub interim: Option<Arc<dyn InformationalSink>>,
-    /// The connection to tell when the exchange is over; each HTTP/2 stream tells its own.
-    pub http1: Option<Arc<ConnectionState>>,
 }
 
 /// What the service side of a request came to.
@@ -91,7 +88,7 @@ pub struct Exchange {
     /// The limits that were asked, with what they said.
     pub spent: Vec<(Arc<RateLimiter>, Decision)>,
     pub body: Option<Rc<RequestBody>>,
-    pub upgrade: Option<OnUpgrade>,
+    pub upgrade: Option<Upgrade>,
     pub interim: Option<Arc<dyn InformationalSink>>,
     pub upstream: UpstreamRecord,
     pub reason: Option<Reason>,
@@ -100,7 +97,6 @@ pub struct Exchange {
     /// It was answered as a browser's preflight.
     pub is_preflight: bool,
     status: Option<StatusCode>,
-    http1: Option<Arc<ConnectionState>>,
     sent: u64,
     complete: bool,
 }
@@ -132,7 +128,6 @@ impl Exchange {
             has_body: !matches!(arrived.body, ClientBody::Empty),
             is_preflight: false,
             status: None,
-            http1: arrived.http1.take(),
             sent: 0,
             complete: false,
             snapshot,
@@ -148,7 +143,6 @@ impl Exchange {
             declared: None,
             upgrade: None,
             interim: None,
-            http1: None,
         };
         let mut exchange = Self::begin(connection, &mut arrived);
         exchange.request_id = Some(RequestId::fresh());
@@ -172,21 +166,11 @@ impl Exchange {
         self.has_body && self.body.as_ref().is_none_or(|body| body.is_left_behind())
     }
 
-    /// From here on the connection carries bytes, not requests.
-    pub fn begin_tunnel(&self) {
-        if let Some(state) = &self.http1 {
-            state.begin_tunnel();
-        }
-    }
-
     fn finish(&mut self) {
         let worker = self.connection.worker.clone();
         let duration = self.started.elapsed();
         let body = self.body.as_ref();
         let received = body.map_or(0, |body| body.received());
-        if let Some(state) = &self.http1 {
-            state.request_ended(!self.has_body || body.is_some_and(|body| body.is_finished()));
-        }
         if !self.complete && self.reason.is_none() {
             self.reason = Some(Reason::ClientGone);
         }

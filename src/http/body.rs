@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::alike;
@@ -34,7 +34,7 @@ const SHORT_BODY_BYTES: u64 = 16 * 1024;
 /// A client's request body as its connection hands it over.
 pub enum ClientBody {
     Empty,
-    Http1(Incoming),
+    Http1(Http1Body),
     Http2(Http2Body),
 }
 
@@ -42,7 +42,9 @@ impl ClientBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ClientBody::Empty => SizeHint::with_exact(0),
-            ClientBody::Http1(body) => body.size_hint(),
+            ClientBody::Http1(body) => {
+                body.source.left(body.request).map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             ClientBody::Http2(_) => SizeHint::default(),
         }
     }
@@ -50,7 +52,7 @@ impl ClientBody {
     fn is_end(&self) -> bool {
         match self {
             ClientBody::Empty => true,
-            ClientBody::Http1(body) => body.is_end_stream(),
+            ClientBody::Http1(body) => body.source.is_end(body.request),
             ClientBody::Http2(body) => body.stream.is_end_stream(),
         }
     }
@@ -58,22 +60,39 @@ impl ClientBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             ClientBody::Empty => Poll::Ready(None),
-            ClientBody::Http1(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|f| f.map_err(|error| broken_http1(&error)))),
+            ClientBody::Http1(body) => body.source.poll_frame(body.request, cx),
             ClientBody::Http2(body) => body.poll_frame(cx),
         }
     }
 }
 
-/// Whether a body was malformed, not cut short: hyper tells by the kind of an I/O error inside its own.
+/// Whether a response's body was malformed, not cut short: hyper tells by the kind of an I/O error inside its own.
 pub fn is_malformed(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput))
 }
 
-fn broken_http1(error: &hyper::Error) -> BodyError {
-    if is_malformed(error) { BodyError::Malformed } else { BodyError::Broken }
+/// An HTTP/1.1 connection, as far as it is the body of a request that it carries.
+pub trait Http1Source {
+    /// The next of the body of the request with this number, which must be the present one.
+    fn poll_frame(&self, request: u64, cx: &mut Context<'_>)
+    -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+    /// Bytes that are still to come, where that is known.
+    fn left(&self, request: u64) -> Option<u64>;
+
+    fn is_end(&self, request: u64) -> bool;
+}
+
+pub struct Http1Body {
+    source: Rc<dyn Http1Source>,
+    request: u64,
+}
+
+impl Http1Body {
+    pub fn new(source: Rc<dyn Http1Source>, request: u64) -> Self {
+        Http1Body { source, request }
+    }
 }
 
 pub struct Http2Body {

@@ -11,6 +11,15 @@ thread_local! {
 
 /// The present second in the form that HTTP asks for.
 pub fn now() -> HeaderValue {
+    with_value(HeaderValue::clone)
+}
+
+/// Calls `use_it` with the text of [`now`].
+pub fn with_now<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
+    with_value(|value| use_it(value.as_bytes()))
+}
+
+fn with_value<T>(use_it: impl FnOnce(&HeaderValue) -> T) -> T {
     let now = SystemTime::now();
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     LAST.with_borrow_mut(|(at, value)| {
@@ -18,6 +27,6 @@ pub fn now() -> HeaderValue {
             *at = second;
             *value = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is visible ASCII");
         }
-        value.clone()
+        use_it(value)
     })
 }

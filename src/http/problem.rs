@@ -33,28 +33,6 @@ pub fn respond(reason: Reason, detail: &str, request_id: &str) -> Response<Bytes
     response
 }
 
-/// A whole reply as HTTP/1.1 bytes, for where there is no request that a response could belong to. The
-/// connection ends with it.
-pub fn http1_bytes(head: &http::response::Parts, body: &[u8]) -> Bytes {
-    let mut bytes = format!(
-        "HTTP/1.1 {} {}\r\ncontent-length: {}\r\nconnection: close\r\n",
-        head.status.as_u16(),
-        head.status.canonical_reason().unwrap_or("Error"),
-        body.len(),
-    )
-    .into_bytes();
-    let date = (http::header::DATE, super::date::now());
-    for (name, value) in head.headers.iter().chain([(&date.0, &date.1)]) {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(body);
-    bytes.into()
-}
-
 /// The members in the order in which they are sent. The type is `about:blank`: what kind of problem it
 /// is says `code`, which needs no URI to be told from others.
 #[derive(Serialize)]

@@ -23,7 +23,7 @@ impl RequestId {
     pub fn of(headers: &HeaderMap, name: &HeaderName) -> RequestId {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
-            (Some(value), None) if is_harmless(value.as_bytes()) => RequestId(value.clone()),
+            (Some(value), None) if is_harmless(value.as_bytes()) => RequestId(of_its_own(value)),
             _ => RequestId::fresh(),
         }
     }
@@ -50,6 +50,11 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// Without this a line of the log, which waits to be written, would keep all that was read with it in memory.
+fn of_its_own(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).expect("it is one already")
 }
 
 fn is_harmless(id: &[u8]) -> bool {

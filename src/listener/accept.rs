@@ -6,8 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::AsyncReadExt;
+use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use super::drain::{Drain, Drained};
 use super::io::{Rewound, Transport};
 use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
+use crate::buffers::Buffers;
 use crate::http::forwarded::{ConnFacts, Scheme};
 use crate::telemetry::events;
 use crate::worker::Worker;
@@ -107,46 +107,63 @@ async fn serve(stream: TcpStream, connection: Rc<Connection>, drained: Drained) 
         begun = tokio::time::timeout(connection.settings.limits.header_timeout, begun) => begun,
         () = last_call(&drained) => return,
     };
-    let Ok(Some((io, is_http2))) = begun else {
+    let Ok(Some(Begun { transport, first, is_http2 })) = begun else {
         if connection.settings.tls.is_some() {
             connection.settings.metrics.tls_failed(connection.worker.id);
         }
         return;
     };
     if is_http2 {
-        http2::serve(io, connection, drained).await;
+        // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
+        Box::pin(http2::serve(Rewound::new(first.freeze(), transport), connection, drained)).await;
     } else {
-        http1::serve(io, connection, drained).await;
+        http1::serve(transport, first, connection, drained).await;
     }
 }
 
-/// What comes before HTTP, and which version of it follows.
-async fn begin(mut stream: TcpStream, connection: &Connection) -> Option<(Rewound<Transport>, bool)> {
-    let Some(tls) = &connection.settings.tls else {
-        let (first, is_http2) = preface(&mut stream).await.ok()?;
-        return Some((Rewound::new(first, Transport::Plain(stream)), is_http2));
-    };
-    let stream = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream).await.ok()?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Some((Rewound::new(Bytes::new(), Transport::Tls(Box::new(stream))), is_http2))
+/// A connection whose protocol is known.
+struct Begun {
+    transport: Transport,
+    /// What was read to find out.
+    first: BytesMut,
+    is_http2: bool,
 }
 
-pub(super) async fn last_call(drained: &Drained) {
+/// What comes before HTTP, and which version of it follows.
+async fn begin(stream: TcpStream, connection: &Connection) -> Option<Begun> {
+    let Some(tls) = &connection.settings.tls else {
+        let mut transport = Transport::Plain(stream);
+        let (first, is_http2) = preface(&mut transport, &connection.worker.buffers).await.ok()?;
+        return Some(Begun { transport, first, is_http2 });
+    };
+    let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream));
+    let stream = accepting.await.ok()?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Some(Begun { transport: Transport::Tls(Box::new(stream)), first: BytesMut::new(), is_http2 })
+}
+
+async fn last_call(drained: &Drained) {
     poll_fn(|cx| drained.poll(cx)).await;
     tokio::time::sleep(LAST_CALL).await;
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2, and returns what was read. An HTTP/1.1
 /// client is told by its first bytes, mostly by the first.
-async fn preface(stream: &mut TcpStream) -> std::io::Result<(Bytes, bool)> {
-    let mut first = [0u8; PREFACE.len()];
-    let mut length = 0;
-    while length < first.len() {
-        let read = stream.read(&mut first[length..]).await?;
-        length += read;
-        if read == 0 || first[..length] != PREFACE[..length] {
-            return Ok((Bytes::copy_from_slice(&first[..length]), false));
+async fn preface(transport: &mut Transport, buffers: &Buffers) -> std::io::Result<(BytesMut, bool)> {
+    let mut first = BytesMut::new();
+    loop {
+        let read = poll_fn(|cx| {
+            let polled = transport.poll_fill(&mut first, buffers, cx);
+            if polled.is_pending() && first.is_empty() {
+                buffers.give(std::mem::take(&mut first));
+            }
+            polled
+        });
+        if read.await? == 0 || !first.starts_with(&PREFACE[..first.len().min(PREFACE.len())]) {
+            return Ok((first, false));
+        }
+        if first.len() >= PREFACE.len() {
+            return Ok((first, true));
         }
     }
-    Ok((Bytes::copy_from_slice(&first), true))
 }

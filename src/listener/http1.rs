@@ -1,132 +1,326 @@
-//! One HTTP/1.1 connection: hyper reads and writes it, the watchdog times it, draining ends it.
+//! One HTTP/1.1 connection, all of it in one task: heads are read, answered and the answers written, one
+//! request after the other. The watchdog times it, draining ends it.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
-use http::{HeaderValue, Request, StatusCode, Version, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1::Builder;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
-use super::accept;
+use super::closing;
 use super::drain::Drained;
-use super::framing::{HeadLimits, Malformed};
-use super::http1_io::Http1Io;
+use super::encode::Asked;
+use super::framing::Malformed;
+use super::head::{HeadLimits, HeadReader, RequestHead};
 use super::io::{Rewound, Transport};
+use super::line::{Line, READ_AHEAD_BYTES};
+use super::outbound::Outbound;
+use super::sending::Sending;
 use super::state::{ConnectionState, Overdue, Patience};
+use super::upgrade::{self, Switched};
 use super::watchdog::Watchdog;
-use super::{Connection, HTTP1_DEFAULT_MAX_HEADERS};
-use crate::exchange::Arrived;
+use super::{Connection, LAST_CALL};
+use crate::exchange::{Arrived, ResponseBody};
 use crate::http::body::ClientBody;
-use crate::http::problem;
+use crate::http::hop_by_hop;
 use crate::pipeline;
 use crate::reason::Reason;
 
+/// Why a connection is over.
 enum End {
-    Closed,
-    /// In the middle of a response, by the failure of its body.
-    BrokeOff,
-    Overdue(Overdue),
+    /// There is nobody left to talk to, or nobody who listens.
+    Gone,
+    /// After a whole response, or between requests.
+    Finished,
+    /// In the middle of a response, by the failure of its body; `unseen` when the client could take that for the
+    /// end of it.
+    BrokeOff {
+        unseen: bool,
+    },
+    Refused(Malformed),
+    /// The transport is in other hands.
+    Switched,
 }
 
-pub async fn serve(io: Rewound<Transport>, connection: Rc<Connection>, drained: Drained) {
-    let state = Arc::new(ConnectionState::new());
+struct Http1 {
+    line: Rc<Line>,
+    connection: Rc<Connection>,
+    drained: Drained,
+    state: ConnectionState,
+    watchdog: Watchdog,
+    reader: HeadReader,
+    out: Outbound,
+    /// Runs since draining was noticed between requests.
+    last_call: Option<Pin<Box<Sleep>>>,
+}
+
+/// Serves the connection, of which `first` was read already, to its end.
+pub async fn serve(transport: Transport, first: BytesMut, connection: Rc<Connection>, drained: Drained) {
     let limits = &connection.settings.limits;
-    let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
-    let mut builder = Builder::new();
-    builder.max_buf_size(limits.max_header_bytes.max(8192) + 16 * 1024);
-    builder.max_header_size(limits.max_header_bytes);
-    if limits.max_headers != HTTP1_DEFAULT_MAX_HEADERS {
-        builder.max_headers(limits.max_headers);
-    }
-    let service = {
-        let (state, connection, drain) = (state.clone(), connection.clone(), drained.drain().clone());
-        service_fn(move |request: Request<Incoming>| {
-            state.request_began(request.version());
-            let arrived = arrived(request, &state);
-            let (connection, drain) = (connection.clone(), drain.clone());
-            async move {
-                let mut response = pipeline::serve(connection, arrived).await;
-                if drain.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
-            }
-        })
-    };
     let head = HeadLimits {
         bytes: limits.max_header_bytes,
         fields: limits.max_headers,
         target_bytes: limits.max_uri_bytes,
     };
-    let io = TokioIo::new(Http1Io::new(io, state.clone(), head));
-    let mut hyper = builder.serve_connection(io, service).with_upgrades();
-    let mut watchdog = Watchdog::new(patience);
-    let mut ending = Box::pin(accept::last_call(&drained));
-    let mut ended = false;
-    let end = poll_fn(|cx| {
-        state.set_task(cx.waker());
-        loop {
-            if let Poll::Ready(ended) = Pin::new(&mut hyper).poll(cx) {
-                let broke_off = ended.is_err_and(|error| error.is_user());
-                return Poll::Ready(if broke_off { End::BrokeOff } else { End::Closed });
-            }
-            // After hyper has looked: a request that has come by now, or is on its way, is answered first. Its
-            // head has its own limit of time.
-            if ended || state.is_amid_head() || ending.as_mut().poll(cx).is_pending() {
-                break;
-            }
-            ended = true;
-            Pin::new(&mut hyper).graceful_shutdown();
-        }
-        watchdog.poll(&state, cx).map(End::Overdue)
-    })
-    .await;
-    let Some(io) = hyper.into_parts().map(|parts| parts.io.into_inner()) else { return };
-    let refused = match end {
-        End::Closed => io.refused(),
-        End::Overdue(Overdue::Head) if state.is_amid_head() => Some(HEAD_TOO_SLOW),
-        // Only the end of the connection tells HTTP/1.0 that a body is whole: this end must not look like it.
-        End::BrokeOff if state.is_http10() => return io.reset(),
-        End::BrokeOff | End::Overdue(_) => None,
+    let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
+    let mut http1 = Http1 {
+        line: Line::new(transport, first, connection.worker.buffers.clone(), head),
+        connection,
+        drained,
+        state: ConnectionState::new(),
+        watchdog: Watchdog::new(patience),
+        reader: HeadReader::default(),
+        out: Outbound::default(),
+        last_call: None,
     };
-    if let Some(refused) = refused {
-        refuse(io, &connection, refused).await;
-    }
+    let end = http1.run().await;
+    http1.end(end).await;
 }
 
 const HEAD_TOO_SLOW: Malformed =
     Malformed { reason: Reason::RequestTimeout, detail: "the head of the request did not come in time" };
 
-/// Answers a head that no request came of, and closes the connection.
-async fn refuse(mut io: Http1Io, connection: &Rc<Connection>, refused: Malformed) {
-    let response = pipeline::refuse_head(connection, refused.reason, refused.detail);
-    let (head, body) = response.into_parts();
-    let Ok(body) = body.collect().await else { return };
-    let answer = problem::http1_bytes(&head, &body.to_bytes());
-    let _ = tokio::time::timeout(ANSWER_WITHIN, io.write_answer(answer)).await;
-    let _ = tokio::time::timeout(ANSWER_WITHIN, io.close()).await;
-}
+impl Http1 {
+    async fn run(&mut self) -> End {
+        poll_fn(|cx| Poll::Ready(self.line.interims.set_task(cx.waker()))).await;
+        loop {
+            let head = match poll_fn(|cx| self.poll_head(cx)).await {
+                Ok(head) => head,
+                Err(end) => return end,
+            };
+            if let Err(end) = self.answer(head).await {
+                return end;
+            }
+            self.state.request_ended();
+        }
+    }
 
-/// A client that is refused gets so long to take the answer, and again to stop sending.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+    /// Waits for the next request.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestHead, End>> {
+        let line = self.line.clone();
+        let io = &mut *line.io.borrow_mut();
+        loop {
+            if !io.inbound.is_empty() {
+                match self.reader.read(&mut io.inbound, &line.limits) {
+                    Ok(Some(head)) => {
+                        self.state.request_began();
+                        return Poll::Ready(Ok(head));
+                    }
+                    // The beginning of an empty line is not yet that of a request.
+                    Ok(None) if io.inbound.is_empty() || io.inbound[..] == *b"\r" => {}
+                    Ok(None) => self.state.received_part(),
+                    Err(malformed) => return Poll::Ready(Err(End::Refused(malformed))),
+                }
+            }
+            match io.transport.poll_fill(&mut io.inbound, &line.buffers, cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(Err(End::Gone)),
+                Poll::Pending => break,
+            }
+        }
+        io.rest(&line.buffers);
+        // A request that has come by now, or is on its way, is answered first. Its head has its own limit of time.
+        if !self.state.is_amid_head() && self.poll_last_call(cx).is_ready() {
+            return Poll::Ready(Err(End::Finished));
+        }
+        match ready!(self.watchdog.poll(&self.state, cx)) {
+            Overdue::Head if self.state.is_amid_head() => Poll::Ready(Err(End::Refused(HEAD_TOO_SLOW))),
+            _ => Poll::Ready(Err(End::Gone)),
+        }
+    }
 
-fn arrived(request: Request<Incoming>, state: &Arc<ConnectionState>) -> Arrived {
-    let declared = request.body().size_hint().exact();
-    let mut request = request;
-    let upgrade = (request.version() == Version::HTTP_11
-        && crate::http::hop_by_hop::is_upgrade(request.headers(), request.version()).is_some())
-    .then(|| hyper::upgrade::on(&mut request));
-    let (head, body) = request.into_parts();
-    // RFC 9110 §15.2: HTTP/1.0 knows no interim responses.
-    let interim = (head.version == Version::HTTP_11).then(|| state.clone() as _);
-    let body = if body.is_end_stream() { ClientBody::Empty } else { ClientBody::Http1(body) };
-    Arrived { head, body, declared, upgrade, interim, http1: Some(state.clone()) }
+    fn poll_last_call(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.drained.poll(cx));
+        self.last_call.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_CALL))).as_mut().poll(cx)
+    }
+
+    /// Answers one request, to the last byte. `Err` when it was the last of the connection.
+    async fn answer(&mut self, head: RequestHead) -> Result<(), End> {
+        let mut asked = Asked {
+            is_head: head.parts.method == Method::HEAD,
+            is_http10: head.parts.version == Version::HTTP_10,
+            keeps_alive: head.keeps_alive,
+            takes_trailers: head.takes_trailers,
+        };
+        let (arrived, switch) = self.arrived(head);
+        let mut answering = Box::pin(pipeline::serve(self.connection.clone(), arrived));
+        let mut response = poll_fn(|cx| self.poll_answer(answering.as_mut(), cx)).await?;
+        drop(answering);
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.drained.drain().has_begun() && !switches {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        asked.keeps_alive &= !self.line.io.borrow().is_body_unwanted();
+        let mut sending = self.send(response, asked);
+        poll_fn(|cx| self.poll_send(&mut sending, cx)).await?;
+        if sending.broke_off() {
+            return Err(End::BrokeOff { unseen: asked.is_http10 });
+        }
+        if switches {
+            return Err(self.switch(switch));
+        }
+        if sending.closes {
+            return Err(End::Finished);
+        }
+        self.skip_rest().await
+    }
+
+    /// What the pipeline is given, and how to begin a tunnel if it asks for one.
+    fn arrived(&self, head: RequestHead) -> (Arrived, Option<oneshot::Sender<Switched>>) {
+        let RequestHead { parts, body: framing, expects_continue, may_upgrade, .. } = head;
+        let declared = framing.left();
+        let body = self.line.body(framing, expects_continue);
+        let body = if framing.is_end() { ClientBody::Empty } else { ClientBody::Http1(body) };
+        let upgrades = may_upgrade && hop_by_hop::is_upgrade(&parts.headers, parts.version).is_some();
+        let (switch, upgrade) = upgrades.then(upgrade::pair).unzip();
+        // RFC 9110 §15.2: HTTP/1.0 knows no interim responses.
+        let interim = (parts.version == Version::HTTP_11).then(|| {
+            self.line.interims.open();
+            self.line.interims.clone() as _
+        });
+        (Arrived { head: parts, body, declared, upgrade, interim }, switch)
+    }
+
+    fn poll_answer(
+        &mut self,
+        answering: Pin<&mut impl Future<Output = Response<ResponseBody>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<ResponseBody>, End>> {
+        if let Poll::Ready(response) = self.line.in_turn(|| answering.poll(cx)) {
+            return Poll::Ready(Ok(response));
+        }
+        if let Some(interims) = self.line.interims.take() {
+            self.out.buffer(&self.line.buffers).extend_from_slice(&interims);
+        }
+        if let Poll::Ready(Err(end)) = self.poll_write(cx) {
+            return Poll::Ready(Err(end));
+        }
+        self.poll_client(cx).map(Err)
+    }
+
+    /// Begins a response: its head stands ready to be written, together with what comes of its body at once.
+    fn send(&mut self, response: Response<ResponseBody>, asked: Asked) -> Sending {
+        let buffers = &self.line.buffers;
+        if let Some(interims) = self.line.interims.close() {
+            self.out.buffer(buffers).extend_from_slice(&interims);
+        }
+        Sending::begin(response, asked, self.out.buffer(buffers))
+    }
+
+    /// Ready when the response is out, or as much of it as there is.
+    fn poll_send(&mut self, sending: &mut Sending, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        loop {
+            let line = &self.line;
+            let gathered = line.in_turn(|| sending.poll_gather(&mut self.out, &line.buffers, cx));
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) if sending.is_over() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if gathered.is_ready() => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+                // Either the client or the body has to go on first.
+                Poll::Ready(Ok(())) | Poll::Pending => {
+                    let end = ready!(self.poll_client(cx));
+                    return Poll::Ready(Err(end));
+                }
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let transport = &mut self.line.io.borrow_mut().transport;
+        let written = self.out.poll_write(transport, &self.line.buffers, cx);
+        self.state.write_blocked(written.is_pending());
+        written.map_err(|_| End::Gone)
+    }
+
+    /// Ready when the client has left while its request was being answered, or does not read the answer.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let line = self.line.clone();
+        let io = &mut *line.io.borrow_mut();
+        // As long as the request isn't over, it is the body's reader who notices.
+        while io.is_request_over() && io.inbound.len() < READ_AHEAD_BYTES.max(line.limits.bytes) {
+            match io.transport.poll_fill(&mut io.inbound, &line.buffers, cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(End::Gone),
+                Poll::Pending => break,
+            }
+        }
+        self.watchdog.poll(&self.state, cx).map(|_| End::Gone)
+    }
+
+    /// Gives the transport to whoever waits for it; the bytes behind the request are the first of the tunnel.
+    fn switch(&mut self, switch: Option<oneshot::Sender<Switched>>) -> End {
+        let io = &mut *self.line.io.borrow_mut();
+        match switch {
+            Some(switch) if io.is_request_over() => {
+                let unread = std::mem::take(&mut io.inbound).freeze();
+                let _ = switch.send(Rewound::new(unread, io.transport.take()));
+                End::Switched
+            }
+            _ => End::Gone,
+        }
+    }
+
+    /// What is left of the request's body is read on the side when it is short. Otherwise the connection ends.
+    async fn skip_rest(&mut self) -> Result<(), End> {
+        {
+            let io = &mut *self.line.io.borrow_mut();
+            if io.is_request_over() {
+                return Ok(());
+            }
+            io.disown_body();
+            if !io.is_rest_short() {
+                return Err(End::Finished);
+            }
+        }
+        self.state.awaits_rest();
+        poll_fn(|cx| {
+            let line = self.line.clone();
+            let skipped = line.io.borrow_mut().poll_skip(&line.limits, &line.buffers, cx);
+            match skipped {
+                Poll::Ready(skipped) => Poll::Ready(skipped.map_err(|_| End::Finished)),
+                Poll::Pending => self.watchdog.poll(&self.state, cx).map(|_| Err(End::Gone)),
+            }
+        })
+        .await
+    }
+
+    async fn end(&mut self, end: End) {
+        match end {
+            End::Gone | End::BrokeOff { unseen: false } => drop(self.line.io.borrow_mut().transport.take()),
+            // Only the end of the connection tells HTTP/1.0 that a body is whole: this end must not look like it.
+            End::BrokeOff { unseen: true } => self.line.io.borrow_mut().transport.take().reset(),
+            End::Switched => {}
+            End::Finished => {
+                let (transport, sends_on) = {
+                    let io = &mut *self.line.io.borrow_mut();
+                    (io.transport.take(), !io.is_request_over() || !io.inbound.is_empty())
+                };
+                closing::close(transport, sends_on).await;
+            }
+            End::Refused(refused) => Box::pin(self.refuse(refused)).await,
+        }
+    }
+
+    /// Answers a head that no request came of, and closes the connection.
+    async fn refuse(&mut self, refused: Malformed) {
+        self.line.io.borrow_mut().inbound.clear();
+        let response = pipeline::refuse_head(&self.connection, refused.reason, refused.detail);
+        let asked = Asked { is_head: false, is_http10: false, keeps_alive: false, takes_trailers: false };
+        let mut sending = self.send(response, asked);
+        let transport = &mut self.line.io.borrow_mut().transport.take();
+        let writing = poll_fn(|cx| {
+            // It is short, and in memory.
+            let _ = sending.poll_gather(&mut self.out, &self.line.buffers, cx);
+            self.out.poll_write(transport, &self.line.buffers, cx)
+        });
+        let _ = tokio::time::timeout(closing::WITHIN, writing).await;
+        closing::close(transport.take(), true).await;
+    }
 }

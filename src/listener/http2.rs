@@ -160,7 +160,7 @@ fn arrived(request: Request<RecvStream>, sink: Arc<Interim>) -> Arrived {
     } else {
         ClientBody::Http2(Http2Body { stream, on_wanted })
     };
-    Arrived { head, body, declared, upgrade: None, interim: Some(sink), http1: None }
+    Arrived { head, body, declared, upgrade: None, interim: Some(sink) }
 }
 
 /// HTTP/2 may split the cookies into several fields; anywhere else there is one (RFC 9113 §8.2.3).

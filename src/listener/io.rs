@@ -1,40 +1,72 @@
 //! The transport of a client connection: plain or TLS, some of it perhaps read already.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::buffers::Buffers;
 
 pub enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Closed, or in other hands.
+    Gone,
 }
 
+/// With less room than this, a read takes another buffer or makes room.
+const LEAST_ROOM: usize = 4 * 1024;
+
 macro_rules! either {
-    ($transport:expr, $stream:ident => $do:expr) => {
+    ($transport:expr, $stream:ident => $do:expr, gone => $gone:expr) => {
         match $transport {
             Transport::Plain($stream) => $do,
             Transport::Tls($stream) => $do,
+            Transport::Gone => $gone,
         }
     };
 }
 
 impl Transport {
     /// Closes so that the other side can't take it for an orderly end. TLS says by itself how it ended.
-    fn reset(self) {
+    pub fn reset(self) {
         if let Transport::Plain(stream) = self {
             let _ = stream.set_zero_linger();
         }
     }
-}
 
-impl Rewound<Transport> {
-    pub fn reset(self) {
-        self.inner.reset();
+    /// Takes it away from whoever else holds the connection.
+    pub fn take(&mut self) -> Transport {
+        std::mem::replace(self, Transport::Gone)
+    }
+
+    /// Reads more behind what is in `inbound`, which takes a buffer for that when it has none. Ready with zero
+    /// at the end.
+    pub fn poll_fill(
+        &mut self,
+        inbound: &mut BytesMut,
+        buffers: &Buffers,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if inbound.capacity() - inbound.len() < LEAST_ROOM {
+            if inbound.is_empty() {
+                if inbound.capacity() > 0 {
+                    buffers.give(std::mem::take(inbound));
+                }
+                *inbound = buffers.take();
+            } else {
+                inbound.reserve(inbound.len().max(2 * LEAST_ROOM));
+            }
+        }
+        match self {
+            Transport::Plain(stream) => pin!(stream.read_buf(inbound)).poll(cx),
+            Transport::Tls(stream) => pin!(stream.read_buf(inbound)).poll(cx),
+            Transport::Gone => Poll::Ready(Ok(0)),
+        }
     }
 }
 
@@ -44,13 +76,13 @@ impl AsyncRead for Transport {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer), gone => Poll::Ready(Ok(())))
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes), gone => broken_pipe())
     }
 
     fn poll_write_vectored(
@@ -58,20 +90,24 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices), gone => broken_pipe())
     }
 
     fn is_write_vectored(&self) -> bool {
-        either!(self, stream => stream.is_write_vectored())
+        either!(self, stream => stream.is_write_vectored(), gone => false)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx), gone => Poll::Ready(Ok(())))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx), gone => Poll::Ready(Ok(())))
     }
+}
+
+fn broken_pipe() -> Poll<io::Result<usize>> {
+    Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
 }
 
 /// A transport whose first bytes were read already, to see which protocol they are.

@@ -2,15 +2,22 @@
 
 mod accept;
 mod bind;
+mod closing;
 pub mod descriptors;
 mod drain;
+mod encode;
 mod framing;
+mod head;
 mod http1;
-mod http1_io;
 mod http2;
+mod interims;
 mod io;
+mod line;
+mod outbound;
+mod sending;
 mod state;
 mod tls;
+mod upgrade;
 mod watchdog;
 
 use std::rc::Rc;
@@ -25,11 +32,8 @@ use crate::worker::Worker;
 pub use accept::{Acceptor, accept};
 pub use bind::{BindError, bind};
 pub use drain::Drain;
-pub use state::ConnectionState;
 pub use tls::server_config;
-
-/// hyper keeps the fields of a head on the stack as long as it is left at this.
-const HTTP1_DEFAULT_MAX_HEADERS: usize = 100;
+pub use upgrade::Upgrade;
 
 /// For how long after draining has begun a connection without a request is kept: a client that hasn't been
 /// told yet may be sending its next one. Requests that come are served, and told that they are the last.

@@ -13,15 +13,22 @@ pub struct Watchdog {
     patience: Patience,
     armed: Millis,
     timer: Pin<Box<Sleep>>,
+    /// The timer has the task's waker, which stays the same for its life: it need not be given it again.
+    is_set: bool,
 }
 
 impl Watchdog {
     pub fn new(patience: Patience) -> Self {
         let first = patience.head.min(patience.idle);
-        Watchdog { patience, armed: clock::now().plus(first), timer: Box::pin(tokio::time::sleep(first)) }
+        Watchdog {
+            patience,
+            armed: clock::now().plus(first),
+            timer: Box::pin(tokio::time::sleep(first)),
+            is_set: false,
+        }
     }
 
-    /// Ready when the connection has taken too long over something.
+    /// Ready when the connection has taken too long over something. Always called by the same task.
     pub fn poll(&mut self, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<Overdue> {
         let due = state.deadline(self.patience);
         if let Some((at, _)) = due
@@ -29,7 +36,7 @@ impl Watchdog {
         {
             self.arm(at);
         }
-        while self.timer.as_mut().poll(cx).is_ready() {
+        while self.fires(cx) {
             let now = clock::now();
             match due {
                 Some((at, overdue)) if at <= now => return Poll::Ready(overdue),
@@ -41,9 +48,49 @@ impl Watchdog {
         Poll::Pending
     }
 
+    fn fires(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_set && !self.timer.is_elapsed() {
+            return false;
+        }
+        self.is_set = true;
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
     fn arm(&mut self, at: Millis) {
         self.armed = at;
+        self.is_set = false;
         let now = clock::now();
         self.timer.as_mut().reset(tokio::time::Instant::now() + at.since(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+
+    #[tokio::test(start_paused = true)]
+    async fn each_limit_is_found_when_it_is_due() {
+        let began = tokio::time::Instant::now();
+        let mut state = ConnectionState::new();
+        let mut watchdog = Watchdog::new(PATIENCE);
+        poll_fn(|cx| Poll::Ready(assert!(watchdog.poll(&state, cx).is_pending()))).await;
+        state.request_began();
+        state.request_ended();
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Idle);
+        assert_eq!(began.elapsed().as_secs(), 75);
+        state.received_part();
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Head);
+        assert_eq!(began.elapsed().as_secs(), 85);
+        state.request_began();
+        let silence =
+            tokio::time::timeout(Duration::from_secs(1000), poll_fn(|cx| watchdog.poll(&state, cx)));
+        assert!(silence.await.is_err());
+        state.write_blocked(true);
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Write);
     }
 }

@@ -1,0 +1,76 @@
+//! A response on its way out: its body, frame by frame, as the client takes it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use http::Response;
+use hyper::body::Body;
+
+use super::encode::{self, Asked, BodyEnd};
+use super::outbound::Outbound;
+use crate::buffers::Buffers;
+use crate::exchange::ResponseBody;
+
+pub struct Sending {
+    /// `None` once all of it has been taken: with it, the exchange is over.
+    body: Option<ResponseBody>,
+    end: BodyEnd,
+    asked: Asked,
+    failed: bool,
+    /// The connection ends with this response.
+    pub closes: bool,
+}
+
+impl Sending {
+    /// Appends the head to `out`.
+    pub fn begin(response: Response<ResponseBody>, asked: Asked, out: &mut BytesMut) -> Self {
+        let (parts, body) = response.into_parts();
+        let (end, closes) = encode::head(out, &parts, &body, asked);
+        let has_body = !matches!(end, BodyEnd::None | BodyEnd::Length(0));
+        Sending { body: has_body.then_some(body), end, asked, failed: false, closes }
+    }
+
+    /// Takes what there is of the body, as far as there is room for it. Pending when the body has to go on first.
+    pub fn poll_gather(&mut self, out: &mut Outbound, buffers: &Buffers, cx: &mut Context<'_>) -> Poll<()> {
+        while out.has_room()
+            && let Some(body) = &mut self.body
+        {
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let is_last = body.is_end_stream();
+                    match frame.into_data() {
+                        Ok(data) => self.end.push(data, is_last, out, buffers),
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().unwrap_or_default();
+                            self.end.trailers(&trailers, self.asked, out, buffers);
+                        }
+                    }
+                    if is_last {
+                        self.end.end(out, buffers);
+                        self.body = None;
+                    }
+                }
+                Some(Err(_)) => {
+                    self.failed = true;
+                    self.body = None;
+                }
+                None => {
+                    self.end.end(out, buffers);
+                    self.body = None;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Nothing more comes of the body.
+    pub fn is_over(&self) -> bool {
+        self.body.is_none()
+    }
+
+    /// The client has got less than it was promised.
+    pub fn broke_off(&self) -> bool {
+        self.failed || !self.end.is_kept()
+    }
+}
