@@ -162,7 +162,9 @@ fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Uri
     let is_as_written = matches!(normalised.path, Cow::Borrowed(_));
     exchange.path = normalised.path.into_owned();
     if is_as_written {
-        request.target = target.into_parts().path_and_query.map(Uri::from);
+        // `http://host?q` has no path to write, and yet a path: the slash.
+        let written = target.into_parts().path_and_query.filter(|written| written.as_str().starts_with('/'));
+        request.target = written.map(Uri::from);
     }
     Ok(())
 }
