@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, uri};
 
 use crate::exchange::{Arrived, Content, Exchange};
 use crate::http::body::{ClientBody, RequestBody};
@@ -41,8 +41,13 @@ pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, 
     let Arrived { head, body, declared, .. } = arrived;
     let snapshot = exchange.snapshot.clone();
     let headers = head.headers;
-    exchange.request_id = Some(RequestId::of(&headers, &snapshot.request_id_header));
-    let notable = Notable::of(&headers);
+    let is_ours =
+        |name: &HeaderName| *name == snapshot.request_id_header || snapshot.identity_headers.contains(name);
+    let notable = Notable::of_request(&headers, is_ours);
+    exchange.request_id = Some(match notable.has(Notable::OURS) {
+        true => RequestId::of(&headers, &snapshot.request_id_header),
+        false => RequestId::fresh(),
+    });
     exchange.trace = Some(match notable.has(Notable::TRACE_PARENT) {
         true => TraceContext::of(&headers, true),
         false => TraceContext::fresh(true),

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::time::Instant;
 
 use super::parts::{self, PartError};
-use super::upstream_request::{self, Host};
+use super::upstream_request;
 use crate::exchange::{Content, Exchange};
+use crate::http::field_lines::FieldLines;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
 
@@ -25,17 +26,10 @@ pub struct Aggregate {
 
 impl Aggregate {
     pub async fn run(&self, exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
-        let client_host = request.host.clone();
         let mut headers = request.headers;
-        upstream_request::rewrite(
-            &mut headers,
-            request.notable,
-            exchange,
-            Host::Instance,
-            client_host.as_ref(),
-        );
+        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_ref());
         parts::request_fields(&mut headers);
-        let results = self.fetch(exchange, &headers).await?;
+        let results = self.fetch(exchange, &headers, &lines).await?;
         let mut response = Response::new(Content::Whole(self.splice(&results)));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
@@ -45,7 +39,8 @@ impl Aggregate {
     async fn fetch(
         &self,
         exchange: &mut Exchange,
-        headers: &http::HeaderMap,
+        headers: &HeaderMap,
+        lines: &FieldLines,
     ) -> Result<Vec<Result<Bytes, PartError>>, Stop> {
         let worker = exchange.connection.worker.clone();
         let deadline = Instant::now() + self.timeout;
@@ -56,10 +51,10 @@ impl Aggregate {
             .enumerate()
             .map(|(position, part)| {
                 let target = part.target(exchange);
-                let (caller, headers) = (worker.caller(), headers.clone());
+                let (caller, headers, lines) = (worker.caller(), headers.clone(), lines.clone());
                 async move {
                     let mut attempts = super::Attempts::default();
-                    let result = part.fetch(caller, target, headers, deadline, &mut attempts).await;
+                    let result = part.fetch(caller, target, (headers, lines), deadline, &mut attempts).await;
                     (position, result, attempts.count)
                 }
             })

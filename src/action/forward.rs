@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, h
 use hyper::body::Body;
 
 use super::tunnel;
-use super::upstream_request::{self, Host};
+use super::upstream_request;
 use crate::exchange::{Content, Exchange};
 use crate::http::hop_by_hop;
 use crate::http::template::{StripPrefix, Template};
@@ -54,12 +54,7 @@ impl Forward {
             .then(|| hop_by_hop::is_upgrade(&request.headers, exchange.version))
             .flatten();
         let mut headers = request.headers;
-        let host = match &self.host {
-            HostHeader::Preserve => Host::Client(request.host.clone()),
-            HostHeader::Instance => Host::Instance,
-            HostHeader::Fixed(value) => Host::Fixed(value),
-        };
-        upstream_request::rewrite(&mut headers, request.notable, exchange, host, request.host.as_ref());
+        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_ref());
         if let Some(protocol) = upgrade {
             hop_by_hop::write_upgrade(&mut headers, protocol);
         }
@@ -69,14 +64,16 @@ impl Forward {
             head: Head {
                 method: exchange.method.clone(),
                 target,
+                // HTTP/1.0 clients may name no host; HTTP/1.1, which instances are spoken to in, needs one: then it is
+                // the instance's own.
+                host: match &self.host {
+                    HostHeader::Preserve => request.host,
+                    HostHeader::Instance => None,
+                    HostHeader::Fixed(value) => Some(value.clone()),
+                },
                 headers,
+                lines,
                 informational: exchange.interim.clone(),
-            },
-            // HTTP/1.0 clients may name no host; HTTP/1.1, which instances are spoken to in, needs one.
-            host_of_instance: match self.host {
-                HostHeader::Instance => true,
-                HostHeader::Preserve => request.host.is_none(),
-                HostHeader::Fixed(_) => false,
             },
             body,
             deadline: None,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::exchange::Exchange;
 use crate::http::body::{ClientBody, RequestBody};
+use crate::http::field_lines::FieldLines;
 use crate::http::template::Template;
 use crate::reason::Reason;
 use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody};
@@ -77,15 +78,14 @@ impl Part {
         &self,
         caller: Caller<'_>,
         target: Result<Uri, http::uri::InvalidUri>,
-        headers: HeaderMap,
+        (headers, lines): (HeaderMap, FieldLines),
         deadline: Instant,
         progress: &mut dyn Progress,
     ) -> Result<Bytes, PartError> {
         let target = target.map_err(|_| PartError::BadPath)?;
         let call = Call {
-            head: Head { method: Method::GET, target, headers, informational: None },
+            head: Head { method: Method::GET, target, host: None, headers, lines, informational: None },
             body: RequestBody::new(ClientBody::Empty, None, None),
-            host_of_instance: true,
             deadline: Some(deadline),
         };
         let fetched = async {

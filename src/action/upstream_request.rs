@@ -3,25 +3,43 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::exchange::Exchange;
+use crate::http::field_lines::{FieldLines, Sink};
 use crate::http::notable::Notable;
 use crate::http::{alike, forwarded, hop_by_hop, via};
 use crate::policy;
 
-/// What `Host` says to the instance.
-pub enum Host<'h> {
-    Client(Option<HeaderValue>),
-    Instance,
-    Fixed(&'h HeaderValue),
-}
-
-/// Makes the client's fields into those of the request to an instance.
+/// Makes the client's fields into those of the request to an instance, without its `Host`. What the gateway adds is
+/// returned beside them, unless somebody has a say in it still.
 pub fn rewrite(
     headers: &mut HeaderMap,
     notable: Notable,
     exchange: &Exchange,
-    host: Host<'_>,
     client_host: Option<&HeaderValue>,
-) {
+) -> FieldLines {
+    strip(headers, notable, exchange);
+    let facts = &exchange.connection.facts;
+    let trusted = exchange.snapshot.trusted_proxies.contains(facts.peer());
+    if trusted || policy::edits_upstream_request(exchange) {
+        forwarded::rewrite_request(headers, facts, client_host, trusted);
+        add(exchange, &mut Sink::Map(headers));
+        policy::on_upstream_request(exchange, headers);
+        return FieldLines::default();
+    }
+    if notable.has(Notable::ORIGIN_CLAIM) {
+        forwarded::remove_claims(headers, trusted);
+    }
+    let mut lines = FieldLines::with_capacity(USUAL_BYTES);
+    let mut sink = Sink::Lines(&mut lines);
+    facts.write(client_host, &mut sink);
+    add(exchange, &mut sink);
+    lines
+}
+
+/// The lines of a gateway, an id, a trace and one or two claims.
+const USUAL_BYTES: usize = 512;
+
+/// Takes away what ends here, and what only the gateway says something in.
+fn strip(headers: &mut HeaderMap, notable: Notable, exchange: &Exchange) {
     let snapshot = &exchange.snapshot;
     hop_by_hop::strip_request(headers, notable);
     // A 100 is ours to send, once a body is wanted; the instance is not asked for one.
@@ -29,33 +47,33 @@ pub fn rewrite(
         headers.remove(header::EXPECT);
     }
     // Nobody but an authenticator says who the client is, on any route.
-    for name in &snapshot.identity_headers {
-        headers.remove(name);
+    if notable.has(Notable::OURS) {
+        headers.remove(&snapshot.request_id_header);
+        for name in &snapshot.identity_headers {
+            headers.remove(name);
+        }
     }
     if notable.has(Notable::UNDERSCORE) {
         alike::remove_imitations(headers, || spoken_for(exchange));
     }
-    let facts = &exchange.connection.facts;
-    let trusted = snapshot.trusted_proxies.contains(facts.peer());
-    let has_claims = notable.has(Notable::ORIGIN_CLAIM);
-    forwarded::rewrite_request(headers, facts, client_host, trusted, has_claims);
-    via::append(headers, exchange.version);
+    if let Some(trace) = &exchange.trace
+        && notable.has(Notable::TRACE_PARENT.and(Notable::TRACE_STATE))
+    {
+        trace.strip(headers);
+    }
+}
+
+/// What the gateway says by itself, but for where the request came from.
+fn add(exchange: &Exchange, to: &mut Sink<'_>) {
+    via::append(to, exchange.version);
     if let Some(trace) = &exchange.trace {
-        trace.write(headers, notable.has(Notable::TRACE_STATE));
+        trace.write(to);
     }
     if let Some(id) = &exchange.request_id {
-        headers.insert(snapshot.request_id_header.clone(), id.as_header().clone());
+        to.set(&exchange.snapshot.request_id_header, id.as_header());
     }
-    if let Some(identity) = &exchange.identity {
-        for (name, value) in &identity.headers {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    policy::on_upstream_request(exchange, headers);
-    match host {
-        Host::Client(Some(value)) => drop(headers.insert(header::HOST, value)),
-        Host::Fixed(value) => drop(headers.insert(header::HOST, value.clone())),
-        Host::Client(None) | Host::Instance => drop(headers.remove(header::HOST)),
+    for (name, value) in exchange.identity.iter().flat_map(|identity| &identity.headers) {
+        to.set(name, value);
     }
 }
 

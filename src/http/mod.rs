@@ -4,6 +4,7 @@ pub mod alike;
 pub mod body;
 pub mod date;
 pub mod fetch;
+pub mod field_lines;
 pub mod forwarded;
 mod hex;
 pub mod hop_by_hop;

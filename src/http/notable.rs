@@ -22,9 +22,18 @@ impl Notable {
     /// Names that some services take for others: `alike` knows them.
     pub const UNDERSCORE: Notable = Notable(1 << 7);
     pub const CONTENT_LENGTH: Notable = Notable(1 << 8);
+    /// Those that only the gateway says something in: the request's id, who the client is.
+    pub const OURS: Notable = Notable(1 << 9);
 
     pub fn of(headers: &HeaderMap) -> Notable {
         headers.keys().fold(Notable::default(), |all, name| all.and(Notable::kind(name)))
+    }
+
+    /// The same, and whether any name is one of ours.
+    pub fn of_request(headers: &HeaderMap, is_ours: impl Fn(&HeaderName) -> bool) -> Notable {
+        let ours = headers.keys().any(is_ours);
+        let notable = Notable::of(headers);
+        if ours { notable.and(Notable::OURS) } else { notable }
     }
 
     pub const fn and(self, other: Notable) -> Notable {

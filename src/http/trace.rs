@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
+use super::field_lines::Sink;
 use super::{hex, random};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -73,22 +74,26 @@ impl TraceContext {
         self.flags & SAMPLED != 0
     }
 
-    /// Writes the context into the request that is forwarded, where the gateway's span is the parent. `has_state`
-    /// says whether the request came with a `tracestate`.
-    pub fn write(&self, headers: &mut HeaderMap, has_state: bool) {
-        headers.insert(TRACEPARENT, self.to_header());
-        if has_state && self.parent.is_none() {
+    /// Writes the context into the request that is forwarded, where the gateway's span is the parent.
+    pub fn write(&self, to: &mut Sink<'_>) {
+        to.set_text(&TRACEPARENT, &self.to_text());
+    }
+
+    /// Takes away what the caller wrote and [`TraceContext::write`] does not replace.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove(TRACEPARENT);
+        if self.parent.is_none() {
             headers.remove(TRACESTATE);
         }
     }
 
-    fn to_header(self) -> HeaderValue {
+    fn to_text(self) -> [u8; LENGTH] {
         let mut text = [b'-'; LENGTH];
         text[..2].copy_from_slice(b"00");
         hex::write(&mut text[3..35], &self.trace_id.0.to_be_bytes());
         hex::write(&mut text[36..52], &self.span_id.0.to_be_bytes());
         hex::write(&mut text[53..], &[self.flags]);
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are visible ASCII")
+        text
     }
 }
 
@@ -155,6 +160,8 @@ fn read_hex(digits: &[u8]) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -176,7 +183,8 @@ mod tests {
         assert_eq!(context.parent.unwrap().to_string(), "00f067aa0ba902b7");
         assert!(context.is_sampled());
 
-        context.write(&mut headers, true);
+        context.strip(&mut headers);
+        context.write(&mut Sink::Map(&mut headers));
         let sent = headers[TRACEPARENT].to_str().unwrap();
         assert_eq!(sent, format!("00-{}-{}-01", context.trace_id, context.span_id));
         assert_ne!(sent, VALID);
@@ -188,7 +196,8 @@ mod tests {
     fn without_a_valid_parent_a_trace_begins_and_the_state_goes() {
         let mut headers = headers(&[]);
         let context = TraceContext::of(&headers, true);
-        context.write(&mut headers, true);
+        context.strip(&mut headers);
+        context.write(&mut Sink::Map(&mut headers));
         assert_eq!(context.parent, None);
         assert!(headers[TRACEPARENT].to_str().unwrap().ends_with("-01"));
         assert!(!headers.contains_key(TRACESTATE));
@@ -208,7 +217,7 @@ mod tests {
         }
         let with_all_flags = VALID.replace("-01", "-ff");
         let context = TraceContext::of(&headers(&[&with_all_flags]), false);
-        assert!(context.to_header().to_str().unwrap().ends_with("-03"));
+        assert!(context.to_text().ends_with(b"-03"));
     }
 
     #[test]

@@ -4,30 +4,38 @@
 //! every client what stands in front, and cost its bytes in every response.
 
 use http::Version;
-use http::header::{HeaderMap, HeaderValue, VIA};
+use http::header::{HeaderValue, VIA};
+
+use super::field_lines::Sink;
 
 /// Appends this gateway after those that the request came through. `received` is the version in
 /// which the client sent the request.
-pub fn append(headers: &mut HeaderMap, received: Version) {
-    let value = match received {
-        Version::HTTP_2 => "2.0 gatehouse",
-        Version::HTTP_10 => "1.0 gatehouse",
-        Version::HTTP_3 => "3.0 gatehouse",
-        _ => "1.1 gatehouse",
-    };
-    headers.append(VIA, HeaderValue::from_static(value));
+pub fn append(to: &mut Sink<'_>, received: Version) {
+    static HTTP_10: HeaderValue = HeaderValue::from_static("1.0 gatehouse");
+    static HTTP_11: HeaderValue = HeaderValue::from_static("1.1 gatehouse");
+    static HTTP_2: HeaderValue = HeaderValue::from_static("2.0 gatehouse");
+    to.append(
+        &VIA,
+        match received {
+            Version::HTTP_2 => &HTTP_2,
+            Version::HTTP_10 => &HTTP_10,
+            _ => &HTTP_11,
+        },
+    );
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]
     fn it_is_appended_after_the_client_s_own() {
         let mut headers = HeaderMap::new();
         headers.append(VIA, HeaderValue::from_static("1.1 edge"));
-        append(&mut headers, Version::HTTP_2);
-        append(&mut headers, Version::HTTP_11);
+        append(&mut Sink::Map(&mut headers), Version::HTTP_2);
+        append(&mut Sink::Map(&mut headers), Version::HTTP_11);
         let all: Vec<_> = headers.get_all(VIA).iter().collect();
         assert_eq!(all, ["1.1 edge", "2.0 gatehouse", "1.1 gatehouse"]);
     }

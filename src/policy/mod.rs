@@ -76,6 +76,11 @@ pub async fn on_request(
     limit_rate(exchange, &policies.limits_by_identity, &route.name, &request.headers)
 }
 
+/// Whether there are any request transforms.
+pub fn edits_upstream_request(exchange: &Exchange) -> bool {
+    exchange.route.as_ref().is_some_and(|route| !route.policies.request_headers.is_empty())
+}
+
 /// The request transforms, on the fields as they go to an instance. They come after all that a client's
 /// `Connection` could take away, and have the last word over what the gateway writes by itself.
 pub fn on_upstream_request(exchange: &Exchange, headers: &mut HeaderMap) {

@@ -15,6 +15,7 @@ use super::http1::decode::{self, Invalid};
 use super::http1::{Connection, Failed};
 use super::pool::{ConnectError, InstancePool, Lease, Wanted};
 use crate::http::body::{BodyError, RequestBody};
+use crate::http::field_lines::FieldLines;
 use crate::reason::Reason;
 use crate::telemetry::metrics::Outcome;
 
@@ -22,7 +23,11 @@ use crate::telemetry::metrics::Outcome;
 pub struct Head {
     pub method: Method,
     pub target: Uri,
+    /// What `Host` says; without one it is the instance's own name.
+    pub host: Option<HeaderValue>,
     pub headers: HeaderMap,
+    /// More fields, in the form in which they are sent. `headers` has none of these names.
+    pub lines: FieldLines,
     pub informational: Option<Arc<dyn InformationalSink>>,
 }
 
@@ -119,8 +124,7 @@ impl AttemptError {
 pub struct Attempt<'a> {
     pub pool: &'a Rc<InstancePool>,
     pub head: &'a Head,
-    /// Takes the place of the `Host` in `head`.
-    pub host: Option<&'a HeaderValue>,
+    pub host: &'a HeaderValue,
     pub body: &'a Rc<RequestBody>,
     pub limits: AttemptLimits,
     /// On a connection that has not carried a request before.

@@ -35,8 +35,6 @@ pub struct Caller<'w> {
 pub struct Call {
     pub head: Head,
     pub body: Rc<RequestBody>,
-    /// Send the instance's own name as `Host`.
-    pub host_of_instance: bool,
     pub deadline: Option<Instant>,
 }
 
@@ -138,7 +136,6 @@ struct Tries<'c> {
     caller: Caller<'c>,
     head: Head,
     body: Rc<RequestBody>,
-    host_of_instance: bool,
     deadline: Option<Instant>,
     tried: [u64; MAX_TRIED],
     tried_count: usize,
@@ -166,7 +163,6 @@ impl<'c> Tries<'c> {
             idempotent: call.head.method.is_idempotent(),
             head: call.head,
             body: call.body,
-            host_of_instance: call.host_of_instance,
             deadline: call.deadline,
             tried: [0; MAX_TRIED],
             tried_count: 0,
@@ -188,7 +184,7 @@ impl<'c> Tries<'c> {
         let attempt = Attempt {
             pool: &pool,
             head: &self.head,
-            host: self.host_of_instance.then(|| instance.authority()),
+            host: self.head.host.as_ref().unwrap_or_else(|| instance.authority()),
             body: &self.body,
             limits: self.limits(),
             fresh: std::mem::take(&mut self.fresh),

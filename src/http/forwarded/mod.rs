@@ -20,6 +20,8 @@ use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 pub use trusted::TrustedProxies;
 
+use super::field_lines::{FieldLines, Sink};
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -52,8 +54,15 @@ pub struct ConnFacts {
     scheme: Scheme,
     /// `for=…;proto=…`
     forwarded: Box<[u8]>,
-    /// The first host that was asked for and its `Forwarded` value: most connections ask for one only.
-    first_host: OnceCell<(HeaderValue, HeaderValue)>,
+    /// Most connections ask for one host only.
+    first_host: OnceCell<FirstHost>,
+}
+
+/// The first host that was asked for, and what instances are told of such requests.
+#[derive(Debug)]
+struct FirstHost {
+    host: HeaderValue,
+    lines: FieldLines,
 }
 
 impl ConnFacts {
@@ -86,17 +95,39 @@ impl ConnFacts {
         self.scheme
     }
 
-    fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
-        let Some(host) = host else {
-            return as_value(self.forwarded.to_vec()).expect("addresses and schemes are visible ASCII");
-        };
+    /// Says where a request of this connection came from, when its peer is the client. The message has none of
+    /// these fields, or they are replaced.
+    pub fn write(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
+        let known = host.map(|host| self.first_host.get_or_init(|| self.first_host(host)));
+        match (known, to) {
+            (Some(known), Sink::Lines(lines)) if Some(&known.host) == host => lines.extend(&known.lines),
+            (_, to) => self.write_each(host, to),
+        }
+    }
+
+    fn write_each(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
+        to.set(&X_FORWARDED_FOR, &self.peer_text);
+        to.set(&X_FORWARDED_PROTO, &HeaderValue::from_static(self.scheme.as_str()));
+        to.set(&X_FORWARDED_PORT, &self.port_text);
+        if let Some(host) = host {
+            to.set(&X_FORWARDED_HOST, host);
+        }
+        to.set(&FORWARDED, &self.forwarded_element(host));
+    }
+
+    fn first_host(&self, host: &HeaderValue) -> FirstHost {
+        let mut lines = FieldLines::default();
+        self.write_each(Some(host), &mut Sink::Lines(&mut lines));
         // A copy of the host, so that the connection's read buffer is not held on to.
-        let make = || (as_value(host.as_bytes().to_vec()), self.make_element(host));
-        let (known, element) = self.first_host.get_or_init(|| {
-            let (host, element) = make();
-            (host.expect("it was a header value"), element)
-        });
-        if known == host { element.clone() } else { self.make_element(host) }
+        let copy = HeaderValue::from_bytes(host.as_bytes()).expect("it was a header value");
+        FirstHost { host: copy, lines }
+    }
+
+    fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        match host {
+            Some(host) => self.make_element(host),
+            None => as_value(self.forwarded.to_vec()).expect("addresses and schemes are visible ASCII"),
+        }
     }
 
     fn make_element(&self, host: &HeaderValue) -> HeaderValue {
@@ -138,28 +169,18 @@ fn walk(peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &Trus
 }
 
 /// Writes where the request came from into what is forwarded. `host` is the one that the client asked
-/// for; `trusted` says whether the connection's peer is a trusted proxy, and `has_claims` whether the request
-/// came with any such field.
+/// for; `trusted` says whether the connection's peer is a trusted proxy.
 pub fn rewrite_request(
     headers: &mut HeaderMap,
     facts: &ConnFacts,
     host: Option<&HeaderValue>,
     trusted: bool,
-    has_claims: bool,
 ) {
-    if has_claims {
-        remove_claims(headers, trusted);
-    }
+    remove_claims(headers, trusted);
     if trusted {
         extend_chain(headers, facts, host);
     } else {
-        headers.insert(X_FORWARDED_FOR, facts.peer_text.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme.as_str()));
-        headers.insert(X_FORWARDED_PORT, facts.port_text.clone());
-        if let Some(host) = host {
-            headers.insert(X_FORWARDED_HOST, host.clone());
-        }
-        headers.insert(FORWARDED, facts.forwarded_element(host));
+        facts.write(host, &mut Sink::Map(headers));
     }
 }
 

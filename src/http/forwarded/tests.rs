@@ -31,7 +31,7 @@ fn rewritten(peer: &str, lines: &[(&str, &str)]) -> HeaderMap {
     let facts = ConnFacts::new(peer.parse().unwrap(), 8000, Scheme::Http);
     let host = HeaderValue::from_static("shop.example.com");
     let mut headers = headers(lines);
-    rewrite_request(&mut headers, &facts, Some(&host), trusted().contains(facts.peer()), true);
+    rewrite_request(&mut headers, &facts, Some(&host), trusted().contains(facts.peer()));
     headers
 }
 
@@ -215,7 +215,7 @@ fn ipv6_peers_and_odd_hosts_are_quoted() {
 fn a_request_without_a_host_gets_none() {
     let facts = ConnFacts::new(CLIENT.parse().unwrap(), 80, Scheme::Http);
     let mut headers = headers(&[("x-forwarded-host", "evil")]);
-    rewrite_request(&mut headers, &facts, None, false, true);
+    rewrite_request(&mut headers, &facts, None, false);
     assert!(!headers.contains_key(X_FORWARDED_HOST));
     assert_eq!(headers[FORWARDED], "for=203.0.113.7;proto=http");
 }
@@ -259,7 +259,7 @@ proptest! {
         }
         let facts = ConnFacts::new(CLIENT.parse().unwrap(), 8000, Scheme::Http);
         prop_assert_eq!(resolve_client(facts.peer(), &lies, &trusted()), facts.peer());
-        rewrite_request(&mut lies, &facts, None, false, true);
+        rewrite_request(&mut lies, &facts, None, false);
         prop_assert!(lies.values().all(|value| !value.to_str().unwrap().contains("evil")));
         prop_assert_eq!(lies.len(), 4);
     }
@@ -295,7 +295,7 @@ proptest! {
         }
         let facts = ConnFacts::new(PROXY.parse().unwrap(), 8000, Scheme::Http);
         resolve_client(facts.peer(), &headers, &trusted());
-        rewrite_request(&mut headers, &facts, None, true, true);
+        rewrite_request(&mut headers, &facts, None, true);
         prop_assert!(!chain::forwarded(&headers).is_empty());
     }
 }

@@ -103,7 +103,7 @@ impl Connection {
     }
 
     /// Begins a request. Nothing is written before the response is polled for.
-    pub fn begin(&mut self, head: &Head, host: Option<&HeaderValue>, body: AttemptBody) {
+    pub fn begin(&mut self, head: &Head, host: &HeaderValue, body: AttemptBody) {
         self.outgoing = Outgoing::new(self.workspace.scratch.take(), head, host, body);
         self.scanned = 0;
         self.interims = 0;

@@ -29,24 +29,23 @@ impl Framing {
     }
 }
 
-/// Writes the head of a request. `host` takes the place of the `Host` that `head` has.
-pub fn head(into: &mut Vec<u8>, head: &Head, host: Option<&HeaderValue>, framing: Framing) {
+/// Writes the head of a request, with `host` in the place of any `Host` among its fields.
+pub fn head(into: &mut Vec<u8>, head: &Head, host: &HeaderValue, framing: Framing) {
     into.extend_from_slice(head.method.as_str().as_bytes());
     into.push(b' ');
     let target = head.target.path_and_query().map_or("/", |target| target.as_str());
     into.extend_from_slice(target.as_bytes());
     into.extend_from_slice(b" HTTP/1.1\r\n");
-    if let Some(host) = host {
-        field(into, &HOST, host);
-    }
+    field(into, &HOST, host);
     let mut had_length = false;
     for (name, value) in &head.headers {
         if name == CONTENT_LENGTH {
             had_length = true;
-        } else if name != TRANSFER_ENCODING && (host.is_none() || name != HOST) {
+        } else if name != TRANSFER_ENCODING && name != HOST {
             field(into, name, value);
         }
     }
+    into.extend_from_slice(head.lines.as_bytes());
     match framing {
         // Who said that there is nothing says so here.
         Framing::Empty if had_length => into.extend_from_slice(b"content-length: 0\r\n"),

@@ -55,7 +55,7 @@ enum Left {
 
 impl Outgoing {
     /// Nothing is written before it is polled. `lead` is an empty buffer to write the head to.
-    pub fn new(mut lead: Vec<u8>, head: &Head, host: Option<&HeaderValue>, body: AttemptBody) -> Self {
+    pub fn new(mut lead: Vec<u8>, head: &Head, host: &HeaderValue, body: AttemptBody) -> Self {
         let framing = Framing::of(&body);
         encode::head(&mut lead, head, host, framing);
         let rest = match framing {
