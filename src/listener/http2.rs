@@ -126,13 +126,15 @@ async fn stream(connection: Rc<Connection>, request: Request<RecvStream>, mut re
         if respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
+        let answered = answering.as_mut().poll(cx);
+        // After that: they may have come together with the answer, and go before it.
         while let Poll::Ready(Some((status, headers))) = interim.poll_recv(cx) {
             let mut response = Response::new(());
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             let _ = respond.send_informational(response);
         }
-        answering.as_mut().poll(cx).map(Some)
+        answered.map(Some)
     })
     .await;
     if let Some(response) = response {
