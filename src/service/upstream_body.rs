@@ -96,6 +96,19 @@ impl UpstreamBody {
     }
 }
 
+impl UpstreamBody {
+    /// Sends on what is left of the request, for a reader that can't take more of the response now: a client may
+    /// read nothing before it has sent everything.
+    pub fn send_on(&mut self, cx: &mut Context<'_>) {
+        if let State::Flowing(flowing) = &mut self.0
+            && flowing.failed.is_none()
+            && flowing.held.lease.connection.poll_request(cx).is_err()
+        {
+            flowing.failed = Some(Reason::UpstreamReset);
+        }
+    }
+}
+
 impl Held {
     fn ended(self, now: Millis) {
         if let Some(verdict) = self.verdict {
