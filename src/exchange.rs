@@ -261,6 +261,13 @@ impl ResponseBody {
             };
         ResponseBody { content, exchange: Some(exchange) }
     }
+
+    /// Sends on what is left of the request while the client takes nothing of the response.
+    pub fn send_on(&mut self, cx: &mut Context<'_>) {
+        if let Content::Upstream(body) = &mut self.content {
+            body.send_on(cx);
+        }
+    }
 }
 
 impl Body for ResponseBody {

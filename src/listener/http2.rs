@@ -126,13 +126,15 @@ async fn stream(connection: Rc<Connection>, request: Request<RecvStream>, mut re
         if respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
+        let answered = answering.as_mut().poll(cx);
+        // After that: they may have come together with the answer, and go before it.
         while let Poll::Ready(Some((status, headers))) = interim.poll_recv(cx) {
             let mut response = Response::new(());
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             let _ = respond.send_informational(response);
         }
-        answering.as_mut().poll(cx).map(Some)
+        answered.map(Some)
     })
     .await;
     if let Some(response) = response {
@@ -227,7 +229,7 @@ async fn send(
             Ok(data) => {
                 let ends = body.is_end_stream();
                 // A client that opens no window for this long isn't reading any more.
-                let sent = tokio::time::timeout(stall, send_data(&mut out, data, ends)).await;
+                let sent = tokio::time::timeout(stall, send_data(&mut out, data, ends, &mut body)).await;
                 let Ok(Ok(())) = sent else {
                     out.send_reset(Reset::CANCEL);
                     return;
@@ -245,10 +247,19 @@ async fn send(
 }
 
 /// Sends as the client's window allows: the next frame of the body is taken only after that.
-async fn send_data(out: &mut SendStream<Bytes>, mut data: Bytes, ends: bool) -> Result<(), h2::Error> {
+async fn send_data(
+    out: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    ends: bool,
+    body: &mut ResponseBody,
+) -> Result<(), h2::Error> {
     while !data.is_empty() {
         out.reserve_capacity(data.len());
-        let room = poll_fn(|cx| capacity(out, cx)).await?;
+        let room = poll_fn(|cx| {
+            body.send_on(cx);
+            capacity(out, cx)
+        })
+        .await?;
         let piece = data.split_to(room.min(data.len()));
         let last = ends && data.is_empty();
         out.send_data(piece, last)?;

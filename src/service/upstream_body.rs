@@ -55,6 +55,10 @@ struct Flowing {
     idle: Duration,
     /// Nothing has come since.
     silent_since: Option<Instant>,
+    /// Something was told, the head at least, without a pause in which the reader would send it on.
+    told: bool,
+    /// The body broke off, and the reader is yet to hear of it.
+    failed: Option<Reason>,
 }
 
 impl UpstreamBody {
@@ -72,7 +76,15 @@ impl UpstreamBody {
                 UpstreamBody(State::Whole { data, length_was_told })
             }
             first => {
-                let flowing = Flowing { body, held, first: Some(first), idle, silent_since: None };
+                let flowing = Flowing {
+                    body,
+                    held,
+                    first: Some(first),
+                    idle,
+                    silent_since: None,
+                    told: true,
+                    failed: None,
+                };
                 UpstreamBody(State::Flowing(Box::new(flowing)))
             }
         }
@@ -81,6 +93,19 @@ impl UpstreamBody {
     /// The empty body of a 101: the instance stays busy for as long as it is kept.
     pub fn of_tunnel(in_flight: InFlight, slot: OpenSlot) -> Self {
         UpstreamBody(State::Tunnel((in_flight, slot)))
+    }
+}
+
+impl UpstreamBody {
+    /// Sends on what is left of the request, for a reader that can't take more of the response now: a client may
+    /// read nothing before it has sent everything.
+    pub fn send_on(&mut self, cx: &mut Context<'_>) {
+        if let State::Flowing(flowing) = &mut self.0
+            && flowing.failed.is_none()
+            && flowing.held.lease.connection.poll_request(cx).is_err()
+        {
+            flowing.failed = Some(Reason::UpstreamReset);
+        }
     }
 }
 
@@ -108,6 +133,25 @@ impl Held {
 }
 
 impl Flowing {
+    /// The next piece. A failure comes after a pause: what was told before it is worth sending on.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Reason>> {
+        let polled = match self.failed.take() {
+            Some(reason) => return Poll::Ready(Err(reason)),
+            None => self.poll_step(cx),
+        };
+        match polled {
+            Poll::Ready(Err(reason)) if self.told => {
+                self.failed = Some(reason);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => {
+                self.told = polled.is_ready();
+                polled
+            }
+        }
+    }
+
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Reason>> {
         let connection = &mut self.held.lease.connection;
         if connection.poll_request(cx).is_err() {
@@ -151,7 +195,7 @@ impl Body for UpstreamBody {
             }
             State::Flowing(flowing) => flowing,
         };
-        let step = match ready!(flowing.poll_step(cx)) {
+        let step = match ready!(flowing.poll_next(cx)) {
             Ok(Step::Data(data)) if !flowing.body.is_end() => {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }

@@ -3,9 +3,9 @@
 use std::mem;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
-use super::decode::{Invalid, Step};
+use super::decode::{self, Invalid, Step};
 
 /// Of all chunks of a body together: nobody needs them.
 const MAX_EXTENSION_BYTES: usize = 16 * 1024;
@@ -74,7 +74,7 @@ impl Chunks {
         }
         match mem::take(&mut self.trailers) {
             trailers if trailers.is_empty() => Ok(Step::End),
-            trailers => parse_trailers(trailers).map(Step::Trailers),
+            trailers => parse_trailers(&trailers).map(Step::Trailers),
         }
     }
 
@@ -150,16 +150,101 @@ impl Chunks {
     }
 }
 
-fn parse_trailers(mut lines: Vec<u8>) -> Result<HeaderMap, Invalid> {
-    lines.extend_from_slice(b"\r\n");
-    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&lines, &mut fields) else {
-        return Err(Invalid::Chunks);
-    };
-    let mut trailers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Chunks)?;
-        trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Invalid::Chunks)?);
+/// Each of the lines ends with CR LF.
+fn parse_trailers(lines: &[u8]) -> Result<HeaderMap, Invalid> {
+    let mut trailers = HeaderMap::new();
+    for (count, line) in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
+        let (name, value) = line
+            .strip_suffix(b"\r")
+            .and_then(decode::field)
+            .filter(|_| count < MAX_TRAILERS)
+            .ok_or(Invalid::Chunks)?;
+        trailers.append(name, HeaderValue::from_bytes(value).map_err(|_| Invalid::Chunks)?);
     }
     Ok(trailers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(text: &str) -> Result<Vec<Step>, Invalid> {
+        let mut unread = Bytes::from(text.to_owned());
+        let mut chunks = Chunks::default();
+        let mut steps = Vec::new();
+        loop {
+            match chunks.next(&mut unread)? {
+                Step::More => return Ok(steps),
+                step => steps.push(step),
+            }
+            if chunks.is_end() {
+                return Ok(steps);
+            }
+        }
+    }
+
+    fn data(text: &'static str) -> Step {
+        Step::Data(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn the_last_piece_is_known_to_be_the_last() {
+        let mut unread = Bytes::from_static(b"3\r\nabc\r\n0\r\n\r\n");
+        let mut chunks = Chunks::default();
+        assert_eq!(chunks.next(&mut unread), Ok(data("abc")));
+        assert!(chunks.is_end() && unread.is_empty());
+        assert_eq!(chunks.next(&mut unread), Ok(Step::End));
+    }
+
+    #[test]
+    fn trailers_come_last() {
+        let mut sum = HeaderMap::new();
+        sum.insert("x-sum", HeaderValue::from_static("7"));
+        let read = steps("3\r\nabc\r\n0\r\nX-Sum:  7 \r\n\r\n").expect("well-formed");
+        assert_eq!(read, [data("abc"), Step::Trailers(sum)]);
+        let many = "x: 1\r\n".repeat(MAX_TRAILERS);
+        assert!(steps(&format!("0\r\n{many}\r\n")).is_ok());
+        assert!(steps(&format!("0\r\n{many}x: 1\r\n\r\n")).is_err());
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        let long = |what: &str, count: usize| what.repeat(count);
+        for text in [
+            "\r\n",
+            "x\r\n",
+            " 3\r\nabc",
+            "-1\r\n",
+            "+1\r\n",
+            "0x3\r\nabc",
+            "3\nabc",
+            "3 4\r\nabc",
+            "3\r\nabcd",
+            "3\r\nabc\n",
+            "3\r\nabc\rx",
+            "3;a\nb\r\n",
+            "3;\rx",
+            "10000000000000000\r\n",
+            "0\r\nx: 1\n",
+            "0\r\n x: 1\r\n\r\n",
+            "0\r\nx : 1\r\n\r\n",
+            "0\r\nx: a\0\r\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\nx: a\rb\r\n\r\n",
+            "0\r\n\rx",
+            &long("0", MAX_SIZE_BYTES + 1),
+            &(String::from("3") + &long(" ", MAX_SIZE_BYTES)),
+            &(String::from("3;") + &long("x", MAX_EXTENSION_BYTES + 1)),
+            &long(&format!("1;{}\r\na\r\n", long("x", 1000)), 20),
+            &format!("0\r\nx: {}", long("x", MAX_TRAILER_BYTES)),
+        ] {
+            assert_eq!(steps(text), Err(Invalid::Chunks), "{:?}", &text[..text.len().min(60)]);
+        }
+    }
+
+    #[test]
+    fn a_long_body_of_padded_chunks_has_no_bound() {
+        let chunks = "8       \r\n01234567\r\n".repeat(5000);
+        assert_eq!(steps(&chunks).map(|steps| steps.len()), Ok(5000));
+    }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a length that could be read in two ways is an error, never a choice (RFC 9112 §6.3).
 
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -14,8 +14,8 @@ use super::chunked::Chunks;
 /// A response head may be this long, with all its fields.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub const MAX_FIELDS: usize = 256;
-/// What the gateway adds to a response fits in, so that its map is allocated once.
-const ROOM_FOR_OURS: usize = 6;
+/// With what the gateway adds: a map for so many is allocated once.
+const USUAL_FIELDS: usize = 24;
 
 /// Why something is no response that could be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,35 +55,33 @@ struct Told {
 /// Takes a head off the front; `None` when not all of it is there yet.
 pub fn take_head(unread: &mut Bytes) -> Result<Option<Head>, Invalid> {
     let whole = mem::take(unread);
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(&mut parsed, &whole, &mut fields) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => {
-            let too_large = whole.len() > MAX_HEAD_BYTES;
-            *unread = whole;
-            return if too_large { Err(Invalid::TooLarge) } else { Ok(None) };
-        }
-        Err(httparse::Error::TooManyHeaders) => return Err(Invalid::TooLarge),
-        Err(_) => return Err(Invalid::Head),
+    let mut lines = Lines { bytes: &whole, at: 0 };
+    let mut response = Response::new(());
+    let Some(status_line) = lines.next() else {
+        let begins_well = START.iter().zip(&*whole).all(|(expected, byte)| expected == byte);
+        return not_yet(unread, whole, begins_well);
     };
+    take_status(&mut response, status_line).ok_or(Invalid::Head)?;
+    let mut headers = HeaderMap::with_capacity(USUAL_FIELDS);
+    let mut told = Told::default();
+    let mut fields = 0;
+    loop {
+        let Some(line) = lines.next() else { return not_yet(unread, whole, true) };
+        if line.is_empty() {
+            break;
+        }
+        fields += 1;
+        if fields > MAX_FIELDS {
+            return Err(Invalid::TooLarge);
+        }
+        let (name, value) = field(line).ok_or(Invalid::Head)?;
+        told.hear(&name, value);
+        let value = HeaderValue::from_maybe_shared(whole.slice_ref(value)).map_err(|_| Invalid::Head)?;
+        headers.append(name, value);
+    }
+    let length = lines.at;
     if length > MAX_HEAD_BYTES {
         return Err(Invalid::TooLarge);
-    }
-    let mut response = Response::new(());
-    *response.status_mut() =
-        parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Invalid::Head)?;
-    *response.version_mut() = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    keep_reason(&mut response, parsed.reason.unwrap_or_default());
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ROOM_FOR_OURS);
-    let mut told = Told::default();
-    for field in &*parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Invalid::Head)?;
-        told.hear(&name, field.value);
-        let value =
-            HeaderValue::from_maybe_shared(whole.slice_ref(field.value)).map_err(|_| Invalid::Head)?;
-        headers.append(name, value);
     }
     *response.headers_mut() = headers;
     if length < whole.len() {
@@ -95,13 +93,75 @@ pub fn take_head(unread: &mut Bytes) -> Result<Option<Head>, Invalid> {
     Ok(Some(Head { response, keeps_alive, told }))
 }
 
-/// A reason phrase of the instance's own is passed on; the usual ones are known from the status.
-fn keep_reason(response: &mut Response<()>, reason: &str) {
-    if response.status().canonical_reason() != Some(reason)
-        && let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.as_bytes())
-    {
-        response.extensions_mut().insert(phrase);
+/// What every status line begins with.
+const START: &[u8] = b"HTTP/1.";
+
+fn not_yet(unread: &mut Bytes, whole: Bytes, begins_well: bool) -> Result<Option<Head>, Invalid> {
+    if !begins_well {
+        return Err(Invalid::Head);
     }
+    if whole.len() > MAX_HEAD_BYTES {
+        return Err(Invalid::TooLarge);
+    }
+    *unread = whole;
+    Ok(None)
+}
+
+/// Reads lines without their ends. A LF alone ends one as well (RFC 9112 §2.2).
+struct Lines<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Lines<'b> {
+    fn next(&mut self) -> Option<&'b [u8]> {
+        let rest = &self.bytes[self.at..];
+        let end = memchr::memchr(b'\n', rest)?;
+        self.at += end + 1;
+        Some(rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]))
+    }
+}
+
+fn take_status(response: &mut Response<()>, line: &[u8]) -> Option<()> {
+    let (&[minor, b' ', hundreds, tens, ones], reason) = line.strip_prefix(START)?.split_first_chunk()?
+    else {
+        return None;
+    };
+    *response.version_mut() = match minor {
+        b'1' => Version::HTTP_11,
+        b'0' => Version::HTTP_10,
+        _ => return None,
+    };
+    *response.status_mut() = StatusCode::from_bytes(&[hundreds, tens, ones]).ok()?;
+    match reason {
+        [] => Some(()),
+        [b' ', reason @ ..] => keep_reason(response, reason),
+        _ => None,
+    }
+}
+
+/// A field line in its two parts; whether the value is a good one is left to see.
+pub(super) fn field(line: &[u8]) -> Option<(HeaderName, &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    // Blanks around the name, and lines that go on from the one before, fail here.
+    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+    Some((name, trim_blanks(&line[colon + 1..])))
+}
+
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// A reason phrase of the instance's own is passed on; the usual ones are known from the status.
+fn keep_reason(response: &mut Response<()>, reason: &[u8]) -> Option<()> {
+    let usual = response.status().canonical_reason().unwrap_or_default();
+    if reason != usual.as_bytes() && !reason.is_empty() {
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::try_from(reason).ok()?);
+    }
+    Some(())
 }
 
 /// Whether a head that is known to be incomplete up to `from` may be complete now.
@@ -223,5 +283,246 @@ impl Body {
     /// How much is to come, where that is known.
     pub fn length(&self) -> Option<u64> {
         if let Body::Length(left) = self { Some(*left) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What comes of bytes that arrive in pieces: the head, and the body as far as it is there.
+    #[derive(Debug, PartialEq)]
+    struct Read {
+        status: u16,
+        headers: HeaderMap,
+        keeps_alive: bool,
+        data: Vec<u8>,
+        trailers: Option<HeaderMap>,
+        ended: bool,
+        rest: Vec<u8>,
+    }
+
+    fn read(pieces: &[&[u8]], to_head: bool) -> Result<Option<Read>, Invalid> {
+        let mut unread = Bytes::new();
+        let (mut read, mut body) = (None, None);
+        for piece in pieces {
+            unread = [&unread, *piece].concat().into();
+            if read.is_none() {
+                let Some(head) = take_head(&mut unread)? else { continue };
+                body = Some(head.body(to_head)?);
+                read = Some(Read {
+                    status: head.response.status().as_u16(),
+                    headers: head.response.headers().clone(),
+                    keeps_alive: head.keeps_alive,
+                    data: Vec::new(),
+                    trailers: None,
+                    ended: false,
+                    rest: Vec::new(),
+                });
+            }
+            let (Some(read), Some(body)) = (&mut read, &mut body) else { continue };
+            while !read.ended {
+                match body.next(&mut unread)? {
+                    Step::More => break,
+                    Step::Data(data) => {
+                        assert!(!data.is_empty());
+                        read.data.extend_from_slice(&data);
+                    }
+                    Step::Trailers(trailers) => (read.trailers, read.ended) = (Some(trailers), true),
+                    Step::End => read.ended = true,
+                }
+                read.ended |= body.is_end();
+            }
+        }
+        Ok(read.map(|read| Read { rest: unread.to_vec(), ..read }))
+    }
+
+    fn whole(text: &str) -> Read {
+        read(&[text.as_bytes()], false).expect(text).expect("the head is whole")
+    }
+
+    fn error(text: &str) -> Invalid {
+        read(&[text.as_bytes()], false).expect_err(text)
+    }
+
+    #[test]
+    fn a_body_ends_where_its_head_says() {
+        for (text, data, ended, rest) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhellomore", "hello", true, "more"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "hel", false, ""),
+            ("HTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n", "", true, ""),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\nContent-Length: 2\r\n\r\nok", "ok", true, ""),
+            ("HTTP/1.1 200\r\n\r\nall of it", "all of it", false, ""),
+            ("HTTP/1.0 200 OK\n\nold", "old", false, ""),
+            ("HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\nrest", "", true, "rest"),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9, 8\r\n\r\n", "", true, ""),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n2  ;x=\"y\"\r\nde\r\n0\r\n\r\nrest",
+                "abcde",
+                true,
+                "rest",
+            ),
+        ] {
+            let read = whole(text);
+            assert_eq!(
+                (read.data.as_slice(), read.ended, read.rest.as_slice()),
+                (data.as_bytes(), ended, rest.as_bytes()),
+                "{text:?}"
+            );
+        }
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nrest";
+        let to_head = read(&[head], true).expect("well-formed").expect("whole");
+        assert_eq!((to_head.ended, to_head.rest.as_slice()), (true, &b"rest"[..]));
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for fields in [
+            "Content-Length: 3\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 3",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding:",
+            "Content-Length: 2\r\nContent-Length: 3",
+            "Content-Length: 2, 3",
+            "Content-Length: 2,",
+            "Content-Length:",
+            "Content-Length: +2",
+            "Content-Length: -2",
+            "Content-Length: 0x2",
+            "Content-Length: 2 2",
+            "Content-Length: 18446744073709551616",
+        ] {
+            assert_eq!(error(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n")), Invalid::Length, "{fields}");
+        }
+        assert_eq!(error("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Invalid::Length);
+    }
+
+    #[test]
+    fn a_malformed_head_is_refused_as_early_as_it_shows() {
+        for head in [
+            "SSH-2.0",
+            "\x15\x03\x03",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.2 200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 OK\r\n",
+            "HTTP/1.1 99 Low\r\n",
+            "HTTP/1.1 099 Low\r\n",
+            "HTTP/1.1 2000 High\r\n",
+            "HTTP/1.1  200 OK\r\n",
+            "HTTP/1.1 200 O\0K\r\n",
+            "HTTP/1.1 200 O\rK\r\n",
+            "HTTP/1.1 200 OK\r\nX\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n",
+            "HTTP/1.1 200 OK\r\n: a\r\n",
+            "HTTP/1.1 200 OK\r\n X: a\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n folded: b\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\r\n",
+        ] {
+            assert_eq!(error(head), Invalid::Head, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_bounds() {
+        let fields = |count: usize| "x: 1\r\n".repeat(count);
+        assert_eq!(
+            whole(&format!("HTTP/1.1 204 No\r\n{}\r\n", fields(MAX_FIELDS))).headers.len(),
+            MAX_FIELDS
+        );
+        assert_eq!(error(&format!("HTTP/1.1 204 No\r\n{}", fields(MAX_FIELDS + 1))), Invalid::TooLarge);
+        for end in ["", "\r\n\r\n"] {
+            let long = format!("HTTP/1.1 200 OK\r\nX: {}{end}", "x".repeat(MAX_HEAD_BYTES));
+            assert_eq!(error(&long), Invalid::TooLarge);
+        }
+    }
+
+    #[test]
+    fn the_connection_stays_open_unless_the_instance_says_otherwise() {
+        for (head, keeps) in [
+            ("HTTP/1.1 204 No\r\n\r\n", true),
+            ("HTTP/1.1 204 No\r\nConnection: keep-alive\r\n\r\n", true),
+            ("HTTP/1.1 204 No\r\nConnection: x, Close\r\nConnection: keep-alive\r\n\r\n", false),
+            ("HTTP/1.0 204 No\r\nConnection: keep-alive\r\n\r\n", false),
+        ] {
+            assert_eq!(whole(head).keeps_alive, keeps, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_reason_phrase_of_its_own_is_kept() {
+        let phrase = |line: &str| {
+            let head = take_head(&mut Bytes::from(format!("{line}\r\n\r\n"))).expect(line).expect("whole");
+            head.response.extensions().get::<hyper::ext::ReasonPhrase>().map(|kept| kept.as_bytes().to_vec())
+        };
+        assert_eq!(phrase("HTTP/1.1 200 Fine"), Some(b"Fine".to_vec()));
+        for usual in ["HTTP/1.1 200 OK", "HTTP/1.1 200 ", "HTTP/1.1 200"] {
+            assert_eq!(phrase(usual), None);
+        }
+    }
+
+    const TEXT: &str = "HTTP/1.[01] (200|204|304|101)( OK)?\r?\n\
+        ((Content-Length|Transfer-Encoding|X|Connection):( (chunked|3|7|close))?\r?\n){0,4}(\r?\n)?\
+        (([0-9a]{1,2}( |;[ -~]{1,4})?\r\n)?[a-f0\r\n]{0,9}){0,4}(0\r\n(X-Sum: 7\r\n)?\r\n)?.{0,3}";
+
+    proptest! {
+        #[test]
+        fn it_makes_no_difference_where_the_bytes_are_cut(text in TEXT, first in 0usize..120, second in 0usize..120) {
+            let bytes = text.as_bytes();
+            let (first, second) = (first.min(bytes.len()), second.min(bytes.len()));
+            let (first, second) = (first.min(second), first.max(second));
+            let cut = read(&[&bytes[..first], &bytes[first..second], &bytes[second..]], false);
+            prop_assert_eq!(read(&[bytes], false), cut);
+        }
+
+        #[test]
+        fn bytes_of_any_kind_are_read_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            chunked: bool,
+        ) {
+            let _ = read(&[&bytes], false);
+            let mut text: Vec<u8> = b"HTTP/1.1 200 OK\r\n".to_vec();
+            text.extend_from_slice(if chunked { b"transfer-encoding: chunked\r\n\r\n" } else { b"" });
+            text.extend_from_slice(&bytes);
+            let _ = read(&[&text], false);
+        }
+
+        #[test]
+        fn what_passes_is_read_alike_by_another_parser(
+            text in "HTTP/1.[012] [0-9]{3}[ -~\t]{0,5}\r?\n([a-zA-Z_(: \t]{1,4}:[ -~\t\r\0\u{e9}]{0,6}\r?\n){0,4}\r?\n",
+        ) {
+            let mut unread = Bytes::from(text.clone());
+            let Ok(Some(head)) = take_head(&mut unread) else { return Ok(()) };
+            let mut fields = [httparse::EMPTY_HEADER; 8];
+            let mut other = httparse::Response::new(&mut fields);
+            let length = match other.parse(text.as_bytes()) {
+                Ok(httparse::Status::Complete(length)) => length,
+                refused => return Err(TestCaseError::fail(format!("{text:?}: {refused:?}"))),
+            };
+            prop_assert_eq!(length, text.len() - unread.len());
+            prop_assert_eq!(other.code, Some(head.response.status().as_u16()));
+            for field in other.headers.iter() {
+                let mut values = head.response.headers().get_all(field.name).iter();
+                prop_assert!(values.any(|value| value.as_bytes() == field.value), "{:?}", field);
+            }
+            prop_assert_eq!(other.headers.len(), head.response.headers().len());
+        }
+
+        #[test]
+        fn a_head_that_may_end_is_never_missed(text in "(a|\r|\n){0,12}", known in 0usize..12) {
+            let known = known.min(text.len());
+            let ends = |text: &str| text.contains("\n\n") || text.contains("\n\r\n");
+            if !ends(&text[..known]) {
+                prop_assert_eq!(may_end(text.as_bytes(), known), ends(&text));
+            }
+        }
     }
 }

@@ -93,3 +93,83 @@ fn field(into: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     into.extend_from_slice(value.as_bytes());
     into.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+
+    use super::*;
+
+    fn written(
+        method: Method,
+        target: &'static str,
+        lines: &[(&'static str, &'static str)],
+        framing: Framing,
+    ) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let asked = Head { method, target: Uri::from_static(target), headers, informational: None };
+        let mut bytes = Vec::new();
+        head(&mut bytes, &asked, None, framing);
+        String::from_utf8(bytes).expect("ASCII")
+    }
+
+    #[test]
+    fn a_head_is_written_as_it_is() {
+        let lines = [("host", "a"), ("x-one", "1"), ("x-two", ""), ("x-one", "2")];
+        assert_eq!(
+            written(Method::GET, "/a/b?c=d", &lines, Framing::Empty),
+            "GET /a/b?c=d HTTP/1.1\r\nhost: a\r\nx-one: 1\r\nx-one: 2\r\nx-two: \r\n\r\n"
+        );
+        let mut named = Vec::new();
+        let asked = Head {
+            method: Method::GET,
+            target: Uri::from_static("/"),
+            headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static("client"))]),
+            informational: None,
+        };
+        head(&mut named, &asked, Some(&HeaderValue::from_static("instance")), Framing::Empty);
+        assert_eq!(named, b"GET / HTTP/1.1\r\nhost: instance\r\n\r\n");
+    }
+
+    #[test]
+    fn the_length_is_told_once_whatever_the_fields_say() {
+        let lines = [("content-length", "5"), ("content-length", "6"), ("transfer-encoding", "gzip")];
+        for (framing, expected) in [
+            (Framing::Empty, "content-length: 0\r\n"),
+            (Framing::Length(12), "content-length: 12\r\n"),
+            (Framing::Chunked, "transfer-encoding: chunked\r\n"),
+        ] {
+            let written = written(Method::POST, "/", &lines, framing);
+            assert_eq!(written, format!("POST / HTTP/1.1\r\n{expected}\r\n"));
+        }
+    }
+
+    #[test]
+    fn chunks_have_their_size_in_front() {
+        for (size, expected) in
+            [(1, "1"), (15, "f"), (16, "10"), (0x1ff, "1ff"), (usize::MAX, "ffffffffffffffff")]
+        {
+            let mut bytes = Vec::new();
+            chunk_size(&mut bytes, size);
+            assert_eq!(bytes, format!("{expected}\r\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn trailers_are_written_when_they_were_announced() {
+        let announced = announced_trailers(&HeaderMap::from_iter([(
+            TRAILER,
+            HeaderValue::from_static("X-Sum, ,x-other"),
+        )]));
+        let trailers = HeaderMap::from_iter([
+            (HeaderName::from_static("x-sum"), HeaderValue::from_static("7")),
+            (HeaderName::from_static("x-more"), HeaderValue::from_static("8")),
+        ]);
+        let mut bytes = Vec::new();
+        last_chunk(&mut bytes, &trailers, &announced);
+        assert_eq!(bytes, b"0\r\nx-sum: 7\r\n\r\n");
+    }
+}
