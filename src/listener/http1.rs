@@ -86,12 +86,15 @@ const HEAD_TOO_SLOW: Malformed =
 
 impl Http1 {
     async fn run(&mut self) -> End {
-        poll_fn(|cx| Poll::Ready(self.line.interims.set_task(cx.waker()))).await;
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        self.line.interims.set_task(&waker);
+        drop(waker);
         loop {
-            let head = match poll_fn(|cx| self.poll_head(cx)).await {
-                Ok(head) => head,
-                Err(end) => return end,
-            };
+            let mut head = None;
+            if let Err(end) = poll_fn(|cx| self.poll_head(&mut head, cx)).await {
+                return end;
+            }
+            let Some(head) = head else { return End::Gone };
             if let Err(end) = self.answer(head).await {
                 return end;
             }
@@ -99,8 +102,8 @@ impl Http1 {
         }
     }
 
-    /// Waits for the next request.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestHead, End>> {
+    /// Waits for the next request. Its head is put into `next`, which saves moving it about.
+    fn poll_head(&mut self, next: &mut Option<RequestHead>, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let line = self.line.clone();
         let io = &mut *line.io.borrow_mut();
         loop {
@@ -108,7 +111,8 @@ impl Http1 {
                 match self.reader.read(&mut io.inbound, &line.limits) {
                     Ok(Some(head)) => {
                         self.state.request_began();
-                        return Poll::Ready(Ok(head));
+                        *next = Some(head);
+                        return Poll::Ready(Ok(()));
                     }
                     // The beginning of an empty line is not yet that of a request.
                     Ok(None) if io.inbound.is_empty() || io.inbound[..] == *b"\r" => {}

@@ -44,23 +44,21 @@ impl Transport {
         std::mem::replace(self, Transport::Gone)
     }
 
-    /// Reads more behind what is in `inbound`, which takes a buffer for that when it has none. Ready with zero
-    /// at the end.
+    /// Reads more behind what is in `inbound`, which is given a buffer for that when it has none and there is something
+    /// to read. Ready with zero at the end.
     pub fn poll_fill(
         &mut self,
         inbound: &mut BytesMut,
         buffers: &Buffers,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if let Transport::Plain(stream) = self
+            && let Poll::Pending = stream.poll_read_ready(cx)?
+        {
+            return Poll::Pending;
+        }
         if inbound.capacity() - inbound.len() < LEAST_ROOM {
-            if inbound.is_empty() {
-                if inbound.capacity() > 0 {
-                    buffers.give(std::mem::take(inbound));
-                }
-                *inbound = buffers.take();
-            } else {
-                inbound.reserve(inbound.len().max(2 * LEAST_ROOM));
-            }
+            make_room(inbound, buffers);
         }
         match self {
             Transport::Plain(stream) => pin!(stream.read_buf(inbound)).poll(cx),
@@ -104,6 +102,16 @@ impl AsyncWrite for Transport {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx), gone => Poll::Ready(Ok(())))
     }
+}
+
+fn make_room(inbound: &mut BytesMut, buffers: &Buffers) {
+    if !inbound.is_empty() {
+        return inbound.reserve(inbound.len().max(2 * LEAST_ROOM));
+    }
+    if inbound.capacity() > 0 {
+        buffers.give(std::mem::take(inbound));
+    }
+    *inbound = buffers.take();
 }
 
 fn broken_pipe() -> Poll<io::Result<usize>> {

@@ -32,6 +32,8 @@ use crate::worker::Worker;
 pub use accept::{Acceptor, accept};
 pub use bind::{BindError, bind};
 pub use drain::Drain;
+pub use framing::BodyFraming;
+pub use head::{HeadLimits, HeadReader, trailers};
 pub use tls::server_config;
 pub use upgrade::Upgrade;
 

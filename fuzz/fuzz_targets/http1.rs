@@ -1,0 +1,35 @@
+//! Whatever bytes an HTTP/1.1 client sends: each request is refused or ends in one place, wherever the bytes were cut,
+//! and its fields hold nothing that could be read as another line.
+
+#![no_main]
+
+use bytes::BytesMut;
+use gatehouse::listener::{BodyFraming, HeadLimits, HeadReader};
+use libfuzzer_sys::fuzz_target;
+
+const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20, target_bytes: 1024 };
+
+fuzz_target!(|input: (u16, &[u8])| {
+    let (cut, bytes) = input;
+    let mut rest = BytesMut::from(bytes);
+    let first = HeadReader::default().read(&mut rest, &LIMITS);
+    let mut reader = HeadReader::default();
+    let mut buffer = BytesMut::from(&bytes[..usize::from(cut).min(bytes.len())]);
+    let mut in_two = reader.read(&mut buffer, &LIMITS);
+    if matches!(in_two, Ok(None)) {
+        buffer.extend_from_slice(&bytes[usize::from(cut).min(bytes.len())..]);
+        in_two = reader.read(&mut buffer, &LIMITS);
+        assert_eq!(buffer.len(), rest.len(), "it ends in one place");
+    }
+    assert_eq!(first.is_ok(), in_two.is_ok());
+    let Ok(Some(head)) = first else { return };
+    assert!(head.parts.headers.len() <= LIMITS.fields);
+    for value in head.parts.headers.values() {
+        assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
+    }
+    let mut framing: BodyFraming = head.body;
+    let ends = framing.ends_within(&rest);
+    let mut trailers = Vec::new();
+    while let Ok(Some(_)) = framing.take(&mut rest, &mut trailers) {}
+    assert_eq!(framing.is_end(), ends, "who looks ahead sees the same end");
+});
