@@ -99,6 +99,7 @@ mod tests {
     use http::{Method, Uri};
 
     use super::*;
+    use crate::http::field_lines::FieldLines;
 
     fn written(
         method: Method,
@@ -110,9 +111,12 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let asked = Head { method, target: Uri::from_static(target), headers, informational: None };
+        let mut ours = FieldLines::default();
+        ours.push(&http::header::VIA, &HeaderValue::from_static("1.1 gatehouse"));
+        let target = Uri::from_static(target);
+        let asked = Head { method, target, host: None, headers, lines: ours, informational: None };
         let mut bytes = Vec::new();
-        head(&mut bytes, &asked, None, framing);
+        head(&mut bytes, &asked, &HeaderValue::from_static("instance"), framing);
         String::from_utf8(bytes).expect("ASCII")
     }
 
@@ -121,17 +125,9 @@ mod tests {
         let lines = [("host", "a"), ("x-one", "1"), ("x-two", ""), ("x-one", "2")];
         assert_eq!(
             written(Method::GET, "/a/b?c=d", &lines, Framing::Empty),
-            "GET /a/b?c=d HTTP/1.1\r\nhost: a\r\nx-one: 1\r\nx-one: 2\r\nx-two: \r\n\r\n"
+            "GET /a/b?c=d HTTP/1.1\r\nhost: instance\r\nx-one: 1\r\nx-one: 2\r\nx-two: \r\n\
+             via: 1.1 gatehouse\r\n\r\n"
         );
-        let mut named = Vec::new();
-        let asked = Head {
-            method: Method::GET,
-            target: Uri::from_static("/"),
-            headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static("client"))]),
-            informational: None,
-        };
-        head(&mut named, &asked, Some(&HeaderValue::from_static("instance")), Framing::Empty);
-        assert_eq!(named, b"GET / HTTP/1.1\r\nhost: instance\r\n\r\n");
     }
 
     #[test]
@@ -143,7 +139,10 @@ mod tests {
             (Framing::Chunked, "transfer-encoding: chunked\r\n"),
         ] {
             let written = written(Method::POST, "/", &lines, framing);
-            assert_eq!(written, format!("POST / HTTP/1.1\r\n{expected}\r\n"));
+            assert_eq!(
+                written,
+                format!("POST / HTTP/1.1\r\nhost: instance\r\nvia: 1.1 gatehouse\r\n{expected}\r\n")
+            );
         }
     }
 
