@@ -578,6 +578,43 @@ async fn the_length_of_a_response_is_one_number() {
     }
 }
 
+/// Pieces of every size, copied together or sent from where they are, taken by a service that reads in bites.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_arrive_as_they_were_sent() {
+    let origin = Origin::start(|seen| Response::new(Full::from(seen.body.clone()))).await;
+    let gateway = to(&origin.url(), "");
+    let sizes = [1, 4095, 4096, 4097, 20_000, 2, 100_000, 3, 3, 1_000_000, 16 * 1024, 7, 2_000_000];
+    let mut body = Vec::new();
+    let mut chunks = Vec::new();
+    for (number, size) in sizes.into_iter().enumerate() {
+        let piece: Vec<u8> = (0..size).map(|at: usize| (at * 31 + number) as u8).collect();
+        chunks.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        chunks.extend_from_slice(&piece);
+        chunks.extend_from_slice(b"\r\n");
+        body.extend_from_slice(&piece);
+    }
+    chunks.extend_from_slice(b"0\r\n\r\n");
+    let length = format!("Content-Length: {}", body.len());
+    for (framing, sent) in [("Transfer-Encoding: chunked", &chunks), (length.as_str(), &body)] {
+        let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n");
+        let (mut reader, mut writer) = connect(&gateway).await.into_split();
+        let sent = [head.as_bytes(), sent].concat();
+        let sending = tokio::spawn(async move {
+            writer.write_all(&sent).await.expect("it reads");
+            writer
+        });
+        let mut answer = Vec::new();
+        tokio::time::timeout(PATIENCE, reader.read_to_end(&mut answer))
+            .await
+            .expect("in time")
+            .expect("whole");
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        assert!(answer.ends_with(&body), "{framing}: what came back is not what was sent");
+        drop(sending.await);
+    }
+    assert!(origin.seen().iter().all(|seen| seen.body == body));
+}
+
 #[tokio::test]
 async fn a_response_may_have_many_fields() {
     for (count, status) in [(250, "HTTP/1.1 200 OK\r\n"), (257, "HTTP/1.1 502 Bad Gateway\r\n")] {
