@@ -146,7 +146,7 @@ fn clean(headers: &mut HeaderMap, length: Option<u64>) {
     if let (Some(first), second) = (written.next(), written.next())
         && (second.is_some() || !is_plain(first))
     {
-        // `2, 2` or two lines: hyper has found that they agree on the length of a body, and one number is what
+        // `2, 2` or two lines: they are known to agree on the length of a body, and one number is what
         // nobody behind can read in two ways (RFC 9110 §8.6). Without a body it tells nobody anything.
         headers.remove(header::CONTENT_LENGTH);
         if let Some(length) = length {

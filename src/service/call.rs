@@ -115,7 +115,6 @@ pub async fn call(
 }
 
 /// What follows from an attempt.
-#[expect(clippy::large_enum_variant, reason = "made once an attempt and taken apart at once")]
 enum Step {
     Answer(Answer),
     GiveUp(AttemptError),

@@ -153,14 +153,16 @@ impl Pools {
 impl InstancePool {
     /// An idle connection, if there is one such as is wanted.
     pub fn take_idle(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
-        while !wanted.fresh {
+        if wanted.fresh {
+            return None;
+        }
+        loop {
             let Idle { connection, .. } = self.idle.borrow_mut().pop()?;
             let is_open = if wanted.surely_open { connection.is_quiet_now() } else { connection.is_quiet() };
             if is_open {
                 return Some(Lease { connection, reused: true, slot: OpenSlot::take(self) });
             }
         }
-        None
     }
 
     /// An idle connection, or a new one within the limits, before `deadline`.

@@ -166,7 +166,8 @@ impl Flowing {
                     return Poll::Ready(Ok(step));
                 }
             }
-            let Poll::Ready(read) = connection.poll_more(cx) else { break };
+            let expected = self.body.length().unwrap_or(0);
+            let Poll::Ready(read) = connection.poll_more(expected, cx) else { break };
             match read {
                 Ok(()) => {}
                 Err(error) if self.body.ends_with(&error) => return Poll::Ready(Ok(Step::End)),

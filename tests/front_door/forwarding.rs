@@ -546,7 +546,7 @@ async fn what_the_gateway_says_is_not_imitated() {
     assert!(!seen.contains("evil"), "{seen}");
 }
 
-/// hyper goes through interim responses without a pause: these must not keep the worker from everything else.
+/// They come without a pause: that must not keep the worker from everything else.
 #[tokio::test]
 async fn a_service_that_sends_nothing_but_interim_responses_is_given_up() {
     let origin = RawOrigin::start(|mut stream, _| async move {
@@ -575,6 +575,79 @@ async fn the_length_of_a_response_is_one_number() {
         assert_eq!(answer.matches("content-length: 2\r\n").count(), 1, "{answer}");
         assert_eq!(answer.matches("content-length").count(), 1, "{answer}");
         assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    }
+}
+
+/// Pieces of every size, copied together or sent from where they are, taken by a service that reads in bites.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_arrive_as_they_were_sent() {
+    let origin = Origin::start(|seen| Response::new(Full::from(seen.body.clone()))).await;
+    let gateway = to(&origin.url(), "");
+    let sizes = [1, 4095, 4096, 4097, 20_000, 2, 100_000, 3, 3, 1_000_000, 16 * 1024, 7, 2_000_000];
+    let mut body = Vec::new();
+    let mut chunks = Vec::new();
+    for (number, size) in sizes.into_iter().enumerate() {
+        let piece: Vec<u8> = (0..size).map(|at: usize| (at * 31 + number) as u8).collect();
+        chunks.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        chunks.extend_from_slice(&piece);
+        chunks.extend_from_slice(b"\r\n");
+        body.extend_from_slice(&piece);
+    }
+    chunks.extend_from_slice(b"0\r\n\r\n");
+    let length = format!("Content-Length: {}", body.len());
+    for (framing, sent) in [("Transfer-Encoding: chunked", &chunks), (length.as_str(), &body)] {
+        let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n");
+        let (mut reader, mut writer) = connect(&gateway).await.into_split();
+        let sent = [head.as_bytes(), sent].concat();
+        let sending = tokio::spawn(async move {
+            writer.write_all(&sent).await.expect("it reads");
+            writer
+        });
+        let mut answer = Vec::new();
+        tokio::time::timeout(PATIENCE, reader.read_to_end(&mut answer))
+            .await
+            .expect("in time")
+            .expect("whole");
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        assert!(answer.ends_with(&body), "{framing}: what came back is not what was sent");
+        drop(sending.await);
+    }
+    assert!(origin.seen().iter().all(|seen| seen.body == body));
+}
+
+#[tokio::test]
+async fn a_response_may_have_many_fields() {
+    for (count, status) in [(250, "HTTP/1.1 200 OK\r\n"), (257, "HTTP/1.1 502 Bad Gateway\r\n")] {
+        let fields: String = (0..count).map(|number| format!("X-{number}: {number}\r\n")).collect();
+        let origin =
+            RawOrigin::answering(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n")).await;
+        let gateway = to(&origin.url(), "");
+        let answer = raw::exchange(gateway.http(), CLOSE).await;
+        assert!(answer.starts_with(status), "{answer}");
+        assert_eq!(answer.contains("x-249: 249\r\n"), count == 250, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_reason_phrase_of_the_service_is_passed_on() {
+    let origin = RawOrigin::answering("HTTP/1.1 200 Everything is fine\r\nContent-Length: 0\r\n\r\n").await;
+    let gateway = to(&origin.url(), "");
+    let answer = raw::exchange(gateway.http(), CLOSE).await;
+    assert!(answer.starts_with("HTTP/1.1 200 Everything is fine\r\n"), "{answer}");
+}
+
+/// RFC 9110 §9.3.1 gives such a body no meaning; an intermediary has no business dropping it.
+#[tokio::test]
+async fn a_get_may_have_a_body() {
+    for framing in
+        ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+    {
+        let origin = Origin::text("ok").await;
+        let gateway = to(&origin.url(), "");
+        let request = format!("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}");
+        let answer = raw::exchange(gateway.http(), request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert_eq!(origin.only().body, "hello");
     }
 }
 

@@ -90,6 +90,46 @@ async fn bodies_trailers_and_interim_responses_pass() {
     assert_eq!(body.trailers().await.expect("whole").expect("some")["x-sum"], "7");
 }
 
+/// A client that reads nothing before it has sent everything must not stand in its own way.
+#[tokio::test]
+async fn a_request_goes_on_while_nobody_reads_the_response() {
+    const SIZE: usize = 4 * 1024 * 1024;
+    let (told, mut all_came) = tokio::sync::mpsc::channel(1);
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let told = told.clone();
+        async move {
+            read_head(&mut stream).await;
+            let (mut reader, mut writer) = stream.split();
+            let answer = async {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+                writer.write_all(head.as_bytes()).await.expect("it reads");
+                writer.write_all(&vec![b'a'; SIZE]).await.expect("it reads");
+            };
+            let take = async {
+                let mut all = vec![0; SIZE];
+                tokio::io::AsyncReadExt::read_exact(&mut reader, &mut all).await.expect("it comes");
+                told.send(()).await.expect("the test waits");
+            };
+            tokio::join!(answer, take);
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let client = H2::connect(gateway.http()).await;
+    let request = Request::post("http://a/x").header("content-length", SIZE).body(()).expect("a request");
+    let (response, mut sending) = client.ready().await.send_request(request, false).expect("it is open");
+    sending.send_data(Bytes::from(vec![b'q'; SIZE]), true).expect("it is open");
+    tokio::time::timeout(PATIENCE, all_came.recv()).await.expect("all of it is passed on");
+    let mut body = response.await.expect("an answer").into_body();
+    let mut received = 0;
+    while let Some(data) = body.data().await {
+        let data = data.expect("whole");
+        body.flow_control().release_capacity(data.len()).expect("it was received");
+        received += data.len();
+    }
+    assert_eq!(received, SIZE);
+}
+
 #[tokio::test]
 async fn a_body_is_asked_for_when_it_is_wanted() {
     let origin = Origin::text("ok").await;

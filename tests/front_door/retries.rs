@@ -135,6 +135,21 @@ async fn an_answer_is_kept_while_there_is_no_other_instance() {
     assert_eq!(origin.count(), 1);
 }
 
+/// A retry that would find every breaker open isn't waited for, and takes nothing out of the budget.
+#[tokio::test]
+async fn nobody_waits_for_a_retry_that_no_instance_is_left_for() {
+    let origin = Origin::status(503).await;
+    let gateway = Gateway::start(&one_service(
+        &[origin.url()],
+        "circuit_breaker: { consecutive_failures: 1, open_for: 5m }, \
+         retries: { attempts: 10, backoff: { base: 50s, max: 50s } }",
+    ));
+    let began = Instant::now();
+    assert_eq!(Client::new(gateway.http()).get("/").await.status, 503);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(gateway.service("users").await["retries"], 0);
+}
+
 #[tokio::test]
 async fn the_instance_may_say_when() {
     let count = Arc::new(AtomicUsize::new(0));

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::alarm::Alarm;
 use super::decode::{self, Body, Invalid};
 use super::outgoing::Outgoing;
-use crate::buffers::Buffers;
+use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::http::body::{AttemptBody, BodyError};
 use crate::service::{Head, InformationalSink};
 
@@ -25,6 +25,8 @@ use crate::service::{Head, InformationalSink};
 const MAX_INTERIMS: u32 = 1000;
 /// What came with one read and is no longer than this is copied, so that the buffer can go back at once.
 const SMALL_READ_BYTES: usize = 4 * 1024;
+/// Of a long body, so much is read at once.
+const LARGE_READ_BYTES: u64 = 64 * 1024;
 
 /// Why no response came of a request.
 #[derive(Debug)]
@@ -143,7 +145,7 @@ impl Connection {
                 self.keeps_alive = head.keeps_alive && !matches!(body, Body::UntilClose);
                 return Poll::Ready(Ok((head.response, body)));
             }
-            if let Err(error) = ready!(self.poll_more(cx)) {
+            if let Err(error) = ready!(self.poll_more(0, cx)) {
                 return Poll::Ready(Err(Failed::Reset(error)));
             }
         }
@@ -160,10 +162,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has come. The end of the connection is an error, of the kind `UnexpectedEof`.
-    pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads what has come, where `expected` bytes are known to be still to come, if any are. The end of the connection
+    /// is an error, of the kind `UnexpectedEof`.
+    pub fn poll_more(&mut self, expected: u64, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.stream.poll_read_ready(cx))?;
         let buffers = &self.workspace.buffers;
-        let mut buffer = buffers.take();
+        let mut buffer = if expected > BUFFER_BYTES as u64 {
+            // One byte more: a read that fills its buffer would have to be followed by another to see that it was all.
+            BytesMut::with_capacity(expected.min(LARGE_READ_BYTES) as usize + 1)
+        } else {
+            buffers.take()
+        };
         let polled = pin!(self.stream.read_buf(&mut buffer)).poll(cx);
         let came = match polled {
             Poll::Ready(Ok(length)) if length > SMALL_READ_BYTES => buffer.freeze(),
