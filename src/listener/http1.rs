@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::answering::Answering;
 use super::closing;
 use super::drain::Drained;
 use super::encode::Asked;
@@ -151,9 +152,9 @@ impl Http1 {
             takes_trailers: head.takes_trailers,
         };
         let (arrived, switch) = self.arrived(head);
-        let mut answering = Box::pin(pipeline::serve(self.connection.clone(), arrived));
-        let mut response = poll_fn(|cx| self.poll_answer(answering.as_mut(), cx)).await?;
-        drop(answering);
+        let mut answering = Answering::begin(self.connection.clone(), arrived);
+        let mut response = poll_fn(|cx| self.poll_answer(&mut answering, cx)).await?;
+        answering.give_back();
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if self.drained.drain().has_begun() && !switches {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -191,7 +192,7 @@ impl Http1 {
 
     fn poll_answer(
         &mut self,
-        answering: Pin<&mut impl Future<Output = Response<ResponseBody>>>,
+        answering: &mut Answering,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResponseBody>, End>> {
         if let Poll::Ready(response) = self.line.in_turn(|| answering.poll(cx)) {

@@ -27,7 +27,7 @@ impl Sending {
     pub fn begin(response: Response<ResponseBody>, asked: Asked, out: &mut BytesMut) -> Self {
         let (parts, body) = response.into_parts();
         let (end, closes) = encode::head(out, &parts, &body, asked);
-        let has_body = !matches!(end, BodyEnd::None | BodyEnd::Length(0));
+        let has_body = end != BodyEnd::None && !body.is_end_stream();
         Sending { body: has_body.then_some(body), end, asked, failed: false, closes }
     }
 
