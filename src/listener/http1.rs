@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::answering::Answering;
 use super::closing;
 use super::drain::Drained;
 use super::encode::Asked;
@@ -44,6 +45,13 @@ enum End {
     Refused(Malformed),
     /// The transport is in other hands.
     Switched,
+}
+
+/// A request that is being answered.
+struct Begun {
+    answering: Answering,
+    asked: Asked,
+    switch: Option<oneshot::Sender<Switched>>,
 }
 
 struct Http1 {
@@ -90,20 +98,26 @@ impl Http1 {
         self.line.interims.set_task(&waker);
         drop(waker);
         loop {
-            let mut head = None;
-            if let Err(end) = poll_fn(|cx| self.poll_head(&mut head, cx)).await {
-                return end;
-            }
-            let Some(head) = head else { return End::Gone };
-            if let Err(end) = self.answer(head).await {
+            let begun = match poll_fn(|cx| self.poll_request(cx)).await {
+                Ok(begun) => begun,
+                Err(end) => return end,
+            };
+            if let Err(end) = self.answer(begun).await {
                 return end;
             }
             self.state.request_ended();
         }
     }
 
-    /// Waits for the next request. Its head is put into `next`, which saves moving it about.
-    fn poll_head(&mut self, next: &mut Option<RequestHead>, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    /// Waits for the next request, and begins to answer it.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, End>> {
+        match ready!(self.poll_head(cx)) {
+            Ok(head) => Poll::Ready(Ok(self.begin(head))),
+            Err(end) => Poll::Ready(Err(end)),
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestHead, End>> {
         let line = self.line.clone();
         let io = &mut *line.io.borrow_mut();
         loop {
@@ -111,8 +125,7 @@ impl Http1 {
                 match self.reader.read(&mut io.inbound, &line.limits) {
                     Ok(Some(head)) => {
                         self.state.request_began();
-                        *next = Some(head);
-                        return Poll::Ready(Ok(()));
+                        return Poll::Ready(Ok(head));
                     }
                     // The beginning of an empty line is not yet that of a request.
                     Ok(None) if io.inbound.is_empty() || io.inbound[..] == *b"\r" => {}
@@ -142,29 +155,27 @@ impl Http1 {
         self.last_call.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_CALL))).as_mut().poll(cx)
     }
 
-    /// Answers one request, to the last byte. `Err` when it was the last of the connection.
-    async fn answer(&mut self, head: RequestHead) -> Result<(), End> {
-        let mut asked = Asked {
+    fn begin(&self, head: RequestHead) -> Begun {
+        let asked = Asked {
             is_head: head.parts.method == Method::HEAD,
             is_http10: head.parts.version == Version::HTTP_10,
             keeps_alive: head.keeps_alive,
             takes_trailers: head.takes_trailers,
         };
         let (arrived, switch) = self.arrived(head);
-        let mut answering = Box::pin(pipeline::serve(self.connection.clone(), arrived));
-        let mut response = poll_fn(|cx| self.poll_answer(answering.as_mut(), cx)).await?;
-        drop(answering);
-        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.drained.drain().has_begun() && !switches {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        asked.keeps_alive &= !self.line.io.borrow().is_body_unwanted();
-        let mut sending = self.send(response, asked);
+        Begun { answering: Answering::begin(self.connection.clone(), arrived), asked, switch }
+    }
+
+    /// Answers one request, to the last byte. `Err` when it was the last of the connection.
+    async fn answer(&mut self, begun: Begun) -> Result<(), End> {
+        let Begun { mut answering, asked, switch } = begun;
+        let mut sending = poll_fn(|cx| self.poll_answer(&mut answering, asked, cx)).await?;
+        answering.give_back();
         poll_fn(|cx| self.poll_send(&mut sending, cx)).await?;
         if sending.broke_off() {
             return Err(End::BrokeOff { unseen: asked.is_http10 });
         }
-        if switches {
+        if sending.switches {
             return Err(self.switch(switch));
         }
         if sending.closes {
@@ -189,13 +200,16 @@ impl Http1 {
         (Arrived { head: parts, body, declared, upgrade, interim }, switch)
     }
 
+    /// Waits for the response. Its head stands ready to be written then, to leave together with what comes of its body
+    /// at once.
     fn poll_answer(
         &mut self,
-        answering: Pin<&mut impl Future<Output = Response<ResponseBody>>>,
+        answering: &mut Answering,
+        asked: Asked,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<ResponseBody>, End>> {
+    ) -> Poll<Result<Sending, End>> {
         if let Poll::Ready(response) = self.line.in_turn(|| answering.poll(cx)) {
-            return Poll::Ready(Ok(response));
+            return Poll::Ready(Ok(self.respond(response, asked)));
         }
         if let Some(interims) = self.line.interims.take() {
             self.out.buffer(&self.line.buffers).extend_from_slice(&interims);
@@ -206,7 +220,15 @@ impl Http1 {
         self.poll_client(cx).map(Err)
     }
 
-    /// Begins a response: its head stands ready to be written, together with what comes of its body at once.
+    fn respond(&mut self, mut response: Response<ResponseBody>, mut asked: Asked) -> Sending {
+        let is_last = self.drained.drain().has_begun();
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        asked.keeps_alive &= !self.line.io.borrow().is_body_unwanted();
+        self.send(response, asked)
+    }
+
     fn send(&mut self, response: Response<ResponseBody>, asked: Asked) -> Sending {
         let buffers = &self.line.buffers;
         if let Some(interims) = self.line.interims.close() {

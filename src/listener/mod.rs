@@ -1,6 +1,7 @@
 //! Where clients come in: accepting, TLS, HTTP/1.1 and HTTP/2 connections, their limits and their end.
 
 mod accept;
+mod answering;
 mod bind;
 mod closing;
 pub mod descriptors;

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use http::Response;
+use http::{Response, StatusCode};
 use hyper::body::Body;
 
 use super::encode::{self, Asked, BodyEnd};
@@ -20,6 +20,8 @@ pub struct Sending {
     failed: bool,
     /// The connection ends with this response.
     pub closes: bool,
+    /// What follows is a tunnel.
+    pub switches: bool,
 }
 
 impl Sending {
@@ -27,8 +29,9 @@ impl Sending {
     pub fn begin(response: Response<ResponseBody>, asked: Asked, out: &mut BytesMut) -> Self {
         let (parts, body) = response.into_parts();
         let (end, closes) = encode::head(out, &parts, &body, asked);
-        let has_body = !matches!(end, BodyEnd::None | BodyEnd::Length(0));
-        Sending { body: has_body.then_some(body), end, asked, failed: false, closes }
+        let has_body = end != BodyEnd::None && !body.is_end_stream();
+        let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        Sending { body: has_body.then_some(body), end, asked, failed: false, closes, switches }
     }
 
     /// Takes what there is of the body, as far as there is room for it. Pending when the body has to go on first.

@@ -148,6 +148,73 @@ async fn an_early_reply_survives_what_the_client_is_still_sending() {
     assert_eq!(origin.count(), 0);
 }
 
+/// The gateway answers by itself, and nobody reads what the client sends.
+#[tokio::test]
+async fn a_short_body_that_nobody_reads_is_read_on_the_side() {
+    let gateway = Gateway::start("routes: [{ name: x, match: { path: / }, respond: { text: hello } }]\n");
+    let next = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for (fields, body) in [
+        ("Content-Length: 5", "12345"),
+        ("Content-Length: 16384", &"x".repeat(16384)),
+        // It ends with what has come together with the head.
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\nX: 1\r\n\r\n"),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}{next}");
+        let answer = raw::exchange(gateway.http(), request).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{fields}: {answer}");
+        assert_eq!(answer.matches("connection: close\r\n").count(), 1, "{fields}: {answer}");
+    }
+    // It may come after the answer.
+    let mut stream = connect(&gateway).await;
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n1").await.expect("it reads");
+    raw::read_until(&mut stream, "hello").await;
+    stream.write_all(format!("2345{next}").as_bytes()).await.expect("it reads");
+    assert!(raw::read_until_close(&mut stream).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn a_long_body_that_nobody_reads_ends_the_connection() {
+    let gateway = Gateway::start("routes: [{ name: x, match: { path: / }, respond: { text: hello } }]\n");
+    for fields in [
+        "Content-Length: 16385",
+        "Transfer-Encoding: chunked",
+        // Who was not asked for it may not send it.
+        "Content-Length: 5\r\nExpect: 100-continue",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        let mut stream = connect(&gateway).await;
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let answer = raw::read_until(&mut stream, "hello").await;
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{fields}: {answer}");
+        // It is told by the answer, and not cut off while it sends on.
+        stream.write_all(&[b'x'; 5000]).await.expect("it reads");
+        assert_eq!(raw::read_until_close(&mut stream).await, "");
+    }
+    // A rest that does not come is not waited for longer than a head would be.
+    let gateway = Gateway::start(
+        "listeners: [{ name: http, bind: \"127.0.0.1:0\", limits: { header_timeout: 300ms } }]\n\
+         routes: [{ name: x, match: { path: / }, respond: { text: hello } }]\n",
+    );
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n1";
+    assert!(raw::exchange(gateway.http(), request).await.ends_with("hello"));
+}
+
+/// A client that sends requests without reading answers does not make the gateway read all of them.
+#[tokio::test]
+async fn what_is_pipelined_is_read_ahead_only_so_far() {
+    let origin = Origin::start_slow(|_| async {
+        std::future::pending::<()>().await;
+        crate::support::origin::status(200)
+    })
+    .await;
+    let gateway = gateway("", "", &origin.url());
+    let mut stream = connect(&gateway).await;
+    let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10_000);
+    let sending = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
+    assert!(tokio::time::timeout(Duration::from_millis(500), sending).await.is_err(), "it is stopped");
+    assert_eq!(origin.count(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_given_up() {
     let origin = Origin::start(|_| {
