@@ -5,6 +5,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, MAX_FORWARDS, TRAILER, TRAN
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::body::Body;
+use hyper::ext::ReasonPhrase;
 
 use super::outbound::Outbound;
 use crate::buffers::Buffers;
@@ -41,7 +42,7 @@ const CRLF_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 pub fn head(out: &mut BytesMut, parts: &Parts, body: &impl Body, asked: Asked) -> (BodyEnd, bool) {
     let mut end = body_end(parts, body, asked);
     let mut closes = !asked.keeps_alive || end == BodyEnd::Close;
-    status_line(out, parts.status, asked.is_http10);
+    status_line(out, parts, asked.is_http10);
     let mut has_date = false;
     for (name, value) in &parts.headers {
         // Each of those that are special begins so.
@@ -82,15 +83,18 @@ pub fn head(out: &mut BytesMut, parts: &Parts, body: &impl Body, asked: Asked) -
     (end, closes)
 }
 
-fn status_line(out: &mut BytesMut, status: StatusCode, is_http10: bool) {
-    if status == StatusCode::OK && !is_http10 {
+fn status_line(out: &mut BytesMut, parts: &Parts, is_http10: bool) {
+    let status = parts.status;
+    let phrase = parts.extensions.get::<ReasonPhrase>();
+    if status == StatusCode::OK && !is_http10 && phrase.is_none() {
         return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     }
     out.extend_from_slice(if is_http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");
-    // There are parsers that miss it when it is left out.
-    out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    // The instance's own words, where it had some. There are parsers that miss them when they are left out.
+    let usual = || status.canonical_reason().unwrap_or("Unknown").as_bytes();
+    out.extend_from_slice(phrase.map_or_else(usual, |phrase| phrase.as_bytes()));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -247,7 +247,10 @@ impl Http1 {
                 Poll::Ready(Ok(())) if gathered.is_ready() => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 // Either the client or the body has to go on first.
-                Poll::Ready(Ok(())) | Poll::Pending => {
+                written => {
+                    if written.is_pending() {
+                        self.line.in_turn(|| sending.send_on(cx));
+                    }
                     let end = ready!(self.poll_client(cx));
                     return Poll::Ready(Err(end));
                 }

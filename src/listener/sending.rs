@@ -67,6 +67,14 @@ impl Sending {
         Poll::Ready(())
     }
 
+    /// Sends on what is left of the request, while the client takes nothing: it may read the response only when
+    /// it has sent everything.
+    pub fn send_on(&mut self, cx: &mut Context<'_>) {
+        if let Some(body) = &mut self.body {
+            body.send_on(cx);
+        }
+    }
+
     /// Nothing more comes of the body.
     pub fn is_over(&self) -> bool {
         self.body.is_none()
