@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version, request};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, request};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -59,10 +59,10 @@ impl UpstreamRecord {
 }
 
 impl Progress for UpstreamRecord {
-    fn attempt(&mut self, instance: SocketAddr) {
+    fn attempt(&mut self, instance: SocketAddr, at: Instant) {
         self.instance = Some(instance);
         self.attempts += 1;
-        self.began.get_or_insert_with(Instant::now);
+        self.began.get_or_insert(at);
     }
 }
 
@@ -76,8 +76,8 @@ pub struct Exchange {
     /// Both are known as soon as the head has been read.
     pub request_id: Option<RequestId>,
     pub trace: Option<TraceContext>,
-    /// Lower case, without port; empty until the head has been understood.
-    pub host: String,
+    /// Lower case, without port.
+    pub host: Option<Rc<str>>,
     /// The normalised path, without the query.
     pub path: String,
     pub query: Option<String>,
@@ -99,6 +99,10 @@ pub struct Exchange {
     status: Option<StatusCode>,
     sent: u64,
     complete: bool,
+    /// When the last of the response's body was taken, or it broke off.
+    ended: Option<Instant>,
+    /// When the response was out, if that is known already.
+    over: Option<Instant>,
 }
 
 impl Exchange {
@@ -112,7 +116,7 @@ impl Exchange {
             client: connection.facts.peer(),
             request_id: None,
             trace: None,
-            host: String::new(),
+            host: None,
             path: String::new(),
             query: None,
             origin: None,
@@ -130,6 +134,8 @@ impl Exchange {
             status: None,
             sent: 0,
             complete: false,
+            ended: None,
+            over: None,
             snapshot,
             connection,
         })
@@ -168,14 +174,16 @@ impl Exchange {
 
     fn finish(&mut self) {
         let worker = self.connection.worker.clone();
-        let duration = self.started.elapsed();
+        let now = self.over.unwrap_or_else(Instant::now);
+        let duration = now - self.started;
         let body = self.body.as_ref();
         let received = body.map_or(0, |body| body.received());
         if !self.complete && self.reason.is_none() {
             self.reason = Some(Reason::ClientGone);
         }
         let status = self.status.map_or(Reason::ClientGone.status().as_u16(), |status| status.as_u16());
-        let upstream = self.upstream.took.or(self.upstream.began.map(|began| began.elapsed()));
+        let upstream =
+            self.upstream.took.or(self.upstream.began.map(|began| self.ended.unwrap_or(now) - began));
         let metrics = match &self.route {
             Some(route) => &route.metrics,
             None => {
@@ -208,11 +216,11 @@ impl Exchange {
     ) -> LogRecord {
         LogRecord {
             time: SystemTime::now() - duration,
-            request_id: self.request_id.as_ref().map(|id| id.as_header().clone()),
+            request_id: self.request_id.take(),
             trace_id: self.trace.map_or([0; 16], |trace| trace.trace_id.to_bytes()),
             client: self.client,
             method: self.method.clone(),
-            host: (!self.host.is_empty()).then(|| std::mem::take(&mut self.host).into()),
+            host: self.host.as_deref().map(|host| Bytes::copy_from_slice(host.as_bytes())),
             path: std::mem::take(&mut self.path).into(),
             route: self.route.as_ref().map(|route| route.name.clone()),
             service: self.upstream.service.take(),
@@ -262,6 +270,19 @@ impl ResponseBody {
         ResponseBody { content, exchange: Some(exchange) }
     }
 
+    /// Its last frame is as good as sent: nobody has to look at the clock again.
+    pub fn end(mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.over = exchange.ended;
+        }
+    }
+
+    /// The field of the response that says which request it is to.
+    pub fn request_id(&self) -> Option<(&HeaderName, &[u8])> {
+        let exchange = self.exchange.as_ref()?;
+        Some((&exchange.snapshot.request_id_header, exchange.request_id.as_ref()?.as_bytes()))
+    }
+
     /// Sends on what is left of the request while the client takes nothing of the response.
     pub fn send_on(&mut self, cx: &mut Context<'_>) {
         if let Content::Upstream(body) = &mut self.content {
@@ -298,7 +319,7 @@ impl Body for ResponseBody {
             }
         }
         if exchange.complete || exchange.reason.is_some() {
-            exchange.upstream.took = exchange.upstream.began.map(|began| began.elapsed());
+            exchange.ended = Some(Instant::now());
         }
         polled
     }

@@ -32,7 +32,7 @@ async fn answer(exchange: &mut Exchange, arrived: Arrived) -> Result<Response<Co
     let mut request = request::understand(exchange, arrived)?;
     let preflight = choose_route(exchange, &mut request)?;
     policy::on_request(exchange, &mut request, preflight).await?;
-    action::run(exchange, request).await
+    action::run(exchange, &mut request).await
 }
 
 /// Finds the route. Where there is none, the policies of `defaults` apply before the refusal does.

@@ -2,6 +2,7 @@
 //! path. Everything after this works with what was understood here, never with what was written.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, uri};
@@ -133,20 +134,25 @@ fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Uri)
     let written = match (field, named) {
         (None, None) if exchange.version == Version::HTTP_10 => return Ok(()),
         (None, None) => return Err(bad("there is no Host field")),
-        (Some(field), None) => field.to_str().map_err(|_| bad("the Host field is not a host"))?,
-        (None, Some(named)) => named,
+        (Some(field), None) => field.clone(),
+        (None, Some(named)) => HeaderValue::from_str(named).map_err(|_| bad(NO_HOST))?,
         (Some(field), Some(named)) => {
             if !field.as_bytes().eq_ignore_ascii_case(named.as_bytes()) {
                 return Err(bad("the Host field and the request target name different hosts"));
             }
-            named
+            field.clone()
         }
     };
-    let parsed = host::parse(written).map_err(|_| bad("the host is not a name or an address with a port"))?;
-    exchange.host = parsed.name.into_owned();
-    request.host = HeaderValue::from_str(written).ok();
+    let read = || {
+        let text = written.to_str().map_err(|_| bad(NO_HOST))?;
+        host::parse(text).map(|host| Rc::from(&*host.name)).map_err(|_| bad(NO_HOST))
+    };
+    exchange.host = Some(exchange.connection.facts.name_of(&written, read)?);
+    request.host = Some(written);
     Ok(())
 }
+
+const NO_HOST: &str = "the host is not a name or an address with a port";
 
 fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Uri) -> Result<(), Stop> {
     let length = target.path().len() + target.query().map_or(0, |query| query.len() + 1);
@@ -202,7 +208,7 @@ pub fn encoded_slash() -> Refusal {
 impl Request {
     pub fn route_query<'q>(&'q self, exchange: &'q Exchange) -> Query<'q> {
         Query {
-            host: &exchange.host,
+            host: exchange.host.as_deref().unwrap_or_default(),
             path: &exchange.path,
             method: &exchange.method,
             headers: &self.headers,

@@ -25,8 +25,12 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
-    pub async fn run(&self, exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
-        let mut headers = request.headers;
+    pub async fn run(
+        &self,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Response<Content>, Stop> {
+        let mut headers = std::mem::take(&mut request.headers);
         let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_ref());
         parts::request_fields(&mut headers);
         let results = self.fetch(exchange, &headers, &lines).await?;

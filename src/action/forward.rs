@@ -34,26 +34,30 @@ pub enum HostHeader {
 }
 
 impl Forward {
-    pub async fn run(&self, exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
+    pub async fn run(
+        &self,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Response<Content>, Stop> {
         let wants_upgrade = exchange.upgrade.is_some();
         let call = self.call(exchange, request)?;
         let worker = exchange.connection.worker.clone();
         let record = exchange.upstream.of(&self.service);
-        let answered = service::call(&self.service, worker.caller(), call, record).await;
+        let answered = service::call(&self.service, worker.caller(), &call, record).await;
         match answered {
             Ok(answer) => pass_on(exchange, answer, wants_upgrade),
             Err(error) => self.failed(exchange, &error),
         }
     }
 
-    fn call(&self, exchange: &mut Exchange, mut request: Request) -> Result<Call, Stop> {
-        let target = self.target(exchange, &mut request)?;
+    fn call(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Call, Stop> {
+        let target = self.target(exchange, request)?;
         let upgrade = exchange
             .upgrade
             .is_some()
             .then(|| hop_by_hop::is_upgrade(&request.headers, exchange.version))
             .flatten();
-        let mut headers = request.headers;
+        let mut headers = std::mem::take(&mut request.headers);
         let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_ref());
         if let Some(protocol) = upgrade {
             hop_by_hop::write_upgrade(&mut headers, protocol);
@@ -67,7 +71,7 @@ impl Forward {
                 // HTTP/1.0 clients may name no host; HTTP/1.1, which instances are spoken to in, needs one: then it is
                 // the instance's own.
                 host: match &self.host {
-                    HostHeader::Preserve => request.host,
+                    HostHeader::Preserve => request.host.take(),
                     HostHeader::Instance => None,
                     HostHeader::Fixed(value) => Some(value.clone()),
                 },

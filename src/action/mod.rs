@@ -11,6 +11,7 @@ mod upstream_request;
 use std::net::SocketAddr;
 
 use http::Response;
+use tokio::time::Instant;
 
 use crate::exchange::{Content, Exchange};
 use crate::refusal::Stop;
@@ -30,7 +31,7 @@ pub enum Action {
 }
 
 /// Runs the action of the exchange's route.
-pub async fn run(exchange: &mut Exchange, request: Request) -> Result<Response<Content>, Stop> {
+pub async fn run(exchange: &mut Exchange, request: &mut Request) -> Result<Response<Content>, Stop> {
     let route = exchange.route.clone().expect("the pipeline has chosen a route before it runs an action");
     match &route.action {
         Action::Forward(forward) => forward.run(exchange, request).await,
@@ -47,7 +48,7 @@ struct Attempts {
 }
 
 impl Progress for Attempts {
-    fn attempt(&mut self, _instance: SocketAddr) {
+    fn attempt(&mut self, _instance: SocketAddr, _at: Instant) {
         self.count += 1;
     }
 }

@@ -90,7 +90,7 @@ impl Part {
         };
         let fetched = async {
             let answer =
-                service::call(&self.service, caller, call, progress).await.map_err(PartError::Call)?;
+                service::call(&self.service, caller, &call, progress).await.map_err(PartError::Call)?;
             let status = answer.response.status();
             if !status.is_success() {
                 return Err(PartError::Status(status));

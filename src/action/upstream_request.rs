@@ -70,7 +70,7 @@ fn add(exchange: &Exchange, to: &mut Sink<'_>) {
         trace.write(to);
     }
     if let Some(id) = &exchange.request_id {
-        to.set(&exchange.snapshot.request_id_header, id.as_header());
+        id.write(&exchange.snapshot.request_id_header, to);
     }
     for (name, value) in exchange.identity.iter().flat_map(|identity| &identity.headers) {
         to.set(name, value);

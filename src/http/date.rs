@@ -1,9 +1,11 @@
 //! The `Date` of a response (RFC 9110 §6.6.1), made anew once a second.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
+
+use crate::clock;
 
 thread_local! {
     static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
@@ -20,7 +22,7 @@ pub fn with_now<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
 }
 
 fn with_value<T>(use_it: impl FnOnce(&HeaderValue) -> T) -> T {
-    let now = SystemTime::now();
+    let now = clock::recent_wall();
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     LAST.with_borrow_mut(|(at, value)| {
         if *at != second {

@@ -6,8 +6,9 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
+use super::field_lines::Sink;
 use super::{hex, random};
 use crate::clock;
 
@@ -15,7 +16,13 @@ const MAX_LENGTH: usize = 128;
 const UUID_LENGTH: usize = 36;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+pub struct RequestId(Text);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Text {
+    Given(Box<[u8]>),
+    Made([u8; UUID_LENGTH]),
+}
 
 impl RequestId {
     /// The id that the request brings in the field `name`, or a new one when there is none, more than
@@ -23,7 +30,10 @@ impl RequestId {
     pub fn of(headers: &HeaderMap, name: &HeaderName) -> RequestId {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
-            (Some(value), None) if is_harmless(value.as_bytes()) => RequestId(of_its_own(value)),
+            // A copy: a line of the log, which waits to be written, would keep all that was read with it in memory.
+            (Some(value), None) if is_harmless(value.as_bytes()) => {
+                RequestId(Text::Given(value.as_bytes().into()))
+            }
             _ => RequestId::fresh(),
         }
     }
@@ -32,17 +42,23 @@ impl RequestId {
     pub fn fresh() -> RequestId {
         // A clock before 1970 gives ids that are still unique, only not in order.
         let since_epoch = clock::recent_wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let text = uuid_v7(since_epoch.as_millis() as u64, random::bits_128());
-        RequestId(HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are visible ASCII"))
+        RequestId(Text::Made(uuid_v7(since_epoch.as_millis() as u64, random::bits_128())))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Given(text) => text,
+            Text::Made(text) => text,
+        }
     }
 
     pub fn as_str(&self) -> &str {
-        self.0.to_str().expect("every constructor lets only visible ASCII in")
+        std::str::from_utf8(self.as_bytes()).expect("every constructor lets only visible ASCII in")
     }
 
-    /// For the request that is forwarded and for the response.
-    pub fn as_header(&self) -> &HeaderValue {
-        &self.0
+    /// Writes it into the request that is forwarded.
+    pub fn write(&self, name: &HeaderName, to: &mut Sink<'_>) {
+        to.set_text(name, self.as_bytes());
     }
 }
 
@@ -50,11 +66,6 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// Without this a line of the log, which waits to be written, would keep all that was read with it in memory.
-fn of_its_own(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).expect("it is one already")
 }
 
 fn is_harmless(id: &[u8]) -> bool {
@@ -81,6 +92,8 @@ fn uuid_v7(unix_ms: u64, random: u128) -> [u8; UUID_LENGTH] {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     const NAME: HeaderName = HeaderName::from_static("x-request-id");

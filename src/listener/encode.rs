@@ -38,8 +38,14 @@ pub enum BodyEnd {
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const CRLF_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
-/// Appends the head. Returns how the body is to follow, and whether the connection ends after it.
-pub fn head(out: &mut BytesMut, parts: &Parts, body: &impl Body, asked: Asked) -> (BodyEnd, bool) {
+/// Appends the head, with one field more. Returns how the body is to follow, and whether the connection ends after it.
+pub fn head(
+    out: &mut BytesMut,
+    parts: &Parts,
+    body: &impl Body,
+    more: Option<(&HeaderName, &[u8])>,
+    asked: Asked,
+) -> (BodyEnd, bool) {
     let mut end = body_end(parts, body, asked);
     let mut closes = !asked.keeps_alive || end == BodyEnd::Close;
     status_line(out, parts, asked.is_http10);
@@ -62,6 +68,9 @@ pub fn head(out: &mut BytesMut, parts: &Parts, body: &impl Body, asked: Asked) -
             }
         }
         field(out, name.as_str(), value.as_bytes());
+    }
+    if let Some((name, value)) = more {
+        field(out, name.as_str(), value);
     }
     match &end {
         BodyEnd::Length(length) => length_field(out, *length),

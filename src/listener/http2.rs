@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Reset, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Body;
 use tokio::sync::mpsc;
 
@@ -198,6 +198,7 @@ async fn send(
     {
         head.headers.insert(header::CONTENT_LENGTH, length.into());
     }
+    write_request_id(&mut head.headers, &body);
     head.headers.entry(header::DATE).or_insert_with(crate::http::date::now);
     head.version = Version::HTTP_2;
     let ends = is_head || body.is_end_stream();
@@ -243,6 +244,14 @@ async fn send(
                 return;
             }
         }
+    }
+}
+
+fn write_request_id(headers: &mut HeaderMap, body: &ResponseBody) {
+    if let Some((name, id)) = body.request_id()
+        && let Ok(id) = HeaderValue::from_bytes(id)
+    {
+        headers.insert(name, id);
     }
 }
 

@@ -28,7 +28,7 @@ impl Sending {
     /// Appends the head to `out`.
     pub fn begin(response: Response<ResponseBody>, asked: Asked, out: &mut BytesMut) -> Self {
         let (parts, body) = response.into_parts();
-        let (end, closes) = encode::head(out, &parts, &body, asked);
+        let (end, closes) = encode::head(out, &parts, &body, body.request_id(), asked);
         let has_body = end != BodyEnd::None && !body.is_end_stream();
         let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         Sending { body: has_body.then_some(body), end, asked, failed: false, closes, switches }
@@ -51,7 +51,9 @@ impl Sending {
                     }
                     if is_last {
                         self.end.end(out, buffers);
-                        self.body = None;
+                        if let Some(body) = self.body.take() {
+                            body.end();
+                        }
                     }
                 }
                 Some(Err(_)) => {

@@ -68,7 +68,7 @@ impl ConnectionState {
 
     pub fn request_ended(&mut self) {
         self.phase = Phase::Idle;
-        self.since = clock::now();
+        self.since = clock::recent();
     }
 
     /// The request is answered, and the rest of its body is to come as soon as a head would have to.

@@ -108,8 +108,10 @@ pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
     for edit in &policies.response_headers {
         edit.apply(fields);
     }
-    if let Some(id) = &exchange.request_id {
-        fields.insert(exchange.snapshot.request_id_header.clone(), id.as_header().clone());
+    // Whoever writes the response out writes the request's id. What an instance says in its place goes.
+    let name = &exchange.snapshot.request_id_header;
+    if exchange.request_id.is_some() && fields.keys().any(|field| field == name) {
+        fields.remove(name);
     }
     match &policies.cors {
         // A preflight's answer says all that there is to say already.

@@ -40,7 +40,7 @@ pub struct Call {
 
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
 pub trait Progress {
-    fn attempt(&mut self, instance: SocketAddr);
+    fn attempt(&mut self, instance: SocketAddr, at: Instant);
 }
 
 /// The head of an instance's response, and its body.
@@ -84,7 +84,7 @@ impl From<NoPick> for CallError {
 pub async fn call(
     service: &Service,
     caller: Caller<'_>,
-    call: Call,
+    call: &Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
     // Read once for all that begins now.
@@ -99,7 +99,7 @@ pub async fn call(
         };
         tries.last = None;
         tries.count_retry();
-        progress.attempt(picked.instance.address);
+        progress.attempt(picked.instance.address, now);
         let step = match tries.attempt(picked, now).await {
             Ok(got) => tries.judge_response(got),
             Err((error, admission)) => tries.judge_error(error, admission),
@@ -133,9 +133,7 @@ struct Got {
 struct Tries<'c> {
     service: &'c Service,
     caller: Caller<'c>,
-    head: Head,
-    body: Rc<RequestBody>,
-    deadline: Option<Instant>,
+    call: &'c Call,
     tried: [u64; MAX_TRIED],
     tried_count: usize,
     retries: u32,
@@ -154,15 +152,13 @@ struct Tries<'c> {
 }
 
 impl<'c> Tries<'c> {
-    fn new(service: &'c Service, call: Call, caller: Caller<'c>, began: Instant) -> Self {
+    fn new(service: &'c Service, call: &'c Call, caller: Caller<'c>, began: Instant) -> Self {
         Tries {
             service,
             caller,
+            call,
             method_allows: service.settings.retries.methods.contains(&call.head.method),
             idempotent: call.head.method.is_idempotent(),
-            head: call.head,
-            body: call.body,
-            deadline: call.deadline,
             tried: [0; MAX_TRIED],
             tried_count: 0,
             retries: 0,
@@ -182,9 +178,9 @@ impl<'c> Tries<'c> {
         let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
         let attempt = Attempt {
             pool: &pool,
-            head: &self.head,
-            host: self.head.host.as_ref().unwrap_or_else(|| instance.authority()),
-            body: &self.body,
+            head: &self.call.head,
+            host: self.call.head.host.as_ref().unwrap_or_else(|| instance.authority()),
+            body: &self.call.body,
             limits: self.limits(),
             fresh: std::mem::take(&mut self.fresh),
             began,
@@ -197,7 +193,7 @@ impl<'c> Tries<'c> {
             }
             Err(error) => {
                 // Whatever the instance's side made of it, the client's failure came first.
-                let error = self.body.failure().map_or(error, AttemptError::Client);
+                let error = self.call.body.failure().map_or(error, AttemptError::Client);
                 recording.end(error.outcome());
                 if matches!(error, AttemptError::Connect(_)) {
                     instance.set_unreachable();
@@ -238,7 +234,7 @@ impl<'c> Tries<'c> {
             let upgrade = Some(Upgraded::new(stream, first));
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
         }
-        let held = Held { lease, in_flight, verdict, sent: self.body.clone() };
+        let held = Held { lease, in_flight, verdict, sent: self.call.body.clone() };
         let body = UpstreamBody::new(body, held, self.service.settings.idle_timeout, at);
         Answer { response, body, upgrade: None }
     }
@@ -273,12 +269,12 @@ impl<'c> Tries<'c> {
     }
 
     fn may_replace_connection(&self, error: &AttemptError) -> bool {
-        self.body.is_replayable() && (self.idempotent || error.nothing_written())
+        self.call.body.is_replayable() && (self.idempotent || error.nothing_written())
     }
 
     fn may_repeat(&self, nothing_written: bool) -> bool {
         self.retries < self.service.settings.retries.attempts
-            && self.body.is_replayable()
+            && self.call.body.is_replayable()
             && (nothing_written || self.method_allows)
     }
 
@@ -310,7 +306,7 @@ impl<'c> Tries<'c> {
     fn left(&self) -> Duration {
         let now = Instant::now();
         let left = self.service.settings.response_timeout.saturating_sub(now - self.began);
-        self.deadline.map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+        self.call.deadline.map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
     }
 
     fn remember(&mut self, instance: u64) {
@@ -328,7 +324,7 @@ impl<'c> Tries<'c> {
             connect: settings.connect_timeout,
             response: settings.retries.per_attempt_timeout.map_or(left, |each| each.min(left)),
             idle: settings.idle_timeout,
-            deadline: self.deadline,
+            deadline: self.call.deadline,
         }
     }
 

@@ -64,7 +64,7 @@ impl Verdict {
 impl Drop for Verdict {
     fn drop(&mut self) {
         if let Some(admission) = self.admission.take() {
-            admission.success(clock::now(), &self.breaker);
+            admission.success(clock::recent(), &self.breaker);
         }
     }
 }

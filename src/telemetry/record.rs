@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 
 use super::json::write_string;
 use super::rfc3339::MillisecondStamp;
+use crate::http::request_id::RequestId;
 use crate::reason::Reason;
 
 /// One request, when its response has ended. What is `None` (or zero, for the trace id) is absent
@@ -21,7 +22,7 @@ use crate::reason::Reason;
 pub struct LogRecord {
     /// When the request's head had arrived.
     pub time: SystemTime,
-    pub request_id: Option<HeaderValue>,
+    pub request_id: Option<RequestId>,
     /// W3C trace id; all zeros is "none".
     pub trace_id: [u8; 16],
     pub client: IpAddr,
@@ -223,10 +224,16 @@ pub(super) mod tests {
         );
     }
 
+    fn given(id: &str) -> RequestId {
+        let name = http::HeaderName::from_static("x-request-id");
+        let headers = http::HeaderMap::from_iter([(name.clone(), http::HeaderValue::from_str(id).unwrap())]);
+        RequestId::of(&headers, &name)
+    }
+
     fn full() -> LogRecord {
         LogRecord {
             time: UNIX_EPOCH + Duration::from_millis(1_795_249_860_042),
-            request_id: Some(HeaderValue::from_static("r-1")),
+            request_id: Some(given("r-1")),
             trace_id: [0x1f; 16],
             client: "2001:db8::7".parse().unwrap(),
             host: Some(Bytes::from_static(b"api.example.com")),
@@ -283,7 +290,7 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn any_record_is_one_line_of_json_that_reads_back(
-            path: Vec<u8>, host: Vec<u8>, route: String, subject: String, id in "[ -~]{0,40}",
+            path: Vec<u8>, host: Vec<u8>, route: String, subject: String, id in "[-._~:/+=@a-zA-Z0-9]{1,40}",
             client: IpAddr, instance: Option<SocketAddr>, trace: [u8; 16], micros: u64, bytes: u64,
         ) {
             let record = LogRecord {
@@ -291,7 +298,7 @@ pub(super) mod tests {
                 host: Some(host.clone().into()),
                 route: Some(route.as_str().into()),
                 subject: Some(subject.as_str().into()),
-                request_id: Some(HeaderValue::from_str(&id).unwrap()),
+                request_id: Some(given(&id)),
                 client,
                 instance,
                 trace_id: trace,

@@ -15,6 +15,7 @@ mod trusted;
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
@@ -62,6 +63,7 @@ pub struct ConnFacts {
 #[derive(Debug)]
 struct FirstHost {
     host: HeaderValue,
+    name: Rc<str>,
     lines: FieldLines,
 }
 
@@ -98,8 +100,7 @@ impl ConnFacts {
     /// Says where a request of this connection came from, when its peer is the client. The message has none of
     /// these fields, or they are replaced.
     pub fn write(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
-        let known = host.map(|host| self.first_host.get_or_init(|| self.first_host(host)));
-        match (known, to) {
+        match (self.first_host.get(), to) {
             (Some(known), Sink::Lines(lines)) if Some(&known.host) == host => lines.extend(&known.lines),
             (_, to) => self.write_each(host, to),
         }
@@ -115,12 +116,26 @@ impl ConnFacts {
         to.set(&FORWARDED, &self.forwarded_element(host));
     }
 
-    fn first_host(&self, host: &HeaderValue) -> FirstHost {
+    /// The name in `host`: the one that was read of it before, or what `read` makes of it.
+    pub fn name_of<E>(
+        &self,
+        host: &HeaderValue,
+        read: impl FnOnce() -> Result<Rc<str>, E>,
+    ) -> Result<Rc<str>, E> {
+        if let Some(known) = self.first_host.get().filter(|known| known.host == host) {
+            return Ok(known.name.clone());
+        }
+        let name = read()?;
+        self.first_host.get_or_init(|| self.first_host(host, name.clone()));
+        Ok(name)
+    }
+
+    fn first_host(&self, host: &HeaderValue, name: Rc<str>) -> FirstHost {
         let mut lines = FieldLines::default();
         self.write_each(Some(host), &mut Sink::Lines(&mut lines));
         // A copy of the host, so that the connection's read buffer is not held on to.
-        let copy = HeaderValue::from_bytes(host.as_bytes()).expect("it was a header value");
-        FirstHost { host: copy, lines }
+        let host = HeaderValue::from_bytes(host.as_bytes()).expect("it was a header value");
+        FirstHost { host, name, lines }
     }
 
     fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
@@ -202,37 +217,35 @@ pub fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
 /// Whether a field says from which address, over which scheme, for which host or path, or from which user a
 /// request came to a proxy. `name` is in lower case; underscores count as hyphens.
 pub(super) fn claims_origin(name: &str) -> bool {
-    const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
-    const NAMES: [&str; 20] = [
-        "cf-connecting-ip",
-        "cf-connecting-ipv6",
-        "client-ip",
-        "fastly-client-ip",
-        "fly-client-ip",
-        "forwarded",
-        "forwarded-for",
-        "front-end-https",
-        "true-client-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-envoy-external-address",
-        "x-forwarded",
-        "x-originating-ip",
-        "x-real-ip",
-        "x-remote-addr",
-        "x-remote-ip",
-        "x-rewrite-url",
-        "x-scheme",
-        "x-url-scheme",
-    ];
     // This runs for every field of every request, and few begin like these.
-    if !matches!(name.as_bytes().first(), Some(b'c' | b'f' | b't' | b'x')) {
-        return false;
-    }
+    let (prefixes, names): (&[&str], &[&str]) = match name.as_bytes().first() {
+        Some(b'c') => (&[], &["cf-connecting-ip", "cf-connecting-ipv6", "client-ip"]),
+        Some(b'f') => {
+            (&[], &["fastly-client-ip", "fly-client-ip", "forwarded", "forwarded-for", "front-end-https"])
+        }
+        Some(b't') => (&[], &["true-client-ip"]),
+        Some(b'x') => (
+            &["x-forwarded-", "x-original-"],
+            &[
+                "x-client-ip",
+                "x-cluster-client-ip",
+                "x-envoy-external-address",
+                "x-forwarded",
+                "x-originating-ip",
+                "x-real-ip",
+                "x-remote-addr",
+                "x-remote-ip",
+                "x-rewrite-url",
+                "x-scheme",
+                "x-url-scheme",
+            ],
+        ),
+        _ => return false,
+    };
     let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
     let begins = |with: &str| name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same);
-    PREFIXES.iter().any(|prefix| begins(prefix))
-        || NAMES.iter().any(|known| known.len() == name.len() && begins(known))
+    prefixes.iter().any(|prefix| begins(prefix))
+        || names.iter().any(|known| known.len() == name.len() && begins(known))
 }
 
 /// Adds this hop to what a trusted proxy said. What it did not say is told as we saw it.

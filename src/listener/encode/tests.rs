@@ -34,7 +34,7 @@ fn response(status: u16, fields: &[(&'static str, &'static str)], body: AnyBody)
 fn told(response: Response<AnyBody>, asked: Asked) -> (String, BodyEnd, bool) {
     let (parts, body) = response.into_parts();
     let mut out = BytesMut::new();
-    let (end, closes) = head(&mut out, &parts, &body, asked);
+    let (end, closes) = head(&mut out, &parts, &body, None, asked);
     let text = String::from_utf8(out.to_vec()).expect("text");
     assert_eq!(text.matches("\r\ndate: ").count(), 1, "{text}");
     let (before, date) = text.split_once("date: ").expect("it has one");
