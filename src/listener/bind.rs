@@ -33,6 +33,8 @@ pub fn bind(address: SocketAddr, workers: usize, ours: &[SocketAddr]) -> Result<
         let socket = socket(address).map_err(failed)?;
         socket.set_reuse_port(true).map_err(failed)?;
         socket.bind(&address.into()).map_err(failed)?;
+        // The sockets of its connections come with it, which saves a system call for each (Linux, BSD).
+        socket.set_tcp_nodelay(true).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let listener = TcpListener::from(socket);
