@@ -1,0 +1,126 @@
+//! HTTP/1.1 on both sides where it is awkward: clients and services that hurry, dawdle, break off or answer before
+//! they were asked all of it.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::raw::{RawOrigin, read_head, read_until, read_until_close};
+use crate::support::{Gateway, PATIENCE, one_service, raw};
+
+const CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+fn limited(limits: &str, rest: &str) -> Gateway {
+    Gateway::start(&format!(
+        "workers: 1\nlisteners: [{{ name: http, bind: \"127.0.0.1:0\", limits: {{ {limits} }} }}]\n{rest}"
+    ))
+}
+
+async fn connect(gateway: &Gateway) -> TcpStream {
+    TcpStream::connect(gateway.http()).await.expect("it listens")
+}
+
+/// A client whose kernel takes little in advance.
+async fn connect_narrow(gateway: &Gateway) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("the loopback is IPv4");
+    socket.set_recv_buffer_size(16 * 1024).expect("a plain option");
+    socket.connect(gateway.http()).await.expect("it listens")
+}
+
+#[tokio::test]
+async fn a_status_that_nobody_has_heard_of_is_passed_on() {
+    for status in [600, 777, 999] {
+        let origin =
+            RawOrigin::answering(format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok")).await;
+        let gateway = Gateway::start(&one_service(&[origin.url()], ""));
+        let answer = raw::exchange(gateway.http(), CLOSE).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} X\r\n")) && answer.ends_with("ok"),
+            "{answer}"
+        );
+        assert_eq!(gateway.log_entry(|entry| entry["path"] == "/x")["status"], status);
+    }
+}
+
+/// Answers, and then reads nothing more: what is written to it breaks the connection, with the answer on it.
+#[tokio::test]
+async fn a_response_that_is_there_is_passed_on_though_writing_breaks() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+        // With something unread, it is a reset.
+        drop(stream);
+    })
+    .await;
+    let gateway = Gateway::start(&one_service(&[origin.url()], "retries: { attempts: 0 }"));
+    for _ in 0..20 {
+        let (mut reader, mut writer) = connect(&gateway).await.into_split();
+        let sending = tokio::spawn(async move {
+            let head = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30000000\r\n\r\n";
+            let _ = writer.write_all(head).await;
+            let _ = writer.write_all(&vec![b'x'; 30_000_000]).await;
+            writer
+        });
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, reader.read_to_end(&mut answer)).await.expect("in time");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 413 Too Large\r\n") && answer.ends_with("\r\n\r\nno"),
+            "{answer}"
+        );
+        drop(sending.await);
+    }
+}
+
+#[tokio::test]
+async fn no_switch_before_the_request_is_through() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let switch =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nevil";
+        let _ = stream.write_all(switch.as_bytes()).await;
+        raw::closed(&mut stream).await;
+    })
+    .await;
+    let gateway = Gateway::start(&one_service(&[origin.url()], ""));
+    for framing in ["Content-Length: 100\r\n\r\nsome", "Transfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n"] {
+        let mut stream = connect(&gateway).await;
+        let head = "POST /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        stream.write_all(format!("{head}{framing}").as_bytes()).await.expect("it reads");
+        let answer = read_until_close(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+        assert!(answer.contains("\"code\":\"invalid_response\"") && !answer.contains("evil"), "{answer}");
+    }
+}
+
+/// A client that reads nothing before it has sent everything must not stand in its own way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_on_while_nobody_reads_the_response() {
+    const SIZE: usize = 16 * 1024 * 1024;
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let (mut reader, mut writer) = stream.split();
+        let answer = async {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+            writer.write_all(head.as_bytes()).await.expect("it reads");
+            writer.write_all(&vec![b'a'; SIZE]).await.expect("it reads");
+        };
+        let take = async {
+            let mut all = vec![0; SIZE];
+            reader.read_exact(&mut all).await.expect("it comes");
+        };
+        tokio::join!(answer, take);
+    })
+    .await;
+    let gateway = Gateway::start(&one_service(&[origin.url()], ""));
+    let mut stream = connect_narrow(&gateway).await;
+    let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    let sent = timeout(PATIENCE, stream.write_all(&vec![b'q'; SIZE])).await;
+    sent.expect("all of it is taken").expect("it reads");
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(read_until_close(&mut stream).await.len(), SIZE);
+}
