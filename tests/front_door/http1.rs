@@ -29,6 +29,23 @@ async fn connect_narrow(gateway: &Gateway) -> TcpStream {
     socket.connect(gateway.http()).await.expect("it listens")
 }
 
+/// Many answers in one turn use up what the runtime allows a task at once; the limits hold all the same.
+#[tokio::test]
+async fn a_connection_that_was_kept_very_busy_is_timed_afterwards() {
+    let gateway = limited(
+        "header_timeout: 300ms, idle_timeout: 300ms",
+        "routes: [{ name: x, match: { path: / }, respond: { text: hello } }]\n",
+    );
+    for behind in ["", "GET / HT"] {
+        let mut stream = connect(&gateway).await;
+        let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500) + behind;
+        stream.write_all(requests.as_bytes()).await.expect("it reads");
+        let answers = read_until_close(&mut stream).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 500);
+        assert_eq!(answers.contains("HTTP/1.1 408 "), !behind.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_status_that_nobody_has_heard_of_is_passed_on() {
     for status in [600, 777, 999] {
