@@ -46,6 +46,37 @@ async fn a_connection_that_was_kept_very_busy_is_timed_afterwards() {
     }
 }
 
+/// What the client does not take is not kept for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn early_hints_that_nobody_reads_are_left_out() {
+    const HINTS: usize = 990;
+    let (told, mut all_sent) = tokio::sync::mpsc::channel(1);
+    let origin = RawOrigin::start(move |mut stream, _| {
+        let told = told.clone();
+        async move {
+            read_head(&mut stream).await;
+            let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(15_000));
+            for _ in 0..HINTS {
+                stream.write_all(hint.as_bytes()).await.expect("it reads");
+                // Each comes by itself.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            told.send(()).await.expect("the test waits");
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&one_service(&[origin.url()], ""));
+    let mut stream = connect_narrow(&gateway).await;
+    stream.write_all(CLOSE.as_bytes()).await.expect("it reads");
+    timeout(PATIENCE, all_sent.recv()).await.expect("the service is not held up");
+    let answer = read_until_close(&mut stream).await;
+    assert!(answer.ends_with("\r\n\r\nok"), "the response comes last");
+    let hints = answer.matches("HTTP/1.1 103 ").count();
+    // The kernel keeps some megabytes.
+    assert!(hints < HINTS / 2, "{hints} were kept");
+}
+
 #[tokio::test]
 async fn a_status_that_nobody_has_heard_of_is_passed_on() {
     for status in [600, 777, 999] {
