@@ -270,7 +270,12 @@ impl Http1 {
             return Poll::Ready(Ok(()));
         }
         let transport = &mut self.line.io.borrow_mut().transport;
+        let before = self.out.left();
         let written = self.out.poll_write(transport, &self.line.buffers, cx);
+        if self.out.left() < before {
+            // Who takes some of it reads, however slowly.
+            self.state.write_blocked(false);
+        }
         self.state.write_blocked(written.is_pending());
         written.map_err(|_| End::Gone)
     }

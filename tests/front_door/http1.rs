@@ -77,6 +77,40 @@ async fn early_hints_that_nobody_reads_are_left_out() {
     assert!(hints < HINTS / 2, "{hints} were kept");
 }
 
+/// A slow reader is not one that does not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_slowly_gets_all_of_a_long_answer() {
+    const SIZE: usize = 16 * 1024 * 1024;
+    let body = format!("\"{}\"", "x".repeat(SIZE - 2));
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {SIZE}\r\n\r\n{body}");
+    let origin = RawOrigin::answering(answer).await;
+    let gateway = limited(
+        "idle_timeout: 1s",
+        &format!(
+            "services: {{ s: {{ instances: [\"{}\"] }} }}\n\
+             routes:\n- name: all\n  match: {{ prefix: / }}\n  aggregate:\n    parts:\n      \
+             it: {{ service: s, path: /it, max_body: 32MiB }}\n",
+            origin.url()
+        ),
+    );
+    let mut stream = connect_narrow(&gateway).await;
+    stream.write_all(CLOSE.as_bytes()).await.expect("it reads");
+    let mut received = 0;
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let read =
+            timeout(PATIENCE, stream.read(&mut piece)).await.expect("it comes").expect("it is not cut off");
+        if read == 0 {
+            break;
+        }
+        received += read;
+        // So that all of it takes several times as long as the limit.
+        tokio::time::sleep(Duration::from_micros(read as u64 / 4)).await;
+    }
+    assert!(received > SIZE, "{received} bytes came");
+}
+
 #[tokio::test]
 async fn a_status_that_nobody_has_heard_of_is_passed_on() {
     for status in [600, 777, 999] {
