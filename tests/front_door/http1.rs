@@ -111,6 +111,39 @@ async fn a_client_that_reads_slowly_gets_all_of_a_long_answer() {
     assert!(received > SIZE, "{received} bytes came");
 }
 
+/// Whose fault it is that an exchange ends early is told, when both bodies were under way too.
+#[tokio::test]
+async fn a_client_that_breaks_off_its_request_during_the_response_is_named() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_until(&mut stream, "some").await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst").await;
+        raw::closed(&mut stream).await;
+    })
+    .await;
+    let large = format!("1000\r\n{}", "x".repeat(0x1000));
+    for (sent, after, expected) in [
+        ("Content-Length: 100\r\n\r\nsome", None, "client_gone"),
+        ("Transfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n", Some("zz\r\n"), "invalid_request"),
+        ("Transfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n", Some(&*large), "body_too_large"),
+    ] {
+        let gateway = Gateway::start(&format!(
+            "services: {{ s: {{ instances: [\"{}\"] }} }}\n\
+             routes: [{{ name: all, match: {{ prefix: / }}, max_body: 1KiB, forward: {{ service: s }} }}]\n",
+            origin.url()
+        ));
+        let mut stream = connect(&gateway).await;
+        let request = format!("POST /x HTTP/1.1\r\nHost: a\r\n{sent}");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        read_until(&mut stream, "first").await;
+        match after {
+            Some(bytes) => stream.write_all(bytes.as_bytes()).await.expect("it reads"),
+            None => stream.shutdown().await.expect("it is open"),
+        }
+        let entry = gateway.log_entry(|entry| entry["path"] == "/x");
+        assert_eq!((&entry["status"], &entry["reason"]), (&200.into(), &expected.into()), "{after:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_status_that_nobody_has_heard_of_is_passed_on() {
     for status in [600, 777, 999] {
