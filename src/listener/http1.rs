@@ -301,7 +301,8 @@ impl Http1 {
         match switch {
             Some(switch) if io.is_request_over() => {
                 let unread = std::mem::take(&mut io.inbound).freeze();
-                let _ = switch.send(Rewound::new(unread, io.transport.take()));
+                let place = self.drained.drain().join();
+                let _ = switch.send((Rewound::new(unread, io.transport.take()), place));
                 End::Switched
             }
             _ => End::Gone,

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::support::h2::{self, H2};
 use crate::support::raw::{RawOrigin, read_head, read_until, read_until_close};
-use crate::support::{Gateway, PATIENCE, one_service, raw};
+use crate::support::{Gateway, Origin, PATIENCE, eventually, one_service, raw};
 
 const CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -238,4 +240,53 @@ async fn a_request_goes_on_while_nobody_reads_the_response() {
     let head = read_head(&mut stream).await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert_eq!(read_until_close(&mut stream).await.len(), SIZE);
+}
+
+/// RFC 9113 §8.2.3: HTTP/2 may split the field, HTTP/1.1 may not.
+#[tokio::test]
+async fn cookies_are_one_field() {
+    let origin = Origin::text("ok").await;
+    let gateway = Gateway::start(&one_service(&[origin.url()], ""));
+    let client = H2::connect(gateway.http()).await;
+    let mut request = h2::get("/x");
+    for cookie in ["a=1", "b=2; c=3", "d=4"] {
+        request.headers_mut().append("cookie", HeaderValue::from_static(cookie));
+    }
+    let (response, _) = client.ready().await.send_request(request, true).expect("it is open");
+    assert_eq!(response.await.expect("an answer").status(), 200);
+    let seen = origin.only();
+    let cookies: Vec<_> = seen.headers.get_all("cookie").iter().collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
+}
+
+/// A tunnel takes up as much as a connection that has not become one.
+#[tokio::test]
+async fn tunnels_count_as_the_connections_that_they_were() {
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        let answer = match read_head(&mut stream).await.contains("upgrade: websocket") {
+            true => "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            false => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        };
+        let _ = stream.write_all(answer.as_bytes()).await;
+        raw::closed(&mut stream).await;
+    })
+    .await;
+    let gateway = limited("max_connections: 2", &one_service(&[origin.url()], ""));
+    let mut tunnels = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&gateway).await;
+        let ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(ask.as_bytes()).await.expect("it reads");
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        tunnels.push(stream);
+    }
+    let mut third = connect(&gateway).await;
+    third.write_all(CLOSE.as_bytes()).await.expect("the kernel takes it");
+    eventually("the third has to wait", || async {
+        (gateway.metric("gatehouse_connections_refused_total", &[]).await > 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(origin.connections(), 2);
+    tunnels.pop();
+    assert!(read_until_close(&mut third).await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
