@@ -129,7 +129,7 @@ fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Resu
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match (upgrade, exchange.upgrade.take()) {
             (Some(instance), Some(client)) if wants_upgrade => {
-                Ok(tunnel::begin(exchange, client, instance, body, response))
+                Ok(tunnel::begin(client, instance, body, response))
             }
             // A switch that nobody asked for would leave both sides speaking past each other.
             _ => Err(Refusal::new(Reason::InvalidResponse, Reason::InvalidResponse.description()).into()),

@@ -3,15 +3,14 @@
 use bytes::Bytes;
 use http::{Response, header};
 
-use crate::exchange::{Content, Exchange};
+use crate::exchange::Content;
 use crate::http::hop_by_hop;
 use crate::listener::Upgrade;
 use crate::service::{Upgraded, UpstreamBody};
 
 /// Starts the tunnel in a task of its own and gives the 101 that begins it. The instance counts as busy,
-/// and the worker as not drained, for as long as it is open.
+/// and the client's connection as open, for as long as the tunnel is.
 pub fn begin(
-    exchange: &mut Exchange,
     client: Upgrade,
     mut instance: Upgraded,
     body: UpstreamBody,
@@ -22,11 +21,9 @@ pub fn begin(
     if let Some(protocol) = protocol {
         hop_by_hop::write_upgrade(response.headers_mut(), protocol);
     }
-    let open = exchange.connection.worker.tunnels.open();
     tokio::task::spawn_local(async move {
-        let _open = open;
         let _busy = body;
-        let Ok(mut client) = client.await else { return };
+        let Ok((mut client, _place)) = client.await else { return };
         // However it ends, both sides are closed by being dropped; there is nobody to tell.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut instance).await;
     });

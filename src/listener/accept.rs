@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::drain::{Drain, Drained};
@@ -33,14 +32,13 @@ pub struct Acceptor {
 
 /// Accepts until `drain` begins, then takes those that are connecting already and stops.
 pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
-    let room = Rc::new(Notify::new());
     let stop = drain.join();
     loop {
         // One place is the accepting loop's own.
         if drain.open() > acceptor.settings.borrow().limits.max_connections {
             acceptor.settings.borrow().metrics.refused(worker.id);
             tokio::select! {
-                () = room.notified() => continue,
+                () = drain.room() => continue,
                 () = poll_fn(|cx| stop.poll(cx)) => {}
             }
         }
@@ -52,7 +50,7 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
         // Not before: what a reload has changed while nobody came holds for who comes now.
         let settings = acceptor.settings.borrow().clone();
         match accepted {
-            Ok((stream, _)) => start(stream, &settings, &worker, &drain, &room),
+            Ok((stream, _)) => start(stream, &settings, &worker, &drain),
             Err(error) => {
                 // Out of descriptors or memory: what is open goes on, and waiting beats spinning.
                 events::warn(format_args!("listener {} can't accept: {error}", settings.name));
@@ -61,7 +59,7 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
         }
     }
     let settings = acceptor.settings.borrow().clone();
-    take_latecomers(&acceptor.socket, |stream| start(stream, &settings, &worker, &drain, &room)).await;
+    take_latecomers(&acceptor.socket, |stream| start(stream, &settings, &worker, &drain)).await;
     drop(stop);
 }
 
@@ -75,13 +73,7 @@ async fn take_latecomers(socket: &TcpListener, start: impl Fn(TcpStream)) {
     }
 }
 
-fn start(
-    stream: TcpStream,
-    settings: &Rc<Settings>,
-    worker: &Rc<Worker>,
-    drain: &Rc<Drain>,
-    room: &Rc<Notify>,
-) {
+fn start(stream: TcpStream, settings: &Rc<Settings>, worker: &Rc<Worker>, drain: &Rc<Drain>) {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let _ = stream.set_nodelay(true);
     let scheme = if settings.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -90,12 +82,11 @@ fn start(
         facts: ConnFacts::new(peer.ip(), local.port(), scheme),
         settings: settings.clone(),
     });
-    let (drained, room) = (drain.join(), room.clone());
+    let drained = drain.join();
     settings.metrics.accepted(worker.id);
     tokio::task::spawn_local(async move {
         serve(stream, connection.clone(), drained).await;
         connection.settings.metrics.closed(connection.worker.id);
-        room.notify_one();
     });
 }
 

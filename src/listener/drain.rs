@@ -5,12 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::Notify;
+
 #[derive(Default)]
 pub struct Drain {
     begun: Cell<bool>,
     open: Cell<usize>,
     next: Cell<u64>,
     waiting: RefCell<HashMap<u64, Waker>>,
+    left: Notify,
 }
 
 /// A connection's place in the count of open ones, given up when dropped.
@@ -35,6 +38,11 @@ impl Drain {
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.get()
+    }
+
+    /// Returns when one of the open connections has ended since this was last asked.
+    pub async fn room(&self) {
+        self.left.notified().await;
     }
 
     pub fn join(self: &std::rc::Rc<Self>) -> Drained {
@@ -65,6 +73,7 @@ impl Drained {
 impl Drop for Drained {
     fn drop(&mut self) {
         self.drain.open.set(self.drain.open.get() - 1);
+        self.drain.left.notify_one();
         if self.registered.get() {
             self.drain.waiting.borrow_mut().remove(&self.id);
         }

@@ -211,13 +211,20 @@ impl Http1 {
         if let Poll::Ready(response) = self.line.in_turn(|| answering.poll(cx)) {
             return Poll::Ready(Ok(self.respond(response, asked)));
         }
-        if let Some(interims) = self.line.interims.take() {
-            self.out.buffer(&self.line.buffers).extend_from_slice(&interims);
-        }
-        if let Poll::Ready(Err(end)) = self.poll_write(cx) {
+        if let Poll::Ready(Err(end)) = self.poll_interims(cx) {
             return Poll::Ready(Err(end));
         }
         self.poll_client(cx).map(Err)
+    }
+
+    /// Writes the interim responses that have come. Those that come while the client takes none wait where there is a
+    /// bound to them.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        loop {
+            ready!(self.poll_write(cx))?;
+            let Some(interims) = self.line.interims.take() else { return Poll::Ready(Ok(())) };
+            self.out.buffer(&self.line.buffers).extend_from_slice(&interims);
+        }
     }
 
     fn respond(&mut self, mut response: Response<ResponseBody>, mut asked: Asked) -> Sending {
@@ -263,7 +270,12 @@ impl Http1 {
             return Poll::Ready(Ok(()));
         }
         let transport = &mut self.line.io.borrow_mut().transport;
+        let before = self.out.left();
         let written = self.out.poll_write(transport, &self.line.buffers, cx);
+        if self.out.left() < before {
+            // Who takes some of it reads, however slowly.
+            self.state.write_blocked(false);
+        }
         self.state.write_blocked(written.is_pending());
         written.map_err(|_| End::Gone)
     }
@@ -289,7 +301,8 @@ impl Http1 {
         match switch {
             Some(switch) if io.is_request_over() => {
                 let unread = std::mem::take(&mut io.inbound).freeze();
-                let _ = switch.send(Rewound::new(unread, io.transport.take()));
+                let place = self.drained.drain().join();
+                let _ = switch.send((Rewound::new(unread, io.transport.take()), place));
                 End::Switched
             }
             _ => End::Gone,

@@ -31,8 +31,13 @@ impl Outbound {
         self.is_written() && !self.unflushed
     }
 
+    /// Bytes that are still to be written.
+    pub fn left(&self) -> usize {
+        self.buffer.len() - self.written + self.piece.len() + self.tail.len()
+    }
+
     fn is_written(&self) -> bool {
-        self.written == self.buffer.len() && self.piece.is_empty() && self.tail.is_empty()
+        self.left() == 0
     }
 
     /// Whether another piece may be added before anything is written.

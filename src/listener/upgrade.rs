@@ -5,10 +5,12 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+use super::drain::Drained;
 use super::io::{Rewound, Transport};
 
-/// A transport that carries only bytes from now on, the first of which may have come already.
-pub type Switched = Rewound<Transport>;
+/// A transport that carries only bytes from now on, the first of which may have come already; and the place among the
+/// listener's connections that it takes up as long as this is kept.
+pub type Switched = (Rewound<Transport>, Drained);
 
 /// Ready when the connection has been switched. An error when it has come to another end.
 pub struct Upgrade(oneshot::Receiver<Switched>);

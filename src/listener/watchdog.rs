@@ -1,9 +1,10 @@
 //! One timer for each connection, whatever it waits for: it is moved only when something is due earlier
 //! than it stands, and otherwise found too early when it fires.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use super::state::{ConnectionState, Overdue, Patience};
@@ -53,7 +54,8 @@ impl Watchdog {
             return false;
         }
         self.is_set = true;
-        self.timer.as_mut().poll(cx).is_ready()
+        // A task that has used up its turn is told to come again, and the timer would not have taken its waker.
+        pin!(unconstrained(self.timer.as_mut())).poll(cx).is_ready()
     }
 
     fn arm(&mut self, at: Millis) {

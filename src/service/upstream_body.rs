@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::InFlight;
+use super::attempt::AttemptError;
 use super::http1::decode::{self, Invalid, Step};
 use super::pool::{Lease, OpenSlot};
 use super::verdict::Verdict;
@@ -102,9 +103,9 @@ impl UpstreamBody {
     pub fn send_on(&mut self, cx: &mut Context<'_>) {
         if let State::Flowing(flowing) = &mut self.0
             && flowing.failed.is_none()
-            && flowing.held.lease.connection.poll_request(cx).is_err()
+            && let Err(error) = flowing.held.lease.connection.poll_request(cx)
         {
-            flowing.failed = Some(Reason::UpstreamReset);
+            flowing.failed = Some(AttemptError::Client(error).reason());
         }
     }
 }
@@ -154,8 +155,8 @@ impl Flowing {
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Reason>> {
         let connection = &mut self.held.lease.connection;
-        if connection.poll_request(cx).is_err() {
-            return Poll::Ready(Err(Reason::UpstreamReset));
+        if let Err(error) = connection.poll_request(cx) {
+            return Poll::Ready(Err(AttemptError::Client(error).reason()));
         }
         loop {
             let step = self.first.take().unwrap_or_else(|| self.body.next(connection.unread()));

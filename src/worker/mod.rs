@@ -4,7 +4,7 @@
 mod pulse;
 mod thread;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,8 +34,6 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Requests that no route took.
     pub unrouted: Arc<RouteMetrics>,
-    /// Tunnels open now (upgraded connections), which outlive their exchange.
-    pub tunnels: Tunnels,
     pulse: pulse::Pulse,
     published: Arc<ArcSwap<Snapshot>>,
     current: RefCell<CurrentSnapshot>,
@@ -59,7 +57,6 @@ impl Worker {
             log,
             unrouted: metrics.route(NO_ROUTE),
             metrics,
-            tunnels: Tunnels::default(),
             pulse: pulse::Pulse::default(),
             current: RefCell::new(Rc::new(published.load_full())),
             published,
@@ -93,30 +90,5 @@ impl Worker {
         // An idle worker would otherwise keep an old snapshot, and all that it refers to, alive.
         self.snapshot();
         self.log.flush();
-    }
-}
-
-/// How many tunnels are open.
-#[derive(Clone, Default)]
-pub struct Tunnels(Rc<Cell<usize>>);
-
-/// One of them, for as long as it is kept.
-pub struct Tunnel(Tunnels);
-
-impl Tunnels {
-    pub fn open(&self) -> Tunnel {
-        self.0.set(self.0.get() + 1);
-        Tunnel(self.clone())
-    }
-
-    pub fn count(&self) -> usize {
-        self.0.get()
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        let count = &self.0.0;
-        count.set(count.get() - 1);
     }
 }

@@ -119,7 +119,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 }
                 Some(Command::Stop { within }) => {
                     closing.extend(open.into_values().map(|listener| listener.drain));
-                    return drain(&worker, &closing, within).await;
+                    return drain(&closing, within).await;
                 }
                 None => return,
             },
@@ -147,17 +147,17 @@ fn listen(socket: StdListener, settings: Settings, worker: &Rc<Worker>) -> Optio
 }
 
 /// Looks every few milliseconds, which at the end of a process is often enough.
-async fn drain(worker: &Worker, drains: &[Rc<Drain>], within: Duration) {
+async fn drain(drains: &[Rc<Drain>], within: Duration) {
     let deadline = Instant::now() + within;
     drains.iter().for_each(|drain| drain.begin());
     while Instant::now() < deadline {
-        let open = drains.iter().map(|drain| drain.open()).sum::<usize>() + worker.tunnels.count();
+        let open = drains.iter().map(|drain| drain.open()).sum::<usize>();
         if open == 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let left = drains.iter().map(|drain| drain.open()).sum::<usize>() + worker.tunnels.count();
+    let left = drains.iter().map(|drain| drain.open()).sum::<usize>();
     if left > 0 {
         events::warn(format_args!("{left} connections were cut off at the end of the drain timeout"));
     }

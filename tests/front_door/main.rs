@@ -20,6 +20,7 @@ mod documents;
 mod first_steps;
 mod forwarding;
 mod health;
+mod http1;
 mod http2;
 mod hygiene;
 mod limits;
