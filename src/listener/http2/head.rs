@@ -57,8 +57,8 @@ pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
             header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => misplaced = true,
             _ => {}
         }
-        // One that comes once only pushes those out of the table that come again, and to look for it costs the more,
-        // the more of its name were put there. As a sensitive one, it is sent as it is (RFC 7541 §6.2.3).
+        // A value that comes once only pushes those out of the table that come again, and each look into the table goes
+        // over all that were put there under the same name. A sensitive one is sent as it is (RFC 7541 §6.2.3).
         if !is_repeated(name) {
             value.set_sensitive(true);
         }
@@ -82,7 +82,8 @@ pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
     }
 }
 
-/// Fields that most often say the same in one response of a connection as in the next.
+/// Fields of which a connection's responses have few different values. `Date` has one for a second, and the table would
+/// hold the last minute's.
 fn is_repeated(name: &HeaderName) -> bool {
     matches!(
         *name,
@@ -100,16 +101,13 @@ fn is_repeated(name: &HeaderName) -> bool {
             | header::CONTENT_LENGTH
             | header::CONTENT_ENCODING
             | header::CONTENT_LANGUAGE
-            | header::CONTENT_SECURITY_POLICY
             | header::CONTENT_TYPE
-            | header::DATE
             | header::PRAGMA
             | header::REFERRER_POLICY
             | header::SERVER
             | header::STRICT_TRANSPORT_SECURITY
             | header::VARY
             | header::VIA
-            | header::WWW_AUTHENTICATE
             | header::X_CONTENT_TYPE_OPTIONS
             | header::X_FRAME_OPTIONS
             | header::X_XSS_PROTECTION

@@ -1,5 +1,8 @@
 //! The transport under an HTTP/2 connection. What the protocol writes is gathered and leaves with the end of the
 //! connection's turn: one write, and with TLS one record, for everything that all of its streams had to say.
+//!
+//! It says that it can't write several slices at once, although it does: the protocol copies what is short into its own
+//! buffer then, and hands over many frames together.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -23,6 +26,8 @@ struct Gathering<T> {
     /// What has not been written yet. Without anything in it, there is no buffer.
     out: BytesMut,
     buffers: Rc<Buffers>,
+    /// Some of what was written may still be with the transport, encrypted.
+    unflushed: bool,
     /// There are turns, at the end of which somebody calls [`Wire::poll_write_out`].
     gathers: bool,
 }
@@ -35,7 +40,8 @@ impl<T> Clone for Wire<T> {
 
 impl<T: AsyncWrite + Unpin> Wire<T> {
     pub fn new(transport: T, buffers: Rc<Buffers>) -> Self {
-        Wire(Rc::new(RefCell::new(Gathering { transport, out: BytesMut::new(), buffers, gathers: false })))
+        let out = BytesMut::new();
+        Wire(Rc::new(RefCell::new(Gathering { transport, out, buffers, unflushed: false, gathers: false })))
     }
 
     /// From here on nothing is written before the end of a turn, unless there is much of it.
@@ -51,20 +57,22 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
 
 impl<T: AsyncWrite + Unpin> Gathering<T> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.out.is_empty() {
             let written = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.out))?;
             self.written(written)?;
         }
-        Pin::new(&mut self.transport).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn written(&mut self, count: usize) -> io::Result<()> {
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        self.unflushed = true;
         self.out.advance(count);
         if self.out.is_empty() {
             self.buffers.give(std::mem::take(&mut self.out));
@@ -72,26 +80,19 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
         Ok(())
     }
 
-    fn append(&mut self, slices: &[IoSlice<'_>]) {
-        if self.out.capacity() == 0 {
-            self.out = self.buffers.take();
-        }
-        slices.iter().for_each(|slice| self.out.extend_from_slice(slice));
-    }
-
-    fn poll_write(&mut self, slices: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let length = slices.iter().map(|slice| slice.len()).sum::<usize>();
+    fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
-            if self.out.len() + length <= GATHERED_BYTES {
-                self.append(slices);
-                return Poll::Ready(Ok(length));
+            if self.out.len() + bytes.len() <= GATHERED_BYTES {
+                if self.out.capacity() == 0 {
+                    self.out = self.buffers.take();
+                }
+                self.out.extend_from_slice(bytes);
+                return Poll::Ready(Ok(bytes.len()));
             }
-            // Too much to be copied: it leaves now, behind what was gathered. Of more slices than these, the rest is
-            // written next time.
-            let none = IoSlice::new(&[]);
-            let slice = |index: usize| slices.get(index).copied().unwrap_or(none);
-            let all = [IoSlice::new(&self.out), slice(0), slice(1), slice(2)];
+            // Too much to be copied: it leaves now, behind what was gathered.
+            let all = [IoSlice::new(&self.out), IoSlice::new(bytes)];
             let written = ready!(Pin::new(&mut self.transport).poll_write_vectored(cx, &all))?;
+            self.unflushed = true;
             let gathered = self.out.len();
             if gathered > 0 {
                 self.written(written.min(gathered))?;
@@ -115,19 +116,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write(&[IoSlice::new(bytes)], cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write(slices, cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        self.0.borrow_mut().poll_write(bytes, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -171,6 +160,21 @@ mod tests {
         poll_fn(|cx| near.poll_write_out(cx)).await.expect("room");
         assert_eq!(far.read(&mut read).await.expect("open"), 7);
         assert_eq!(near.0.borrow().out.capacity(), 0, "the buffer was given back");
+    }
+
+    /// As TLS does: it takes what it can't write yet.
+    #[tokio::test]
+    async fn what_the_transport_has_kept_is_written_later() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut near = Wire::new(tokio::io::BufWriter::new(near), Rc::default());
+        near.gather();
+        near.write_all(b"response").await.expect("room");
+        let mut written = std::pin::pin!(poll_fn(|cx| near.poll_write_out(cx)));
+        assert!(futures_util::future::poll_immediate(&mut written).await.is_none());
+        let mut read = [0; 8];
+        let (written, reading) = tokio::join!(written, far.read_exact(&mut read));
+        written.expect("it was read");
+        assert_eq!((reading.expect("open"), &read), (8, b"response"));
     }
 
     #[tokio::test]
