@@ -37,7 +37,7 @@ pub struct Arrived {
     /// The client's side of a tunnel, where it asked for one (RFC 9110 §7.8).
     pub upgrade: Option<Upgrade>,
     /// Where interim responses go.
-    pub interim: Option<Arc<dyn InformationalSink>>,
+    pub interim: Option<Rc<dyn InformationalSink>>,
 }
 
 /// What the service side of a request came to.
@@ -89,7 +89,7 @@ pub struct Exchange {
     pub spent: Vec<(Arc<RateLimiter>, Decision)>,
     pub body: Option<Rc<RequestBody>>,
     pub upgrade: Option<Upgrade>,
-    pub interim: Option<Arc<dyn InformationalSink>>,
+    pub interim: Option<Rc<dyn InformationalSink>>,
     pub upstream: UpstreamRecord,
     pub reason: Option<Reason>,
     /// The request came with a body, whether or not anyone has taken it.

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub struct Acceptor {
 /// Accepts until `drain` begins, then takes those that are connecting already and stops.
 pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
     let stop = drain.join();
+    let port = acceptor.socket.local_addr().map_or(0, |address| address.port());
     loop {
         // One place is the accepting loop's own.
         if drain.open() > acceptor.settings.borrow().limits.max_connections {
@@ -50,7 +52,7 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
         // Not before: what a reload has changed while nobody came holds for who comes now.
         let settings = acceptor.settings.borrow().clone();
         match accepted {
-            Ok((stream, _)) => start(stream, &settings, &worker, &drain),
+            Ok((stream, peer)) => start((stream, peer, port), &settings, &worker, &drain),
             Err(error) => {
                 // Out of descriptors or memory: what is open goes on, and waiting beats spinning.
                 events::warn(format_args!("listener {} can't accept: {error}", settings.name));
@@ -59,27 +61,31 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
         }
     }
     let settings = acceptor.settings.borrow().clone();
-    take_latecomers(&acceptor.socket, |stream| start(stream, &settings, &worker, &drain)).await;
+    let start = |stream, peer| start((stream, peer, port), &settings, &worker, &drain);
+    take_latecomers(&acceptor.socket, start).await;
     drop(stop);
 }
 
 /// Closing a socket resets the connections in its queue, so nobody may join the queue between the last
 /// look at it and the close.
-async fn take_latecomers(socket: &TcpListener, start: impl Fn(TcpStream)) {
+async fn take_latecomers(socket: &TcpListener, start: impl Fn(TcpStream, SocketAddr)) {
     bind::refuse_new(socket);
     let end = Instant::now() + LATECOMERS;
-    while let Ok(Ok((stream, _))) = tokio::time::timeout_at(end, socket.accept()).await {
-        start(stream);
+    while let Ok(Ok((stream, peer))) = tokio::time::timeout_at(end, socket.accept()).await {
+        start(stream, peer);
     }
 }
 
-fn start(stream: TcpStream, settings: &Rc<Settings>, worker: &Rc<Worker>, drain: &Rc<Drain>) {
-    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let _ = stream.set_nodelay(true);
+/// What has been accepted: the stream, where it comes from, and the port that it came to. That one is the
+/// listener's, so it is not asked for again with each connection.
+type Accepted = (TcpStream, SocketAddr, u16);
+
+fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain: &Rc<Drain>) {
+    let (stream, peer, port) = accepted;
     let scheme = if settings.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let connection = Rc::new(Connection {
         worker: worker.clone(),
-        facts: ConnFacts::new(peer.ip(), local.port(), scheme),
+        facts: ConnFacts::new(peer.ip(), port, scheme),
         settings: settings.clone(),
     });
     let drained = drain.join();

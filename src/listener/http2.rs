@@ -1,318 +1,296 @@
 //! One HTTP/2 connection, on `h2` itself: interim responses, resets and trailers pass through it as they are.
+//!
+//! All of it is one task. In each of its turns the protocol reads what has come, the streams that were woken go on,
+//! the protocol takes what they have to say, and everything leaves in one write.
 
-use std::cell::Cell;
+mod agenda;
+mod head;
+mod stream;
+mod wire;
+
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{Reason as Reset, RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Body;
-use tokio::sync::mpsc;
+use http::Request;
+use tokio::time::Sleep;
 
+use self::agenda::Agenda;
+use self::stream::Stream;
+use self::wire::Wire;
 use super::Connection;
 use super::drain::Drained;
 use super::io::{Rewound, Transport};
 use crate::clock::{self, Millis};
-use crate::exchange::{Arrived, ResponseBody};
-use crate::http::body::{ClientBody, Http2Body};
-use crate::pipeline;
-use crate::service::InformationalSink;
 
 /// Per stream; what a reader that is not reading can make us hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
-/// Interim responses that wait for one request at most.
-const INTERIM_QUEUE: usize = 16;
+
+/// For how long a connection that was told to go for being idle is waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The protocol's place in the agenda. The streams come behind it.
+const PROTOCOL: usize = 0;
+
+/// After so many rounds in one turn, other connections have theirs.
+const ROUNDS: usize = 16;
 
 pub async fn serve(io: Rewound<Transport>, connection: Rc<Connection>, drained: Drained) {
     let limits = &connection.settings.limits;
+    let wire = Wire::new(io, connection.worker.buffers.clone());
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .handshake::<_, Bytes>(io);
-    let Ok(Ok(mut h2)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
-    let streams = Rc::new(Streams::default());
-    let mut idle = Box::pin(tokio::time::sleep(limits.idle_timeout));
-    let mut draining = false;
-    loop {
-        let accepted = poll_fn(|cx| {
-            if !draining && drained.poll(cx).is_ready() {
-                draining = true;
-                h2.graceful_shutdown();
+        .handshake::<_, Bytes>(wire.clone());
+    let Ok(Ok(protocol)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
+    wire.gather();
+    let mut http2 = Http2::new(protocol, wire, connection, drained);
+    poll_fn(|cx| http2.poll(cx)).await;
+}
+
+struct Http2 {
+    streams: Streams,
+    protocol: h2::server::Connection<Wire<Rewound<Transport>>, Bytes>,
+    protocol_waker: Waker,
+    wire: Wire<Rewound<Transport>>,
+    agenda: Arc<Agenda>,
+    connection: Rc<Connection>,
+    drained: Drained,
+    draining: bool,
+    idle: Idle,
+}
+
+impl Http2 {
+    fn new(
+        protocol: h2::server::Connection<Wire<Rewound<Transport>>, Bytes>,
+        wire: Wire<Rewound<Transport>>,
+        connection: Rc<Connection>,
+        drained: Drained,
+    ) -> Self {
+        let limits = &connection.settings.limits;
+        let room = usize::try_from(limits.max_streams).unwrap_or(usize::MAX);
+        let agenda = Agenda::new(1 + room);
+        agenda.note(PROTOCOL);
+        Http2 {
+            streams: Streams::new(room, agenda.clone()),
+            protocol,
+            protocol_waker: agenda.waker(PROTOCOL),
+            wire,
+            agenda,
+            idle: Idle::new(limits.idle_timeout),
+            connection,
+            drained,
+            draining: false,
+        }
+    }
+
+    /// One turn. Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.agenda.begin(cx);
+        if !self.draining && self.drained.poll(cx).is_ready() {
+            self.say_goodbye();
+        }
+        if self.poll_idle(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        for _ in 0..ROUNDS {
+            if self.agenda.take(PROTOCOL) && self.poll_protocol().is_ready() {
+                return Poll::Ready(());
             }
-            if let Poll::Ready(accepted) = h2.poll_accept(cx) {
-                return Poll::Ready(accepted);
+            self.streams.poll();
+            if !tokio::task::coop::has_budget_remaining() {
+                break;
             }
-            let mut closing = false;
-            while idle.as_mut().poll(cx).is_ready() {
-                // A stream in progress counts as use, however long it takes.
-                let left = limits.idle_timeout.saturating_sub(streams.idle_for());
-                closing = left.is_zero();
-                let wait = if closing { Duration::from_secs(1) } else { left };
-                idle.as_mut().reset(tokio::time::Instant::now() + wait);
-                if closing {
-                    break;
+            if self.agenda.is_empty() {
+                self.idle.note(&mut self.streams);
+                if self.write_out().is_err() {
+                    return Poll::Ready(());
+                }
+                if self.agenda.is_over() {
+                    return Poll::Pending;
                 }
             }
-            if closing {
-                if draining {
-                    return Poll::Ready(None);
-                }
-                draining = true;
-                h2.graceful_shutdown();
-                cx.waker().wake_by_ref();
+        }
+        cx.waker().wake_by_ref();
+        if self.write_out().is_err() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.draining = true;
+        self.protocol.graceful_shutdown();
+        self.agenda.note(PROTOCOL);
+    }
+
+    /// Reads what has come, and hands over what is to be written. Ready when the connection is over.
+    fn poll_protocol(&mut self) -> Poll<()> {
+        let cx = &mut Context::from_waker(&self.protocol_waker);
+        while self.streams.has_room() {
+            match ready!(self.protocol.poll_accept(cx)) {
+                Some(Ok((request, respond))) => self.streams.open(&self.connection, request, respond),
+                Some(Err(_)) | None => return Poll::Ready(()),
             }
-            Poll::Pending
-        })
-        .await;
-        let Some(Ok((request, respond))) = accepted else { return };
-        let (connection, open) = (connection.clone(), streams.open());
-        tokio::task::spawn_local(async move {
-            let _open = open;
-            stream(connection, request, respond).await;
-        });
+        }
+        // Those who have opened more than they may have broken some off, which is noticed next. Windows open meanwhile.
+        self.protocol.poll_closed(cx).map(|_| ())
+    }
+
+    fn write_out(&mut self) -> std::io::Result<()> {
+        let cx = &mut Context::from_waker(&self.protocol_waker);
+        match self.wire.poll_write_out(cx) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Ready when the client was told to go for being idle, and has not gone.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.idle.fires(cx) {
+            let left = self.idle.left(&self.streams);
+            if !left.is_zero() {
+                self.idle.arm(left);
+            } else if self.draining {
+                return Poll::Ready(());
+            } else {
+                self.say_goodbye();
+                self.idle.arm(FAREWELL);
+            }
+        }
+        Poll::Pending
     }
 }
 
-/// The streams of a connection that are open, and since when there are none.
+/// The streams that are open, each in its place.
 struct Streams {
-    open: Cell<usize>,
-    last_ended: Cell<Millis>,
+    places: Vec<Place>,
+    free: Vec<usize>,
+    /// So many places there may be.
+    room: usize,
+    /// Whose turn it is first.
+    first: usize,
+    /// One has ended since this was last looked at.
+    ended: bool,
+    agenda: Arc<Agenda>,
 }
 
-struct OpenStream(Rc<Streams>);
-
-impl Default for Streams {
-    fn default() -> Self {
-        Streams { open: Cell::new(0), last_ended: Cell::new(clock::now()) }
-    }
+struct Place {
+    stream: Option<Box<Stream>>,
+    /// The place's, whichever stream it has.
+    waker: Waker,
 }
 
 impl Streams {
-    fn open(self: &Rc<Self>) -> OpenStream {
-        self.open.set(self.open.get() + 1);
-        OpenStream(self.clone())
+    fn new(room: usize, agenda: Arc<Agenda>) -> Self {
+        Streams { places: Vec::new(), free: Vec::new(), room, first: 0, ended: false, agenda }
     }
 
-    fn idle_for(&self) -> Duration {
-        if self.open.get() > 0 { Duration::ZERO } else { clock::now().since(self.last_ended.get()) }
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.places.len()
     }
-}
 
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.last_ended.set(clock::now());
+    fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.places.len() < self.room
     }
-}
 
-async fn stream(connection: Rc<Connection>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let (sink, mut interim) = Interim::channel();
-    let is_head = request.method() == http::Method::HEAD;
-    let stall = connection.settings.limits.idle_timeout;
-    let answering = pipeline::serve(connection, arrived(request, sink));
-    tokio::pin!(answering);
-    let response = poll_fn(|cx| {
-        // The client took it back: dropping the answer cancels what it set off.
-        if respond.poll_reset(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        let answered = answering.as_mut().poll(cx);
-        // After that: they may have come together with the answer, and go before it.
-        while let Poll::Ready(Some((status, headers))) = interim.poll_recv(cx) {
-            let mut response = Response::new(());
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            let _ = respond.send_informational(response);
-        }
-        answered.map(Some)
-    })
-    .await;
-    if let Some(response) = response {
-        send(response, respond, is_head, stall).await;
-    }
-}
-
-fn arrived(request: Request<RecvStream>, sink: Arc<Interim>) -> Arrived {
-    let (mut head, stream) = request.into_parts();
-    head.version = Version::HTTP_2;
-    join_cookies(&mut head.headers);
-    let declared = head
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok());
-    let expects = head.headers.get(header::EXPECT);
-    let on_wanted =
-        expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")).then(|| {
-            let sink = sink.clone();
-            Box::new(move || sink.go_on()) as Box<dyn FnOnce()>
+    fn open(
+        &mut self,
+        connection: &Rc<Connection>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            let waker = self.agenda.waker(behind_protocol(self.places.len()));
+            self.places.push(Place { stream: None, waker });
+            self.places.len() - 1
         });
-    let body = if stream.is_end_stream() {
-        ClientBody::Empty
-    } else {
-        ClientBody::Http2(Http2Body { stream, on_wanted })
-    };
-    Arrived { head, body, declared, upgrade: None, interim: Some(sink) }
-}
+        self.places[place].stream = Some(Box::new(Stream::begin(connection, request, respond)));
+        self.agenda.note(behind_protocol(place));
+    }
 
-/// HTTP/2 may split the cookies into several fields; anywhere else there is one (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let joined = headers.get_all(header::COOKIE).iter().map(|crumb| crumb.as_bytes()).collect::<Vec<_>>();
-    let joined = joined.join(&b"; "[..]);
-    if let Ok(value) = http::HeaderValue::from_bytes(&joined) {
-        headers.insert(header::COOKIE, value);
-    }
-}
-
-async fn send(
-    response: Response<ResponseBody>,
-    mut respond: SendResponse<Bytes>,
-    is_head: bool,
-    stall: Duration,
-) {
-    let (mut head, body) = response.into_parts();
-    tokio::pin!(body);
-    // RFC 9113 §8.2.2: these have no meaning in HTTP/2 and make a response malformed.
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-        head.headers.remove(name);
-    }
-    if !head.headers.contains_key(header::CONTENT_LENGTH)
-        && let Some(length) = body.size_hint().exact()
-        && !is_head
-        && head.status != StatusCode::NO_CONTENT
-        && head.status != StatusCode::NOT_MODIFIED
-    {
-        head.headers.insert(header::CONTENT_LENGTH, length.into());
-    }
-    write_request_id(&mut head.headers, &body);
-    head.headers.entry(header::DATE).or_insert_with(crate::http::date::now);
-    head.version = Version::HTTP_2;
-    let ends = is_head || body.is_end_stream();
-    let Ok(mut out) = respond.send_response(Response::from_parts(head, ()), ends) else { return };
-    if ends {
-        return;
-    }
-    loop {
-        let frame = poll_fn(|cx| {
-            if out.poll_reset(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            body.as_mut().poll_frame(cx).map(Some)
-        })
-        .await;
-        let frame = match frame {
-            None => return,
-            Some(None) => {
-                let _ = out.send_data(Bytes::new(), true);
+    /// Lets those go on that were woken, each once.
+    fn poll(&mut self) {
+        let mut from = std::mem::take(&mut self.first);
+        while let Some(number) = self.agenda.next(behind_protocol(from)) {
+            if !tokio::task::coop::has_budget_remaining() {
+                self.first = from;
                 return;
             }
-            Some(Some(Err(_))) => {
-                out.send_reset(Reset::INTERNAL_ERROR);
-                return;
-            }
-            Some(Some(Ok(frame))) => frame,
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                let ends = body.is_end_stream();
-                // A client that opens no window for this long isn't reading any more.
-                let sent = tokio::time::timeout(stall, send_data(&mut out, data, ends, &mut body)).await;
-                let Ok(Ok(())) = sent else {
-                    out.send_reset(Reset::CANCEL);
-                    return;
-                };
-                if ends {
-                    return;
-                }
-            }
-            Err(frame) => {
-                let _ = out.send_trailers(frame.into_trailers().unwrap_or_default());
-                return;
+            self.agenda.take(number);
+            from = number;
+            self.poll_place(number - behind_protocol(0));
+        }
+    }
+
+    fn poll_place(&mut self, number: usize) {
+        let has_room = self.has_room();
+        let Some(place) = self.places.get_mut(number) else { return };
+        let Some(stream) = &mut place.stream else { return };
+        if stream.poll(&mut Context::from_waker(&place.waker)).is_ready() {
+            place.stream = None;
+            self.free.push(number);
+            self.ended = true;
+            if !has_room {
+                self.agenda.note(PROTOCOL);
             }
         }
     }
 }
 
-fn write_request_id(headers: &mut HeaderMap, body: &ResponseBody) {
-    if let Some((name, id)) = body.request_id()
-        && let Ok(id) = HeaderValue::from_bytes(id)
-    {
-        headers.insert(name, id);
-    }
+/// The number in the agenda of what is in a place.
+fn behind_protocol(place: usize) -> usize {
+    PROTOCOL + 1 + place
 }
 
-/// Sends as the client's window allows: the next frame of the body is taken only after that.
-async fn send_data(
-    out: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    ends: bool,
-    body: &mut ResponseBody,
-) -> Result<(), h2::Error> {
-    while !data.is_empty() {
-        out.reserve_capacity(data.len());
-        let room = poll_fn(|cx| {
-            body.send_on(cx);
-            capacity(out, cx)
-        })
-        .await?;
-        let piece = data.split_to(room.min(data.len()));
-        let last = ends && data.is_empty();
-        out.send_data(piece, last)?;
-        if last {
-            return Ok(());
+/// Since when there has been no stream, and until when there need be none.
+struct Idle {
+    patience: Duration,
+    since: Millis,
+    timer: Pin<Box<Sleep>>,
+    /// The timer has the task's waker, which stays the same for its life: it need not be given it again.
+    is_set: bool,
+}
+
+impl Idle {
+    fn new(patience: Duration) -> Self {
+        Idle { patience, since: clock::now(), timer: Box::pin(tokio::time::sleep(patience)), is_set: false }
+    }
+
+    /// Looks whether there are streams no more.
+    fn note(&mut self, streams: &mut Streams) {
+        if std::mem::take(&mut streams.ended) && streams.is_empty() {
+            self.since = clock::now();
         }
     }
-    if ends { out.send_data(Bytes::new(), true) } else { Ok(()) }
-}
 
-fn capacity(out: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
-    if let Poll::Ready(reset) = out.poll_reset(cx) {
-        return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
-    }
-    loop {
-        match ready!(out.poll_capacity(cx)) {
-            Some(Ok(0)) => continue,
-            Some(room) => return Poll::Ready(room),
-            None => return Poll::Ready(Err(Reset::CANCEL.into())),
+    /// What is left of the client's time. A stream in progress counts as use, however long it takes.
+    fn left(&self, streams: &Streams) -> Duration {
+        if streams.is_empty() {
+            self.patience.saturating_sub(clock::now().since(self.since))
+        } else {
+            self.patience
         }
     }
-}
 
-/// Interim responses on their way to the stream's task; what the queue can't hold is left out.
-struct Interim {
-    queue: mpsc::Sender<(StatusCode, HeaderMap)>,
-}
-
-impl Interim {
-    fn channel() -> (Arc<Self>, mpsc::Receiver<(StatusCode, HeaderMap)>) {
-        let (queue, receiver) = mpsc::channel(INTERIM_QUEUE);
-        (Arc::new(Interim { queue }), receiver)
-    }
-
-    /// The body is wanted now.
-    fn go_on(&self) {
-        let _ = self.queue.try_send((StatusCode::CONTINUE, HeaderMap::new()));
-    }
-}
-
-impl InformationalSink for Interim {
-    fn interim(&self, status: StatusCode, headers: &HeaderMap) {
-        if crate::http::interim::may_pass(status) {
-            let _ = self.queue.try_send((status, crate::http::interim::end_to_end(headers)));
+    fn fires(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_set && !self.timer.is_elapsed() {
+            return false;
         }
+        self.is_set = true;
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn arm(&mut self, wait: Duration) {
+        self.is_set = false;
+        self.timer.as_mut().reset(tokio::time::Instant::now() + wait);
     }
 }

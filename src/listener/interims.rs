@@ -1,8 +1,7 @@
 //! Interim responses (1xx) on their way to an HTTP/1.1 client: bytes that its connection writes in front of the
 //! final response.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::task::Waker;
 
 use http::{HeaderMap, StatusCode};
@@ -15,15 +14,15 @@ const MAX_BYTES: usize = 16 * 1024;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Those of one connection. `Send`, because the sink of a request is.
+/// Those of one connection.
 #[derive(Debug, Default)]
 pub struct Interims {
     /// A request waits for its final response: only then is there anything to be in front of.
-    open: AtomicBool,
-    waiting: AtomicBool,
-    bytes: Mutex<Vec<u8>>,
+    open: Cell<bool>,
+    waiting: Cell<bool>,
+    bytes: RefCell<Vec<u8>>,
     /// The connection's task, which stays the same for its life.
-    task: OnceLock<Waker>,
+    task: OnceCell<Waker>,
 }
 
 impl Interims {
@@ -39,51 +38,47 @@ impl Interims {
     }
 
     pub fn open(&self) {
-        self.open.store(true, Relaxed);
+        self.open.set(true);
     }
 
     /// What has come so far; nothing more comes before the next request.
     pub fn close(&self) -> Option<Vec<u8>> {
-        self.open.store(false, Relaxed);
+        self.open.set(false);
         self.take()
     }
 
     /// The bytes that wait to be written, if any.
     pub fn take(&self) -> Option<Vec<u8>> {
-        if !self.waiting.load(Relaxed) {
+        if !self.waiting.get() {
             return None;
         }
-        self.waiting.store(false, Relaxed);
-        Some(std::mem::take(&mut *self.lock()))
+        self.waiting.set(false);
+        Some(self.bytes.take())
     }
 
     /// The client may send its body (RFC 9110 §10.1.1).
     pub fn go_on(&self) {
-        if self.open.load(Relaxed) {
-            self.lock().extend_from_slice(CONTINUE);
-            self.waiting.store(true, Relaxed);
+        if self.open.get() {
+            self.bytes.borrow_mut().extend_from_slice(CONTINUE);
+            self.waiting.set(true);
             self.wake();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl InformationalSink for Interims {
     fn interim(&self, status: StatusCode, headers: &HeaderMap) {
-        if !self.open.load(Relaxed) || !interim::may_pass(status) {
+        if !self.open.get() || !interim::may_pass(status) {
             return;
         }
-        let mut bytes = self.lock();
+        let mut bytes = self.bytes.borrow_mut();
         let before = bytes.len();
         interim::encode_http1(status, headers, &mut bytes);
         if bytes.len() > MAX_BYTES {
             bytes.truncate(before);
             return;
         }
-        self.waiting.store(true, Relaxed);
+        self.waiting.set(true);
         drop(bytes);
         self.wake();
     }

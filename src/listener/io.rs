@@ -142,6 +142,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         let length = self.first.len().min(buffer.remaining());
         buffer.put_slice(&self.first[..length]);
         self.first.advance(length);
+        if self.first.is_empty() {
+            // Even an empty piece of a buffer keeps all of it.
+            self.first = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -29,7 +28,7 @@ pub struct Line {
     pub io: RefCell<Io>,
     pub buffers: Rc<Buffers>,
     pub limits: HeadLimits,
-    pub interims: Arc<Interims>,
+    pub interims: Rc<Interims>,
     /// The connection is having its turn: it will look at everything afterwards without being woken.
     pub in_turn: Cell<bool>,
 }
@@ -71,7 +70,7 @@ impl Line {
             io: RefCell::new(Io { transport, inbound, body }),
             buffers,
             limits,
-            interims: Arc::default(),
+            interims: Rc::default(),
             in_turn: Cell::new(false),
         })
     }

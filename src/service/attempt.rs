@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,11 +27,11 @@ pub struct Head {
     pub headers: HeaderMap,
     /// More fields, in the form in which they are sent. `headers` has none of these names.
     pub lines: FieldLines,
-    pub informational: Option<Arc<dyn InformationalSink>>,
+    pub informational: Option<Rc<dyn InformationalSink>>,
 }
 
 /// Where interim (1xx) responses of an instance go (RFC 9110 §15.2).
-pub trait InformationalSink: Send + Sync {
+pub trait InformationalSink {
     fn interim(&self, status: http::StatusCode, headers: &HeaderMap);
 }
 

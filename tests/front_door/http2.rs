@@ -47,6 +47,54 @@ async fn many_streams_at_once_share_a_connection() {
     assert_eq!(origin.count(), 301);
 }
 
+/// More than one turn of the connection can take on: all come at once, wait, and are answered at once.
+#[tokio::test]
+async fn hundreds_of_streams_wait_and_go_on_together() {
+    const STREAMS: usize = 300;
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let origin = Origin::start_slow(move |seen| {
+        let mut gate = gate.clone();
+        async move {
+            let _ = gate.wait_for(|go| *go).await;
+            http::Response::new(http_body_util::Full::from(seen.target))
+        }
+    })
+    .await;
+    let gateway = to(&origin.url(), "max_streams: 300");
+    let client = H2::connect(gateway.http()).await;
+    let mut asked = Vec::new();
+    for number in 0..STREAMS {
+        let request = get(&format!("/{number}"));
+        asked.push(client.ready().await.send_request(request, true).expect("it is open").0);
+    }
+    eventually("all have come", || async { (origin.count() == STREAMS).then_some(()) }).await;
+    go.send(true).expect("the origin waits");
+    for (number, response) in asked.into_iter().enumerate() {
+        let (head, mut body) = response.await.expect("an answer").into_parts();
+        assert_eq!(head.status, 200);
+        assert_eq!(body.data().await.expect("some").expect("whole"), format!("/{number}"));
+    }
+}
+
+#[tokio::test]
+async fn what_differs_in_each_response_is_kept_out_of_the_header_table() {
+    let origin = Origin::start(|_| {
+        let response = http::Response::builder().header("cache-control", "no-store").header("x-own", "1");
+        response.body(http_body_util::Full::from("ok")).expect("a response")
+    })
+    .await;
+    let gateway = to(&origin.url(), "");
+    let client = H2::connect(gateway.http()).await;
+    for _ in 0..3 {
+        let (head, _, _) = client.get("/").await.expect("an answer");
+        for (name, is_sent_as_it_is) in
+            [("cache-control", false), ("x-own", true), ("x-request-id", true), ("date", true)]
+        {
+            assert_eq!(head.headers[name].is_sensitive(), is_sent_as_it_is, "{name}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn bodies_trailers_and_interim_responses_pass() {
     let origin = RawOrigin::start(|mut stream, _| async move {

@@ -1,0 +1,136 @@
+//! Heads of requests and responses, where HTTP/2 has them different from what lies behind.
+
+use std::rc::Rc;
+
+use h2::RecvStream;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header, response};
+use hyper::body::Body;
+
+use super::stream::Interims;
+use crate::exchange::{Arrived, ResponseBody};
+use crate::http::body::{ClientBody, Http2Body};
+
+pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived {
+    let (mut head, stream) = request.into_parts();
+    head.version = Version::HTTP_2;
+    join_cookies(&mut head.headers);
+    let declared = head
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok());
+    let expects = head.headers.get(header::EXPECT);
+    let on_wanted =
+        expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")).then(|| {
+            let interims = interims.clone();
+            Box::new(move || interims.go_on()) as Box<dyn FnOnce()>
+        });
+    let body = if stream.is_end_stream() {
+        ClientBody::Empty
+    } else {
+        ClientBody::Http2(Http2Body { stream, on_wanted })
+    };
+    Arrived { head, body, declared, upgrade: None, interim: Some(interims.clone()) }
+}
+
+/// HTTP/2 may split the cookies into several fields; anywhere else there is one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let joined = headers.get_all(header::COOKIE).iter().map(|crumb| crumb.as_bytes()).collect::<Vec<_>>();
+    let joined = joined.join(&b"; "[..]);
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Makes the head of a response one of HTTP/2.
+pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
+    head.version = Version::HTTP_2;
+    let (mut misplaced, mut has_length, mut has_date) = (false, false, false);
+    for (name, value) in &mut head.headers {
+        match *name {
+            header::CONTENT_LENGTH => has_length = true,
+            header::DATE => has_date = true,
+            header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => misplaced = true,
+            _ => {}
+        }
+        // A value that comes once only pushes those out of the table that come again, and each look into the table goes
+        // over all that were put there under the same name. A sensitive one is sent as it is (RFC 7541 §6.2.3).
+        if !is_repeated(name) {
+            value.set_sensitive(true);
+        }
+    }
+    if misplaced {
+        // RFC 9113 §8.2.2: these have no meaning in HTTP/2 and make a response malformed.
+        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+            head.headers.remove(name);
+        }
+    }
+    if !has_length
+        && let Some(length) = body.size_hint().exact()
+        && !is_head
+        && head.status != StatusCode::NO_CONTENT
+        && head.status != StatusCode::NOT_MODIFIED
+    {
+        head.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if !has_date {
+        head.headers.insert(header::DATE, crate::http::date::now());
+    }
+    if let Some((name, id)) = body.request_id()
+        && let Ok(mut id) = HeaderValue::from_bytes(id)
+    {
+        id.set_sensitive(true);
+        head.headers.insert(name, id);
+    }
+}
+
+/// Fields of which a connection's responses have few different values. `Date` has one for a second, and the table would
+/// hold the last minute's.
+fn is_repeated(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT_RANGES
+            | header::ACCESS_CONTROL_ALLOW_CREDENTIALS
+            | header::ACCESS_CONTROL_ALLOW_HEADERS
+            | header::ACCESS_CONTROL_ALLOW_METHODS
+            | header::ACCESS_CONTROL_ALLOW_ORIGIN
+            | header::ACCESS_CONTROL_EXPOSE_HEADERS
+            | header::ACCESS_CONTROL_MAX_AGE
+            | header::ALLOW
+            | header::ALT_SVC
+            | header::CACHE_CONTROL
+            // Never put into the table, for want of repetition.
+            | header::CONTENT_LENGTH
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LANGUAGE
+            | header::CONTENT_TYPE
+            | header::PRAGMA
+            | header::REFERRER_POLICY
+            | header::SERVER
+            | header::STRICT_TRANSPORT_SECURITY
+            | header::VARY
+            | header::VIA
+            | header::X_CONTENT_TYPE_OPTIONS
+            | header::X_FRAME_OPTIONS
+            | header::X_XSS_PROTECTION
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_become_one_field() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append(header::COOKIE, crumb.parse().expect("a value"));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+}

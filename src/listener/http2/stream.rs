@@ -1,0 +1,239 @@
+//! One request of an HTTP/2 connection and its response, as far as it has come. It is polled by the connection's task;
+//! dropping it cancels it.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason as Reset, RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Body;
+use tokio::time::Sleep;
+
+use super::head;
+use crate::exchange::ResponseBody;
+use crate::http::interim;
+use crate::listener::Connection;
+use crate::listener::answering::Answering;
+use crate::service::InformationalSink;
+
+/// Interim responses that wait for one request at most.
+const INTERIM_QUEUE: usize = 16;
+
+/// After so many frames of a body without a pause, others have their turn.
+const FRAMES_A_TURN: usize = 32;
+
+pub struct Stream {
+    state: State,
+    has_begun: bool,
+    is_head: bool,
+    /// A client that opens no window for this long isn't reading any more.
+    stall: Duration,
+}
+
+enum State {
+    Answering { answering: Answering, respond: SendResponse<Bytes>, interims: Rc<Interims> },
+    Sending(Sending),
+    Over,
+}
+
+struct Sending {
+    out: SendStream<Bytes>,
+    body: ResponseBody,
+    /// What was taken of the body and the client's window had no room for.
+    data: Bytes,
+    /// It is the last of the body.
+    is_last: bool,
+    /// Runs while `data` waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream {
+    pub fn begin(
+        connection: &Rc<Connection>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> Self {
+        let interims = Rc::<Interims>::default();
+        let is_head = request.method() == Method::HEAD;
+        let answering = Answering::begin(connection.clone(), head::arrived(request, &interims));
+        let stall = connection.settings.limits.idle_timeout;
+        Stream { state: State::Answering { answering, respond, interims }, has_begun: false, is_head, stall }
+    }
+
+    /// Ready when there is nothing left to do for it.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let State::Answering { answering, respond, interims } = &mut self.state {
+            let is_first = !std::mem::replace(&mut self.has_begun, true);
+            if is_first && respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let answered = answering.poll(cx);
+            // After that: they may have come together with the answer, and go before it.
+            interims.send(respond);
+            match answered {
+                Poll::Ready(response) => self.respond(response),
+                // Looked at just now.
+                Poll::Pending if is_first => return Poll::Pending,
+                // The client took it back: dropping the answer cancels what it set off.
+                Poll::Pending => return is_reset(respond.poll_reset(cx)),
+            }
+        }
+        match &mut self.state {
+            State::Sending(sending) => sending.poll(self.stall, cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn respond(&mut self, response: Response<ResponseBody>) {
+        let State::Answering { answering, mut respond, .. } = std::mem::replace(&mut self.state, State::Over)
+        else {
+            return;
+        };
+        answering.give_back();
+        let (mut parts, body) = response.into_parts();
+        head::prepare(&mut parts, &body, self.is_head);
+        let ends = self.is_head || body.is_end_stream();
+        let sent = respond.send_response(Response::from_parts(parts, ()), ends);
+        if let Ok(out) = sent
+            && !ends
+        {
+            let sending = Sending { out, body, data: Bytes::new(), is_last: false, waiting: None };
+            self.state = State::Sending(sending);
+        }
+    }
+}
+
+fn is_reset(polled: Poll<Result<Reset, h2::Error>>) -> Poll<()> {
+    polled.map(|_| ())
+}
+
+impl Sending {
+    fn poll(&mut self, stall: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..FRAMES_A_TURN {
+            if !self.data.is_empty() {
+                match self.poll_send_data(stall, cx) {
+                    Poll::Ready(Ok(())) => self.waiting = None,
+                    Poll::Ready(Err(())) => {
+                        self.out.send_reset(Reset::CANCEL);
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.is_last {
+                return Poll::Ready(());
+            }
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return is_reset(self.out.poll_reset(cx)),
+                Poll::Ready(None) => {
+                    let _ = self.out.send_data(Bytes::new(), true);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    self.out.send_reset(Reset::INTERNAL_ERROR);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        self.is_last = self.body.is_end_stream();
+                        if self.is_last && data.is_empty() {
+                            let _ = self.out.send_data(data, true);
+                            return Poll::Ready(());
+                        }
+                        self.data = data;
+                    }
+                    Err(frame) => {
+                        let _ = self.out.send_trailers(frame.into_trailers().unwrap_or_default());
+                        return Poll::Ready(());
+                    }
+                },
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sends as the client's window allows: the next frame of the body is taken only after that.
+    fn poll_send_data(&mut self, stall: Duration, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        loop {
+            self.out.reserve_capacity(self.data.len());
+            let mut room = self.out.capacity();
+            if room == 0 {
+                self.body.send_on(cx);
+                room = match self.poll_room(cx) {
+                    Poll::Ready(room) => room?,
+                    Poll::Pending if self.waits_too_long(stall, cx) => return Poll::Ready(Err(())),
+                    Poll::Pending => return Poll::Pending,
+                };
+            }
+            let piece = self.data.split_to(room.min(self.data.len()));
+            let is_all = self.data.is_empty();
+            self.out.send_data(piece, self.is_last && is_all).map_err(|_| ())?;
+            if is_all {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ()>> {
+        if self.out.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(()));
+        }
+        loop {
+            match self.out.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(0))) => {}
+                Poll::Ready(Some(Ok(room))) => return Poll::Ready(Ok(room)),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn waits_too_long(&mut self, stall: Duration, cx: &mut Context<'_>) -> bool {
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        waiting.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// Interim responses on their way to the client; what the queue can't hold is left out. They come while the request is
+/// being answered, and its stream looks after that.
+#[derive(Default)]
+pub struct Interims {
+    queue: RefCell<Vec<(StatusCode, HeaderMap)>>,
+}
+
+impl Interims {
+    /// The body is wanted now.
+    pub fn go_on(&self) {
+        self.push(StatusCode::CONTINUE, HeaderMap::new);
+    }
+
+    fn push(&self, status: StatusCode, headers: impl FnOnce() -> HeaderMap) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.len() < INTERIM_QUEUE {
+            queue.push((status, headers()));
+        }
+    }
+
+    fn send(&self, respond: &mut SendResponse<Bytes>) {
+        for (status, headers) in self.queue.borrow_mut().drain(..) {
+            let mut response = Response::new(());
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            let _ = respond.send_informational(response);
+        }
+    }
+}
+
+impl InformationalSink for Interims {
+    fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        if interim::may_pass(status) {
+            self.push(status, || interim::end_to_end(headers));
+        }
+    }
+}
