@@ -135,6 +135,7 @@ impl Http2 {
     /// Reads what has come, and hands over what is to be written. Ready when the connection is over.
     fn poll_protocol(&mut self) -> Poll<()> {
         let cx = &mut Context::from_waker(&self.protocol_waker);
+        self.wire.look_again();
         while self.streams.has_room() {
             match ready!(self.protocol.poll_accept(cx)) {
                 Some(Ok((request, respond))) => self.streams.open(&self.connection, request, respond),

@@ -13,32 +13,34 @@ use crate::http::body::{ClientBody, Http2Body};
 pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived {
     let (mut head, stream) = request.into_parts();
     head.version = Version::HTTP_2;
-    join_cookies(&mut head.headers);
-    let declared = head
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok());
-    let expects = head.headers.get(header::EXPECT);
-    let on_wanted =
-        expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")).then(|| {
-            let interims = interims.clone();
-            Box::new(move || interims.go_on()) as Box<dyn FnOnce()>
-        });
+    let (mut length, mut expects, mut crumbs) = (None, None, 0);
+    for (name, value) in &head.headers {
+        match *name {
+            header::CONTENT_LENGTH => length = length.or(Some(value)),
+            header::EXPECT => expects = expects.or(Some(value)),
+            header::COOKIE => crumbs += 1,
+            _ => {}
+        }
+    }
+    let declared = length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
     let body = if stream.is_end_stream() {
         ClientBody::Empty
     } else {
+        let waits = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let on_wanted = waits.then(|| {
+            let interims = interims.clone();
+            Box::new(move || interims.go_on()) as Box<dyn FnOnce()>
+        });
         ClientBody::Http2(Http2Body { stream, on_wanted })
     };
+    if crumbs > 1 {
+        join_cookies(&mut head.headers);
+    }
     Arrived { head, body, declared, upgrade: None, interim: Some(interims.clone()) }
 }
 
 /// HTTP/2 may split the cookies into several fields; anywhere else there is one (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
     let joined = headers.get_all(header::COOKIE).iter().map(|crumb| crumb.as_bytes()).collect::<Vec<_>>();
     let joined = joined.join(&b"; "[..]);
     if let Ok(value) = HeaderValue::from_bytes(&joined) {
@@ -57,11 +59,7 @@ pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
             header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => misplaced = true,
             _ => {}
         }
-        // A value that comes once only pushes those out of the table that come again, and each look into the table goes
-        // over all that were put there under the same name. A sensitive one is sent as it is (RFC 7541 §6.2.3).
-        if !is_repeated(name) {
-            value.set_sensitive(true);
-        }
+        keep_out_of_table(name, value);
     }
     if misplaced {
         // RFC 9113 §8.2.2: these have no meaning in HTTP/2 and make a response malformed.
@@ -85,6 +83,14 @@ pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
     {
         id.set_sensitive(true);
         head.headers.insert(name, id);
+    }
+}
+
+/// A value that comes once only pushes those out of the table that come again, and each look into the table goes over
+/// all that were put there under the same name. A sensitive one is sent as it is (RFC 7541 §6.2.3).
+fn keep_out_of_table(name: &HeaderName, value: &mut HeaderValue) {
+    if !is_repeated(name) {
+        value.set_sensitive(true);
     }
 }
 
@@ -123,6 +129,22 @@ fn is_repeated(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_in_each_response_is_kept_out_of_the_table() {
+        for (name, is_kept_out) in [
+            ("content-type", false),
+            ("cache-control", false),
+            ("content-length", false),
+            ("date", true),
+            ("x-request-id", true),
+            ("content-security-policy", true),
+        ] {
+            let mut value = HeaderValue::from_static("1");
+            keep_out_of_table(&HeaderName::from_static(name), &mut value);
+            assert_eq!(value.is_sensitive(), is_kept_out, "{name}");
+        }
+    }
 
     #[test]
     fn cookies_become_one_field() {

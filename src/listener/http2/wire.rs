@@ -26,6 +26,8 @@ struct Gathering<T> {
     /// What has not been written yet. Without anything in it, there is no buffer.
     out: BytesMut,
     buffers: Rc<Buffers>,
+    /// There was nothing left to read: the reader will be woken when there is.
+    dry: bool,
     /// Some of what was written may still be with the transport, encrypted.
     unflushed: bool,
     /// There are turns, at the end of which somebody calls [`Wire::poll_write_out`].
@@ -41,12 +43,18 @@ impl<T> Clone for Wire<T> {
 impl<T: AsyncWrite + Unpin> Wire<T> {
     pub fn new(transport: T, buffers: Rc<Buffers>) -> Self {
         let out = BytesMut::new();
-        Wire(Rc::new(RefCell::new(Gathering { transport, out, buffers, unflushed: false, gathers: false })))
+        let gathering = Gathering { transport, out, buffers, dry: false, unflushed: false, gathers: false };
+        Wire(Rc::new(RefCell::new(gathering)))
     }
 
     /// From here on nothing is written before the end of a turn, unless there is much of it.
     pub fn gather(&self) {
         self.0.borrow_mut().gathers = true;
+    }
+
+    /// Something may have come. Once nothing has, the transport is not asked again before this is called.
+    pub fn look_again(&self) {
+        self.0.borrow_mut().dry = false;
     }
 
     /// Writes what was gathered.
@@ -110,7 +118,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().transport).poll_read(cx, buffer)
+        let gathering = &mut *self.0.borrow_mut();
+        if gathering.dry {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut gathering.transport).poll_read(cx, buffer);
+        gathering.dry = gathering.gathers && polled.is_pending();
+        polled
     }
 }
 
