@@ -201,7 +201,7 @@ pub fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
 
 /// Whether a field says from which address, over which scheme, for which host or path, or from which user a
 /// request came to a proxy. `name` is in lower case; underscores count as hyphens.
-pub(super) fn claims_origin(name: &str) -> bool {
+pub fn claims_origin(name: &str) -> bool {
     const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
     const NAMES: [&str; 20] = [
         "cf-connecting-ip",
