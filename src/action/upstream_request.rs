@@ -19,7 +19,7 @@ pub fn rewrite(
     strip(headers, notable, exchange);
     let facts = &exchange.connection.facts;
     let trusted = exchange.snapshot.trusted_proxies.contains(facts.peer());
-    if trusted || policy::edits_upstream_request(exchange) {
+    if trusted || policy::edits_upstream_request(exchange) || claims_take_places(exchange) {
         forwarded::rewrite_request(headers, facts, client_host, trusted);
         add(exchange, &mut Sink::Map(headers));
         policy::on_upstream_request(exchange, headers);
@@ -61,6 +61,17 @@ fn strip(headers: &mut HeaderMap, notable: Notable, exchange: &Exchange) {
     {
         trace.strip(headers);
     }
+}
+
+/// Whether a claim is to stand where the gateway says something by itself: of two lines a service might believe the
+/// wrong one.
+fn claims_take_places(exchange: &Exchange) -> bool {
+    let is_ours = |name: &HeaderName| {
+        *name == exchange.snapshot.request_id_header
+            || matches!(name.as_str(), "via" | "traceparent")
+            || forwarded::claims_origin(name.as_str())
+    };
+    exchange.identity.iter().flat_map(|identity| &identity.headers).any(|(name, _)| is_ours(name))
 }
 
 /// What the gateway says by itself, but for where the request came from.

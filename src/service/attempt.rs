@@ -142,7 +142,9 @@ impl Attempt<'_> {
     /// Sends the request and waits for the head of the response. Whatever of the request is still under way then is
     /// sent on by whoever reads the response's body.
     pub async fn run(self) -> Result<Responded, AttemptError> {
-        let wanted = Wanted { fresh: self.fresh, surely_open: !self.head.method.is_idempotent() };
+        // Once a body is taken from the client, there is nothing to repeat the request with.
+        let repeatable = self.head.method.is_idempotent() && self.body.is_empty();
+        let wanted = Wanted { fresh: self.fresh, surely_open: !repeatable };
         let (mut lease, mut since) = match self.pool.take_idle(wanted) {
             Some(lease) => (lease, self.began),
             None => {

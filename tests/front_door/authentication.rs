@@ -11,7 +11,7 @@ use crate::support::tokens::{
     SECRET, authenticator, claims, encode, forge, hs256, now, private_key, read, secret_authenticator,
     signed, vector,
 };
-use crate::support::{Client, Gateway, Origin, eventually, raw};
+use crate::support::{Client, Gateway, Origin, eventually, one_service, raw};
 
 mod attacks;
 mod key_sets;
@@ -403,4 +403,23 @@ async fn a_key_file_is_read_again_on_reload() {
 /// Answers with a JSON Web Key Set, or whatever the test puts there.
 fn document(text: &str) -> Response<Full<Bytes>> {
     Response::new(Full::from(text.to_owned()))
+}
+
+/// A claim may stand where the gateway would say something itself: then nothing else stands there.
+#[tokio::test]
+async fn a_claim_takes_the_place_of_what_the_gateway_says() {
+    let names = ["x-request-id", "x-forwarded-host", "traceparent", "via"];
+    let origin = Origin::text("ok").await;
+    let gateway = Gateway::start(&format!(
+        "{}      claim_headers: {{ a: x-request-id, b: x-forwarded-host, c: traceparent, d: via }}\n{}",
+        secret_authenticator(),
+        one_service(&[origin.url()], "").replace("forward:", "authenticate: { with: [shop] }, forward:")
+    ));
+    let token = hs256(json!({ "a": "a", "b": "b", "c": "c", "d": "d" }));
+    assert_eq!(with_token(&gateway, &token).await.status, 200);
+    let seen = origin.only();
+    for (name, claim) in names.into_iter().zip(["a", "b", "c", "d"]) {
+        let values: Vec<_> = seen.headers.get_all(name).iter().collect();
+        assert_eq!(values, [claim], "{name}");
+    }
 }

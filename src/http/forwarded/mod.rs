@@ -216,7 +216,7 @@ pub fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
 
 /// Whether a field says from which address, over which scheme, for which host or path, or from which user a
 /// request came to a proxy. `name` is in lower case; underscores count as hyphens.
-pub(super) fn claims_origin(name: &str) -> bool {
+pub fn claims_origin(name: &str) -> bool {
     // This runs for every field of every request, and few begin like these.
     let (prefixes, names): (&[&str], &[&str]) = match name.as_bytes().first() {
         Some(b'c') => (&[], &["cf-connecting-ip", "cf-connecting-ipv6", "client-ip"]),
