@@ -176,6 +176,18 @@ mod tests {
         assert_eq!(near.0.borrow().out.capacity(), 0, "the buffer was given back");
     }
 
+    #[tokio::test]
+    async fn a_dry_transport_is_asked_again_when_something_may_have_come() {
+        let (mut near, mut far) = wire(1024);
+        near.gather();
+        let mut read = [0; 4];
+        assert!(futures_util::future::poll_immediate(near.read(&mut read)).await.is_none());
+        far.write_all(b"more").await.expect("room");
+        assert!(futures_util::future::poll_immediate(near.read(&mut read)).await.is_none());
+        near.look_again();
+        assert_eq!((near.read(&mut read).await.expect("open"), &read), (4, b"more"));
+    }
+
     /// As TLS does: it takes what it can't write yet.
     #[tokio::test]
     async fn what_the_transport_has_kept_is_written_later() {
