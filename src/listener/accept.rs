@@ -91,8 +91,7 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
     let drained = drain.join();
     settings.metrics.accepted(worker.id);
     tokio::task::spawn_local(async move {
-        serve(stream, connection.clone(), drained).await;
-        connection.settings.metrics.closed(connection.worker.id);
+        serve(stream, connection, drained).await;
     });
 }
 

@@ -87,3 +87,10 @@ pub struct Connection {
     pub settings: Rc<Settings>,
     pub facts: ConnFacts,
 }
+
+impl Drop for Connection {
+    /// However it ended, and be it by a panic.
+    fn drop(&mut self) {
+        self.settings.metrics.closed(self.worker.id);
+    }
+}
