@@ -33,13 +33,13 @@ const SCENARIOS: [Scenario; 3] = [
         name: "plain",
         policies: "",
         top: "observability: { access_log: { output: off } }",
-        at_most: Counts { instructions: 55_000, allocations: 32 },
+        at_most: Counts { instructions: 32_500, allocations: 14 },
     },
     Scenario {
         name: "log",
         policies: "",
         top: "observability: { access_log: { output: /dev/null } }",
-        at_most: Counts { instructions: 65_000, allocations: 32 },
+        at_most: Counts { instructions: 42_500, allocations: 15 },
     },
     Scenario {
         name: "full",
@@ -54,7 +54,7 @@ authenticators:
       claim_headers: { sub: x-user-id }
 rate_limits:
   per-client: { key: 'claim:sub', rate: 1000000/s, burst: 1000000 }",
-        at_most: Counts { instructions: 58_000, allocations: 35 },
+        at_most: Counts { instructions: 36_500, allocations: 17 },
     },
 ];
 
