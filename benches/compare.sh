@@ -52,9 +52,9 @@ observability: { access_log: { output: off } }
 routes:
   - name: all
     match: { prefix: / }
-    respond: { status: 200, headers: { content-type: application/json }, body: '{"id":1,"name":"Ada","roles":["admin","author"]}' }
+    respond: { status: 200, json: { id: 1, name: Ada, roles: [admin, author] } }
 YAML
-        taskset -c 1 "$gatehouse" run -c "$work/origin-$port.yaml" 2>/dev/null &
+        taskset -c 1 "$gatehouse" run -c "$work/origin-$port.yaml" 2>"$work/origin.log" &
         started+=($!)
     done
     for port in "${origin_ports[@]}"; do await "$port"; done
@@ -67,6 +67,7 @@ await() {
         sleep 0.05
     done
     echo "compare.sh: nothing listens on port $1" >&2
+    tail -n 5 "$work/log" "$work/origin.log" >&2 2>/dev/null || true
     exit 1
 }
 
@@ -126,7 +127,7 @@ configure_haproxy() {
     cat >"$work/haproxy.cfg" <<CONF
 global
   nbthread 1
-  maxconn 16000
+  maxconn 4000
 defaults
   mode http
   timeout connect 5s
@@ -188,7 +189,7 @@ wrk_to() {
 measure() { # PROXY SCENARIO
     local pid before after answered
     "configure_$1" "$2" || return 0
-    taskset -c 0 "${command[@]}" >/dev/null 2>"$work/log" &
+    taskset -c 0 "${command[@]}" >"$work/log" 2>&1 &
     pid=$!
     started+=("$pid")
     await "$http"
