@@ -17,6 +17,7 @@ pub mod problem;
 pub mod query;
 mod random;
 pub mod request_id;
+pub mod rewound;
 pub mod small_server;
 pub mod template;
 pub mod trace;

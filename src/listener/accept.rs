@@ -12,10 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::drain::{Drain, Drained};
-use super::io::{Rewound, Transport};
+use super::io::Transport;
 use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
 use crate::buffers::Buffers;
 use crate::http::forwarded::{ConnFacts, Scheme};
+use crate::http::rewound::Rewound;
 use crate::telemetry::events;
 use crate::worker::Worker;
 

@@ -17,7 +17,7 @@ use super::drain::Drained;
 use super::encode::Asked;
 use super::framing::Malformed;
 use super::head::{HeadLimits, HeadReader, RequestHead};
-use super::io::{Rewound, Transport};
+use super::io::Transport;
 use super::line::{Line, READ_AHEAD_BYTES};
 use super::outbound::Outbound;
 use super::sending::Sending;
@@ -28,6 +28,7 @@ use super::{Connection, LAST_CALL};
 use crate::exchange::{Arrived, ResponseBody};
 use crate::http::body::ClientBody;
 use crate::http::hop_by_hop;
+use crate::http::rewound::Rewound;
 use crate::pipeline;
 use crate::reason::Reason;
 

@@ -26,8 +26,9 @@ use self::stream::Stream;
 use self::wire::Wire;
 use super::Connection;
 use super::drain::Drained;
-use super::io::{Rewound, Transport};
+use super::io::Transport;
 use crate::clock::{self, Millis};
+use crate::http::rewound::Rewound;
 
 /// Per stream; what a reader that is not reading can make us hold.
 const STREAM_WINDOW: u32 = 256 * 1024;

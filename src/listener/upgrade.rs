@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::drain::Drained;
-use super::io::{Rewound, Transport};
+use super::io::Transport;
+
+use crate::http::rewound::Rewound;
 
 /// A transport that carries only bytes from now on, the first of which may have come already; and the place among the
 /// listener's connections that it takes up as long as this is kept.

@@ -231,7 +231,7 @@ impl<'c> Tries<'c> {
         let Responded { response, body, lease } = responded;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (stream, first, slot) = lease.into_stream();
-            let upgrade = Some(Upgraded::new(stream, first));
+            let upgrade = Some(Upgraded::new(first, stream));
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
         }
         let held = Held { lease, in_flight, verdict, sent: self.call.body.clone() };

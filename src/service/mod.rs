@@ -17,7 +17,6 @@ mod instances;
 mod order;
 mod pool;
 mod settings;
-mod upgrade;
 mod upstream_body;
 mod verdict;
 mod window;
@@ -38,14 +37,17 @@ pub use pool::Pools;
 pub use settings::{
     BreakerSettings, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings, Settings,
 };
-pub use upgrade::Upgraded;
 pub use upstream_body::UpstreamBody;
 
 use crate::clock::Millis;
 use crate::config;
+use crate::http::rewound::Rewound;
 use crate::per_worker::{PerWorker, WorkerId};
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use balance::{Cursor, Picker};
+
+/// The instance's side of a tunnel: its connection after a switch of protocols.
+pub type Upgraded = Rewound<tokio::net::TcpStream>;
 
 #[derive(Debug)]
 pub struct Service {
