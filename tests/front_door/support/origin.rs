@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// A request as the origin received it.
@@ -38,6 +38,8 @@ pub struct Origin {
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<Connections>,
     task: AbortHandle,
+    /// Keeps the port when nobody listens there any more: whoever was given it would get this origin's requests.
+    _port: TcpSocket,
 }
 
 #[derive(Default)]
@@ -79,15 +81,13 @@ impl Origin {
     where
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let socket = tokio::net::TcpSocket::new_v4().expect("the loopback is IPv4");
-        socket.set_reuseaddr(true).expect("a plain option");
-        socket.bind(address).expect("the port is free");
-        let listener = socket.listen(1024).expect("it was bound");
-        let address = listener.local_addr().expect("it was bound");
+        let port = bound(address);
+        let address = port.local_addr().expect("it was bound");
+        let listener = bound(address).listen(1024).expect("it was bound");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(Connections::default());
         let task = tokio::spawn(serve(listener, Arc::new(answer), seen.clone(), connections.clone()));
-        Origin { address, seen, connections, task: task.abort_handle() }
+        Origin { address, seen, connections, task: task.abort_handle(), _port: port }
     }
 
     /// Answers 200 with `text` to everything.
@@ -136,7 +136,7 @@ impl Origin {
         self.connections.accepted.load(Relaxed) - closed
     }
 
-    /// Closes the port and every connection at once.
+    /// Closes every connection at once, and refuses new ones.
     pub fn kill(&self) {
         self.task.abort();
     }
@@ -146,6 +146,15 @@ impl Drop for Origin {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A socket that others of our own may be bound beside.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("the loopback is IPv4");
+    socket.set_reuseaddr(true).expect("a plain option");
+    socket.set_reuseport(true).expect("a plain option");
+    socket.bind(address).expect("the port is free");
+    socket
 }
 
 pub fn json(text: impl Into<Bytes>) -> Response<Full<Bytes>> {
