@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatehouse::config::{At, KeyPart, Rate, RateLimit, Span};
+use gatehouse::http::fields::Fields;
 use gatehouse::policy::rate_limit::{Decision, KeyInput, RateLimiter, write_headers};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 const KEYS: u32 = 1_000_000;
 
@@ -25,14 +26,17 @@ fn limiter(key: Vec<KeyPart>) -> Arc<RateLimiter> {
     RateLimiter::compile(&config, None)
 }
 
-fn check(limiter: &RateLimiter, headers: &HeaderMap, client: u32) -> Decision {
+fn check(limiter: &RateLimiter, headers: &Fields, client: u32) -> Decision {
     let client = IpAddr::from(Ipv4Addr::from(client));
     limiter.check(&KeyInput { client, route: "users", headers, claims: None })
 }
 
 fn checks(c: &mut Criterion) {
-    let mut headers = HeaderMap::new();
-    headers.insert("x-tenant", HeaderValue::from_static("4bf92f35-77b3-4da6-a3ce-929d0e0e4736"));
+    let mut headers = Fields::new();
+    headers.insert(
+        HeaderName::from_static("x-tenant"),
+        HeaderValue::from_static("4bf92f35-77b3-4da6-a3ce-929d0e0e4736"),
+    );
     let mut group = c.benchmark_group("rate_limit_check");
 
     let by_ip = limiter(vec![KeyPart::Ip]);
@@ -59,7 +63,7 @@ fn checks(c: &mut Criterion) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                check(&shared, &HeaderMap::new(), 1);
+                check(&shared, &Fields::new(), 1);
             }
         });
         group.bench_function("one_key_while_another_thread_uses_it", |b| {
@@ -72,11 +76,11 @@ fn checks(c: &mut Criterion) {
 
 fn response_fields(c: &mut Criterion) {
     let limiter = limiter(vec![KeyPart::Ip]);
-    let decision = check(&limiter, &HeaderMap::new(), 1);
-    let mut response = HeaderMap::with_capacity(8);
+    let decision = check(&limiter, &Fields::new(), 1);
+    let mut response = Fields::new();
     c.bench_function("rate_limit_headers", |b| {
         b.iter(|| {
-            response.clear();
+            response = Fields::new();
             write_headers(&mut response, &[(&*limiter, black_box(decision))]);
         });
     });

@@ -5,9 +5,10 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gatehouse::config::{At, HostPattern, Match, PathMatch, Span};
+use gatehouse::http::fields::Fields;
 use gatehouse::http::{host, path};
 use gatehouse::route::{Found, Query, Table};
-use http::{HeaderMap, Method};
+use http::Method;
 
 /// Routes as an organisation has them: a hundred hosts, on each of them resources with a prefix, a path
 /// with parameters and a literal path.
@@ -26,7 +27,7 @@ fn routes(count: usize) -> impl Iterator<Item = (Match, usize)> {
 }
 
 fn find(criterion: &mut Criterion) {
-    let headers = HeaderMap::new();
+    let headers = Fields::new();
     let mut group = criterion.benchmark_group("route/find");
     for count in [10, 1_000, 100_000] {
         let table = Table::compile(routes(count)).expect("valid routes");

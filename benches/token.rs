@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use gatehouse::config::{self, At, JwtAlgorithm, JwtKey, Problems, Secret, Span};
+use gatehouse::http::fields::Fields;
 use gatehouse::identity::Identity;
 use gatehouse::policy::authenticate::{Authenticator, TokenCache};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
@@ -49,7 +50,7 @@ fn authenticator(algorithm: JwtAlgorithm, key: JwtKey) -> Arc<Authenticator> {
     Authenticator::compile(&config, None, &mut Problems::default()).expect("a good configuration")
 }
 
-fn request(algorithm: Algorithm, key: &EncodingKey) -> HeaderMap {
+fn request(algorithm: Algorithm, key: &EncodingKey) -> Fields {
     let claims = json!({
         "iss": "https://id.example.com/",
         "aud": ["shop-api"],
@@ -61,12 +62,12 @@ fn request(algorithm: Algorithm, key: &EncodingKey) -> HeaderMap {
     });
     let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, key).expect("the key fits");
     let value = HeaderValue::try_from(format!("Bearer {token}")).expect("tokens are ASCII");
-    HeaderMap::from_iter([(header::AUTHORIZATION, value)])
+    Fields::from_iter([(header::AUTHORIZATION, value)])
 }
 
 fn authenticate(
     authenticator: &Authenticator,
-    headers: &HeaderMap,
+    headers: &Fields,
     cache: &TokenCache,
     now: SystemTime,
 ) -> Arc<Identity> {
@@ -81,7 +82,7 @@ fn tokens(c: &mut Criterion) {
     let rsa = EncodingKey::from_rsa_pem(&pem("rsa.key")).expect("a key");
     let p256 = EncodingKey::from_ec_pem(&pem("p256.key")).expect("a key");
     let hmac = EncodingKey::from_secret(SECRET.as_bytes());
-    let kinds: [(&str, JwtAlgorithm, &dyn Fn() -> JwtKey, HeaderMap); 3] = [
+    let kinds: [(&str, JwtAlgorithm, &dyn Fn() -> JwtKey, Fields); 3] = [
         ("HS256", JwtAlgorithm::HS256, &secret, request(Algorithm::HS256, &hmac)),
         ("RS256", JwtAlgorithm::RS256, &public("rsa.pub"), request(Algorithm::RS256, &rsa)),
         ("ES256", JwtAlgorithm::ES256, &public("p256.pub"), request(Algorithm::ES256, &p256)),

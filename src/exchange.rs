@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, request};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::http::body::{ClientBody, RequestBody};
+use crate::http::fields::Fields;
 use crate::http::forwarded::Scheme;
 use crate::http::request_id::RequestId;
 use crate::http::trace::TraceContext;
@@ -30,7 +31,10 @@ use crate::worker::CurrentSnapshot;
 
 /// A request as its connection hands it over.
 pub struct Arrived {
-    pub head: request::Parts,
+    pub method: Method,
+    pub target: Uri,
+    pub version: Version,
+    pub fields: Fields,
     pub body: ClientBody,
     /// The length that the head announces.
     pub declared: Option<u64>,
@@ -111,8 +115,8 @@ impl Exchange {
         connection.worker.request_began();
         Box::new(Exchange {
             started: Instant::now(),
-            method: arrived.head.method.clone(),
-            version: arrived.head.version,
+            method: arrived.method.clone(),
+            version: arrived.version,
             client: connection.facts.peer(),
             request_id: None,
             trace: None,
@@ -144,7 +148,10 @@ impl Exchange {
     /// For a request whose head could not be read: there is nothing to know but the connection.
     pub fn unread(connection: Rc<Connection>) -> Box<Self> {
         let mut arrived = Arrived {
-            head: http::Request::new(()).into_parts().0,
+            method: Method::GET,
+            target: Uri::default(),
+            version: Version::HTTP_11,
+            fields: Fields::new(),
             body: ClientBody::Empty,
             declared: None,
             upgrade: None,

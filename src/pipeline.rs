@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 
-use http::{Method, Response};
+use http::Method;
 
 use crate::action;
 use crate::exchange::{Arrived, Content, Exchange, ResponseBody};
+use crate::http::response::Response;
 use crate::listener::Connection;
 use crate::policy;
 use crate::reason::Reason;
@@ -24,7 +25,7 @@ pub async fn serve(connection: Rc<Connection>, mut arrived: Arrived) -> Response
         Err(Stop::Refuse(refusal)) => refusal.respond(&mut exchange),
     };
     policy::on_response(&exchange, &mut response);
-    exchange.answered(response.status());
+    exchange.answered(response.status);
     response.map(|content| ResponseBody::new(content, exchange))
 }
 
@@ -73,6 +74,6 @@ pub fn refuse_head(
     let mut exchange = Exchange::unread(connection.clone());
     let mut response = Refusal::new(reason, detail).respond(&mut exchange);
     policy::on_response(&exchange, &mut response);
-    exchange.answered(response.status());
+    exchange.answered(response.status);
     response.map(|content| ResponseBody::new(content, exchange))
 }

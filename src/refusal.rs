@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue};
 
 use crate::exchange::{Content, Exchange};
 use crate::http::problem;
+use crate::http::response::Response;
 use crate::reason::Reason;
 
 #[derive(Debug)]
@@ -41,10 +42,10 @@ impl Refusal {
         let id = exchange.request_id.as_ref().map_or("", |id| id.as_str());
         let mut response = problem::respond(self.reason, &self.detail, id).map(Content::Whole);
         for (name, value) in self.fields {
-            response.headers_mut().append(name, value);
+            response.fields.append(name, value);
         }
         if exchange.leaves_body_behind() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -5,15 +5,17 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, uri};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header, uri};
 
 use crate::exchange::{Arrived, Content, Exchange};
 use crate::http::body::{ClientBody, RequestBody};
+use crate::http::fields::Fields;
 use crate::http::forwarded;
 use crate::http::host;
 use crate::http::notable::Notable;
 use crate::http::path::{self, PathError};
 use crate::http::request_id::RequestId;
+use crate::http::response::Response;
 use crate::http::trace::TraceContext;
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
@@ -24,7 +26,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 
 /// What is left of a request's head once it has been understood: its fields.
 pub struct Request {
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// Of `headers`, as the client sent them.
     pub notable: Notable,
     /// The authority as the client wrote it, for `host: preserve`.
@@ -39,11 +41,12 @@ pub struct Request {
 
 /// Fills in who asks for what. Identification comes first, so that even a refusal of the rest carries it.
 pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, Stop> {
-    let Arrived { head, body, declared, .. } = arrived;
+    let Arrived { target, fields: headers, body, declared, .. } = arrived;
     let snapshot = exchange.snapshot.clone();
-    let headers = head.headers;
-    let is_ours =
-        |name: &HeaderName| *name == snapshot.request_id_header || snapshot.identity_headers.contains(name);
+    let is_ours = |name: &[u8]| {
+        let ours = snapshot.identity_headers.iter().chain([&snapshot.request_id_header]);
+        ours.map(|ours| ours.as_str().as_bytes()).any(|ours| ours == name)
+    };
     let notable = Notable::of_request(&headers, is_ours);
     exchange.request_id = Some(match notable.has(Notable::OURS) {
         true => RequestId::of(&headers, &snapshot.request_id_header),
@@ -54,7 +57,7 @@ pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, 
         false => TraceContext::fresh(true),
     });
     if notable.has(Notable::ORIGIN) {
-        exchange.origin = headers.get(header::ORIGIN).cloned();
+        exchange.origin = headers.value(&header::ORIGIN);
     }
     let peer = exchange.connection.facts.peer();
     exchange.client = forwarded::resolve_client(peer, &headers, &snapshot.trusted_proxies);
@@ -67,10 +70,10 @@ pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, 
         declared,
         body: Some(body),
     };
-    check_form(&exchange.method, &head.uri, exchange.version)?;
+    check_form(&exchange.method, &target, exchange.version)?;
     check_fields(exchange, &request)?;
-    understand_host(exchange, &mut request, &head.uri)?;
-    understand_target(exchange, &mut request, head.uri)?;
+    understand_host(exchange, &mut request, &target)?;
+    understand_target(exchange, &mut request, target)?;
     Ok(request)
 }
 
@@ -106,7 +109,7 @@ fn check_fields(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
         return Err(Refusal::new(Reason::HeadersTooLarge, detail).into());
     }
     if request.notable.has(Notable::CONTENT_LENGTH)
-        && headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
+        && headers.get_all(&header::CONTENT_LENGTH).nth(1).is_some()
     {
         return Err(invalid("there is more than one Content-Length"));
     }
@@ -125,22 +128,21 @@ fn refusal(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Refusal {
 /// RFC 9112 §3.2: one Host, and the same as in the target where that has one. RFC 9113 §8.3.1 likewise.
 fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Uri) -> Result<(), Stop> {
     let bad = |detail: &'static str| Stop::from(refusal(Reason::InvalidHost, detail));
-    let mut fields = request.headers.get_all(header::HOST).iter();
-    let field = fields.next();
-    if fields.next().is_some() {
+    let field = request.headers.value(&header::HOST);
+    if field.is_some() && request.headers.only(&header::HOST).is_none() {
         return Err(bad("there is more than one Host field"));
     }
     let named = target.authority().map(uri::Authority::as_str);
     let written = match (field, named) {
         (None, None) if exchange.version == Version::HTTP_10 => return Ok(()),
         (None, None) => return Err(bad("there is no Host field")),
-        (Some(field), None) => field.clone(),
+        (Some(field), None) => field,
         (None, Some(named)) => HeaderValue::from_str(named).map_err(|_| bad(NO_HOST))?,
         (Some(field), Some(named)) => {
             if !field.as_bytes().eq_ignore_ascii_case(named.as_bytes()) {
                 return Err(bad("the Host field and the request target name different hosts"));
             }
-            field.clone()
+            field
         }
     };
     let read = || {
@@ -182,9 +184,8 @@ fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Uri
 
 /// `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7), and that is us.
 fn about_the_gateway() -> Response<Content> {
-    let mut response = Response::new(Content::Whole(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, METHODS);
+    let mut response = Response::new(StatusCode::NO_CONTENT, Content::Whole(Bytes::new()));
+    response.fields.insert(header::ALLOW, METHODS);
     response
 }
 
@@ -218,9 +219,9 @@ impl Request {
 
     /// The method that a CORS preflight asks about (Fetch standard, "CORS-preflight request").
     pub fn preflight_method(&self) -> Option<Method> {
-        self.headers.get(header::ORIGIN)?;
-        let requested = self.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
-        Method::from_bytes(requested.as_bytes()).ok()
+        self.headers.get(&header::ORIGIN)?;
+        let requested = self.headers.get(&header::ACCESS_CONTROL_REQUEST_METHOD)?;
+        Method::from_bytes(requested).ok()
     }
 
     /// Takes the body, bounded, for the action that sends it on. It can be taken once.

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use gatehouse::service::http1::decode::{Body, Invalid, Step, take_head};
 use libfuzzer_sys::fuzz_target;
 
@@ -29,14 +29,14 @@ struct Read {
 }
 
 fn read(pieces: &[&[u8]], to_head: bool) -> Result<Option<Read>, Invalid> {
-    let mut unread = Bytes::new();
+    let mut unread = BytesMut::new();
     let mut reading: Option<(Read, Body)> = None;
     for piece in pieces {
-        unread = [&unread, *piece].concat().into();
+        unread.extend_from_slice(piece);
         if reading.is_none() {
             let Some(head) = take_head(&mut unread)? else { continue };
             let body = head.body(to_head)?;
-            let head = (head.response.status().as_u16(), head.response.headers().clone());
+            let head = (head.response.status.as_u16(), head.response.fields.to_map());
             let read = Read { head, data: Vec::new(), trailers: None, ended: false, rest: 0 };
             reading = Some((read, body));
         }

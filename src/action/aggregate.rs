@@ -6,13 +6,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::parts::{self, PartError};
 use super::upstream_request;
 use crate::exchange::{Content, Exchange};
 use crate::http::field_lines::FieldLines;
+use crate::http::fields::Fields;
+use crate::http::response::Response;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
 
@@ -34,8 +36,8 @@ impl Aggregate {
         let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_ref());
         parts::request_fields(&mut headers);
         let results = self.fetch(exchange, &headers, &lines).await?;
-        let mut response = Response::new(Content::Whole(self.splice(&results)));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = Response::new(StatusCode::OK, Content::Whole(self.splice(&results)));
+        response.fields.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
     }
 
@@ -43,7 +45,7 @@ impl Aggregate {
     async fn fetch(
         &self,
         exchange: &mut Exchange,
-        headers: &HeaderMap,
+        headers: &Fields,
         lines: &FieldLines,
     ) -> Result<Vec<Result<Bytes, PartError>>, Stop> {
         let worker = exchange.connection.worker.clone();

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use hyper::body::Body;
 
 use super::tunnel;
 use super::upstream_request;
 use crate::exchange::{Content, Exchange};
+use crate::http::fields::Fields;
 use crate::http::hop_by_hop;
+use crate::http::response::Response;
 use crate::http::template::{StripPrefix, Template};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
@@ -118,15 +120,13 @@ impl Forward {
 }
 
 fn fall_back(fallback: &Fallback) -> Response<Content> {
-    let mut response = Response::new(Content::Whole(fallback.body.clone()));
-    *response.status_mut() = fallback.status;
-    *response.headers_mut() = fallback.headers.clone();
-    response
+    let fields = fallback.fields.iter().cloned().collect();
+    Response { fields, ..Response::new(fallback.status, Content::Whole(fallback.body.clone())) }
 }
 
 fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Result<Response<Content>, Stop> {
     let Answer { mut response, body, upgrade } = answer;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match (upgrade, exchange.upgrade.take()) {
             (Some(instance), Some(client)) if wants_upgrade => {
                 Ok(tunnel::begin(client, instance, body, response))
@@ -135,26 +135,22 @@ fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Resu
             _ => Err(Refusal::new(Reason::InvalidResponse, Reason::InvalidResponse.description()).into()),
         };
     }
-    let bodiless = exchange.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
+    let bodiless = exchange.method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED;
     let length = body.size_hint().exact().filter(|_| !bodiless);
-    clean(response.headers_mut(), length);
-    // RFC 9110 §2.5: the version is that of this hop, not of the one behind it. hyper lowers it for older clients.
-    *response.version_mut() = Version::HTTP_11;
+    clean(&mut response.fields, length);
     Ok(response.map(|()| Content::Upstream(body)))
 }
 
-fn clean(headers: &mut HeaderMap, length: Option<u64>) {
-    hop_by_hop::strip_response(headers);
-    let mut written = headers.get_all(header::CONTENT_LENGTH).iter();
-    let is_plain = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
-    if let (Some(first), second) = (written.next(), written.next())
-        && (second.is_some() || !is_plain(first))
+fn clean(fields: &mut Fields, length: Option<u64>) {
+    hop_by_hop::strip_response(fields);
+    let is_plain = |value: &[u8]| value.iter().all(u8::is_ascii_digit);
+    if fields.contains(&header::CONTENT_LENGTH) && !fields.only(&header::CONTENT_LENGTH).is_some_and(is_plain)
     {
         // `2, 2` or two lines: they are known to agree on the length of a body, and one number is what
         // nobody behind can read in two ways (RFC 9110 §8.6). Without a body it tells nobody anything.
-        headers.remove(header::CONTENT_LENGTH);
+        fields.remove(&header::CONTENT_LENGTH);
         if let Some(length) = length {
-            headers.insert(header::CONTENT_LENGTH, length.into());
+            fields.append(header::CONTENT_LENGTH, length.into());
         }
     }
 }

@@ -10,10 +10,10 @@ mod upstream_request;
 
 use std::net::SocketAddr;
 
-use http::Response;
 use tokio::time::Instant;
 
 use crate::exchange::{Content, Exchange};
+use crate::http::response::Response;
 use crate::refusal::Stop;
 use crate::request::Request;
 use crate::service::Progress;

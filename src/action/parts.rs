@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::exchange::Exchange;
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::field_lines::FieldLines;
+use crate::http::fields::Fields;
 use crate::http::template::Template;
 use crate::reason::Reason;
 use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody};
@@ -78,7 +79,7 @@ impl Part {
         &self,
         caller: Caller<'_>,
         target: Result<Uri, http::uri::InvalidUri>,
-        (headers, lines): (HeaderMap, FieldLines),
+        (headers, lines): (Fields, FieldLines),
         deadline: Instant,
         progress: &mut dyn Progress,
     ) -> Result<Bytes, PartError> {
@@ -91,7 +92,7 @@ impl Part {
         let fetched = async {
             let answer =
                 service::call(&self.service, caller, &call, progress).await.map_err(PartError::Call)?;
-            let status = answer.response.status();
+            let status = answer.response.status;
             if !status.is_success() {
                 return Err(PartError::Status(status));
             }
@@ -126,7 +127,7 @@ fn json(whole: Bytes) -> Result<Bytes, PartError> {
 
 /// The client's fields as a part gets them: who asks and in which language, not what was sent along or
 /// which piece of which version is wanted, for that was said of the whole.
-pub fn request_fields(headers: &mut HeaderMap) {
+pub fn request_fields(headers: &mut Fields) {
     for name in [
         header::CONTENT_LENGTH,
         header::CONTENT_TYPE,
@@ -141,7 +142,7 @@ pub fn request_fields(headers: &mut HeaderMap) {
         header::TRAILER,
         header::TE,
     ] {
-        headers.remove(name);
+        headers.remove(&name);
     }
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
 }

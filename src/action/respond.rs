@@ -1,10 +1,11 @@
 //! A response written in the configuration; also what a service falls back to.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::config;
 use crate::exchange::Content;
+use crate::http::response::Response;
 
 #[derive(Clone, Debug)]
 pub struct Respond {
@@ -25,10 +26,9 @@ impl Respond {
     }
 
     pub fn run(&self) -> Response<Content> {
-        let mut response = Response::new(Content::Whole(self.body.clone()));
-        *response.status_mut() = self.status;
+        let mut response = Response::new(self.status, Content::Whole(self.body.clone()));
         for (name, value) in &self.fields {
-            response.headers_mut().insert(name.clone(), value.clone());
+            response.fields.insert(name.clone(), value.clone());
         }
         response
     }

@@ -1,10 +1,11 @@
 //! After `101 Switching Protocols` (RFC 9110 §7.8) the gateway passes bytes both ways until one side ends.
 
 use bytes::Bytes;
-use http::{Response, header};
+use http::header;
 
 use crate::exchange::Content;
 use crate::http::hop_by_hop;
+use crate::http::response::Response;
 use crate::listener::Upgrade;
 use crate::service::{Upgraded, UpstreamBody};
 
@@ -16,10 +17,10 @@ pub fn begin(
     body: UpstreamBody,
     mut response: Response<()>,
 ) -> Response<Content> {
-    let protocol = response.headers().get(header::UPGRADE).cloned();
-    hop_by_hop::strip_response(response.headers_mut());
+    let protocol = response.fields.value(&header::UPGRADE);
+    hop_by_hop::strip_response(&mut response.fields);
     if let Some(protocol) = protocol {
-        hop_by_hop::write_upgrade(response.headers_mut(), protocol);
+        hop_by_hop::write_upgrade(&mut response.fields, protocol);
     }
     tokio::task::spawn_local(async move {
         let _busy = body;

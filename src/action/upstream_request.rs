@@ -1,9 +1,10 @@
 //! The fields of a request on its way to an instance: what RFC 9110 §7.6 takes away, what a gateway adds.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::exchange::Exchange;
 use crate::http::field_lines::{FieldLines, Sink};
+use crate::http::fields::Fields;
 use crate::http::notable::Notable;
 use crate::http::{alike, forwarded, hop_by_hop, via};
 use crate::policy;
@@ -11,7 +12,7 @@ use crate::policy;
 /// Makes the client's fields into those of the request to an instance, without its `Host`. What the gateway adds is
 /// returned beside them, unless somebody has a say in it still.
 pub fn rewrite(
-    headers: &mut HeaderMap,
+    headers: &mut Fields,
     notable: Notable,
     exchange: &Exchange,
     client_host: Option<&HeaderValue>,
@@ -21,7 +22,7 @@ pub fn rewrite(
     let trusted = exchange.snapshot.trusted_proxies.contains(facts.peer());
     if trusted || policy::edits_upstream_request(exchange) || claims_take_places(exchange) {
         forwarded::rewrite_request(headers, facts, client_host, trusted);
-        add(exchange, &mut Sink::Map(headers));
+        add(exchange, &mut Sink::Fields(headers));
         policy::on_upstream_request(exchange, headers);
         return FieldLines::default();
     }
@@ -39,12 +40,12 @@ pub fn rewrite(
 const USUAL_BYTES: usize = 512;
 
 /// Takes away what ends here, and what only the gateway says something in.
-fn strip(headers: &mut HeaderMap, notable: Notable, exchange: &Exchange) {
+fn strip(headers: &mut Fields, notable: Notable, exchange: &Exchange) {
     let snapshot = &exchange.snapshot;
     hop_by_hop::strip_request(headers, notable);
     // A 100 is ours to send, once a body is wanted; the instance is not asked for one.
     if notable.has(Notable::EXPECT) {
-        headers.remove(header::EXPECT);
+        headers.remove(&header::EXPECT);
     }
     // Nobody but an authenticator says who the client is, on any route.
     if notable.has(Notable::OURS) {
@@ -69,7 +70,7 @@ fn claims_take_places(exchange: &Exchange) -> bool {
     let is_ours = |name: &HeaderName| {
         *name == exchange.snapshot.request_id_header
             || matches!(name.as_str(), "via" | "traceparent")
-            || forwarded::claims_origin(name.as_str())
+            || forwarded::claims_origin(name.as_str().as_bytes())
     };
     exchange.identity.iter().flat_map(|identity| &identity.headers).any(|(name, _)| is_ours(name))
 }

@@ -184,7 +184,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use clap::Parser;
-    use http::{HeaderMap, HeaderValue, header};
+    use http::{HeaderValue, header};
     use serde_json::json;
 
     use super::*;
@@ -266,7 +266,7 @@ mod tests {
         let mut problems = config::Problems::default();
         let authenticator = Authenticator::compile(authenticator, None, &mut problems).expect("compiles");
         let value = HeaderValue::try_from(format!("Bearer {token}")).expect("ASCII");
-        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+        let headers = crate::http::fields::Fields::from_iter([(header::AUTHORIZATION, value)]);
         let identity =
             authenticator.authenticate(&headers, &TokenCache::new(), now()).await.expect("accepted");
         identity.claims.clone()

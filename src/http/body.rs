@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::alike;
+use super::fields::Fields;
 
 /// Why a request body could not be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -298,7 +299,7 @@ impl RequestBody {
     /// Trailer fields without those that must not stand there (RFC 9110 §6.5.1): framing, routing and identity.
     /// A service that merges them into the head would believe them like fields of the head.
     fn end_to_end_trailers(&self, frame: Frame<Bytes>) -> HeaderMap {
-        let mut trailers = frame.into_trailers().unwrap_or_default();
+        let mut trailers = Fields::from(frame.into_trailers().unwrap_or_default());
         super::hop_by_hop::strip_trailers(&mut trailers);
         super::forwarded::remove_claims(&mut trailers, false);
         let spoken_for = self.spoken_for.borrow();
@@ -306,7 +307,7 @@ impl RequestBody {
             trailers.remove(name);
         }
         alike::remove_imitations(&mut trailers, || spoken_for.iter());
-        trailers
+        trailers.to_map()
     }
 }
 

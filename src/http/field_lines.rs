@@ -1,7 +1,9 @@
 //! Fields in the form in which HTTP/1.1 sends them. What the gateway adds to a message is written once, into
-//! these, and not first into a map that is then gone through.
+//! these, and not first into a list that is then gone through.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use super::fields::Fields;
 
 /// Whole field lines, each with its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +39,8 @@ impl FieldLines {
 /// Where fields that the gateway writes go.
 pub enum Sink<'s> {
     /// For what is looked at or changed again.
-    Map(&'s mut HeaderMap),
-    /// For what is sent as it is; the map beside it has no fields of these names.
+    Fields(&'s mut Fields),
+    /// For what is sent as it is; the list beside it has no fields of these names.
     Lines(&'s mut FieldLines),
 }
 
@@ -46,7 +48,7 @@ impl Sink<'_> {
     /// The field has this value and no other.
     pub fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
         match self {
-            Sink::Map(headers) => drop(headers.insert(name.clone(), value.clone())),
+            Sink::Fields(fields) => fields.insert(name.clone(), value.clone()),
             Sink::Lines(lines) => lines.push(name, value),
         }
     }
@@ -54,7 +56,7 @@ impl Sink<'_> {
     /// Adds a value behind those that the field has.
     pub fn append(&mut self, name: &HeaderName, value: &HeaderValue) {
         match self {
-            Sink::Map(headers) => drop(headers.append(name.clone(), value.clone())),
+            Sink::Fields(fields) => fields.append(name.clone(), value.clone()),
             Sink::Lines(lines) => lines.push(name, value),
         }
     }
@@ -62,9 +64,9 @@ impl Sink<'_> {
     /// As [`Sink::set`], for text of which the caller knows that it is a value.
     pub(super) fn set_text(&mut self, name: &HeaderName, text: &[u8]) {
         match self {
-            Sink::Map(headers) => {
+            Sink::Fields(fields) => {
                 if let Ok(value) = HeaderValue::from_bytes(text) {
-                    headers.insert(name.clone(), value);
+                    fields.insert(name.clone(), value);
                 }
             }
             Sink::Lines(lines) => lines.push_parts(name.as_str(), text),

@@ -7,28 +7,29 @@
 
 use http::Version;
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    CONNECTION, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::fields::Fields;
 use super::notable::Notable;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// CGI turns it into the variable HTTP_PROXY ("httpoxy").
-const PROXY: HeaderName = HeaderName::from_static("proxy");
+static PROXY: HeaderName = HeaderName::from_static("proxy");
 
 const ENDS_HERE: Notable = Notable::CONNECTION.and(Notable::HOP);
 
 /// Takes off a request what ends here. A client that accepts trailers still does so behind it.
-pub fn strip_request(headers: &mut HeaderMap, notable: Notable) {
+pub fn strip_request(headers: &mut Fields, notable: Notable) {
     if !notable.has(ENDS_HERE) {
         return;
     }
     let accepts_trailers = accepts_trailers(headers);
     strip_common(headers);
-    for name in [PROXY_AUTHORIZATION, HTTP2_SETTINGS, PROXY] {
+    for name in [&PROXY_AUTHORIZATION, &HTTP2_SETTINGS, &PROXY] {
         headers.remove(name);
     }
     if accepts_trailers {
@@ -39,25 +40,21 @@ pub fn strip_request(headers: &mut HeaderMap, notable: Notable) {
 }
 
 /// Takes off a response what ends here.
-pub fn strip_response(headers: &mut HeaderMap) {
+pub fn strip_response(headers: &mut Fields) {
     if !Notable::of(headers).has(ENDS_HERE) {
         return;
     }
     strip_common(headers);
-    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(&PROXY_AUTHENTICATE);
 }
 
 /// Takes out of a trailer section what must not be in one (RFC 9110 §6.5.1): framing, routing,
 /// credentials, and what only the head of a message may say about its connection or its way here.
-pub fn strip_trailers(trailers: &mut HeaderMap) {
+pub fn strip_trailers(trailers: &mut Fields) {
     strip_common(trailers);
-    remove_all(trailers, |name| {
-        is_kept(name.as_str())
-            || matches!(
-                *name,
-                PROXY_AUTHENTICATE | PROXY_AUTHORIZATION | http::header::TRAILER | http::header::EXPECT
-            )
-            || *name == PROXY
+    let unwanted = [&PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION, &PROXY, &TRAILER, &EXPECT];
+    trailers.retain(|name, _| {
+        !is_kept(name) && unwanted.iter().all(|unwanted| unwanted.as_str().as_bytes() != name)
     });
 }
 
@@ -65,21 +62,18 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 ///
 /// Never h2c, another HTTP or TLS: what goes on inside such a tunnel would be requests that no route
 /// and no policy has seen. Such an `Upgrade` is ignored, as §7.8 allows.
-pub fn is_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
-    if version != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
+pub fn is_upgrade(headers: &Fields, version: Version) -> Option<HeaderValue> {
+    if version != Version::HTTP_11 {
         return None;
     }
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let (Some(protocol), None) = (protocols.next(), protocols.next()) else {
-        return None;
-    };
-    let named = names_in(headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
-    (named && is_tunnelled(protocol.as_bytes())).then(|| protocol.clone())
+    let protocol = headers.only(&UPGRADE)?;
+    let named = names_in(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    if named && is_tunnelled(protocol) { headers.value(&UPGRADE) } else { None }
 }
 
 /// Asks for (or, on a 101 response, confirms) a switch to `protocol`. Call it after stripping.
-pub fn write_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
-    headers.remove(TE);
+pub fn write_upgrade(headers: &mut Fields, protocol: HeaderValue) {
+    headers.remove(&TE);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
 }
@@ -97,37 +91,34 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn strip_common(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn strip_common(headers: &mut Fields) {
+    if headers.contains(&CONNECTION) {
         strip_named(headers);
-        headers.remove(CONNECTION);
+        headers.remove(&CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE] {
         headers.remove(name);
     }
 }
 
-fn strip_named(headers: &mut HeaderMap) {
+fn strip_named(headers: &mut Fields) {
     // Nearly every request has no Connection field or one of these, which name no field that is left
     // standing anyway.
-    let mut values = headers.get_all(CONNECTION).iter();
-    if let (Some(only), None) = (values.next(), values.next()) {
+    if let Some(only) = headers.only(&CONNECTION) {
         let usual = [&b"keep-alive"[..], b"close", b"upgrade"];
-        if usual.iter().any(|usual| only.as_bytes().eq_ignore_ascii_case(usual)) {
+        if usual.iter().any(|usual| only.eq_ignore_ascii_case(usual)) {
             return;
         }
     }
-    let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
-    for name in lines.iter().flat_map(elements).filter_map(|name| std::str::from_utf8(name).ok()) {
-        if !is_kept(name) {
-            headers.remove(name);
-        }
-    }
+    let mut named: Vec<Vec<u8>> = names_in(headers, &CONNECTION).map(<[u8]>::to_ascii_lowercase).collect();
+    // Sorted, because a hostile one has thousands.
+    named.sort_unstable();
+    headers.retain(|name, _| is_kept(name) || named.binary_search_by(|named| (**named).cmp(name)).is_err());
 }
 
-/// What `Connection` cannot take away, in any case of letters. §7.6.1 forbids senders to name end-to-end
+/// What `Connection` cannot take away. §7.6.1 forbids senders to name end-to-end
 /// fields there, so nothing that is sent in good faith is affected.
-fn is_kept(name: &str) -> bool {
+fn is_kept(name: &[u8]) -> bool {
     const KEPT: [&str; 14] = [
         "authorization",
         "cache-control",
@@ -145,39 +136,31 @@ fn is_kept(name: &str) -> bool {
         "www-authenticate",
     ];
     const PREFIX: &str = "x-forwarded-";
-    KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name))
-        || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    KEPT.iter().any(|kept| kept.as_bytes() == name) || name.starts_with(PREFIX.as_bytes())
 }
 
-fn accepts_trailers(headers: &HeaderMap) -> bool {
+fn accepts_trailers(headers: &Fields) -> bool {
     // `trailers;q=0` is no form that the grammar knows: a parameter makes it another coding.
-    headers.contains_key(TE) && names_in(headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    names_in(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The elements of a list field, over all its lines.
-fn names_in(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(field).into_iter().flat_map(elements)
+fn names_in<'f>(headers: &'f Fields, field: &'f HeaderName) -> impl Iterator<Item = &'f [u8]> {
+    headers.get_all(field).flat_map(elements)
 }
 
 /// Without the empty ones.
-fn elements(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let elements = line.as_bytes().split(|&byte| byte == b',');
+fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let elements = line.split(|&byte| byte == b',');
     elements.map(|element| element.trim_ascii()).filter(|element| !element.is_empty())
-}
-
-fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn headers(lines: &[(&str, &str)]) -> Fields {
+        let mut headers = Fields::new();
         for (name, value) in lines {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -185,14 +168,15 @@ mod tests {
         headers
     }
 
-    fn strip(headers: &mut HeaderMap) {
+    fn strip(headers: &mut Fields) {
         strip_request(headers, Notable::of(headers));
     }
 
-    fn names_after(strip: fn(&mut HeaderMap), lines: &[(&str, &str)]) -> Vec<String> {
+    fn names_after(strip: fn(&mut Fields), lines: &[(&str, &str)]) -> Vec<String> {
         let mut headers = headers(lines);
         strip(&mut headers);
-        let mut names: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
+        let mut names: Vec<_> =
+            headers.names().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         names.sort();
         names
     }
@@ -252,8 +236,8 @@ mod tests {
     fn te_trailers_is_offered_on_and_nothing_else_of_te() {
         let mut request = headers(&[("te", "gzip;q=0.5, Trailers"), ("connection", "te, close")]);
         strip(&mut request);
-        assert_eq!(request[TE], "trailers");
-        assert_eq!(request[CONNECTION], "te");
+        assert_eq!(request.only(&TE), Some(&b"trailers"[..]));
+        assert_eq!(request.only(&CONNECTION), Some(&b"te"[..]));
         assert_eq!(names_after(strip, &[("te", "trailers;q=0")]), [""; 0]);
         assert_eq!(names_after(strip_response, &[("te", "trailers")]), [""; 0]);
     }
@@ -309,9 +293,9 @@ mod tests {
         let protocol = is_upgrade(&request, Version::HTTP_11).unwrap();
         strip(&mut request);
         write_upgrade(&mut request, protocol);
-        assert_eq!(request[CONNECTION], "upgrade");
-        assert_eq!(request[UPGRADE], "websocket");
-        assert!(!request.contains_key(TE));
+        assert_eq!(request.only(&CONNECTION), Some(&b"upgrade"[..]));
+        assert_eq!(request.only(&UPGRADE), Some(&b"websocket"[..]));
+        assert!(!request.contains(&TE));
     }
 
     proptest::proptest! {
@@ -320,8 +304,8 @@ mod tests {
             let mut request = headers(&[("host", "a"), ("x-a", "1")]);
             request.append(CONNECTION, HeaderValue::from_str(&value).unwrap());
             strip(&mut request);
-            proptest::prop_assert!(!request.contains_key(CONNECTION));
-            proptest::prop_assert!(request.contains_key("host"));
+            proptest::prop_assert!(!request.contains(&CONNECTION));
+            proptest::prop_assert!(request.contains(&http::header::HOST));
         }
     }
 }

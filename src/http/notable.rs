@@ -1,8 +1,7 @@
 //! Which fields that a gateway acts on a message has. One look at the names tells, so what is not there,
 //! which is nearly everything nearly always, costs no look-up each.
 
-use http::header::{HeaderMap, HeaderName};
-
+use super::fields::Fields;
 use super::forwarded::claims_origin;
 
 /// A set of fields, or of kinds of fields.
@@ -25,14 +24,14 @@ impl Notable {
     /// Those that only the gateway says something in: the request's id, who the client is.
     pub const OURS: Notable = Notable(1 << 9);
 
-    pub fn of(headers: &HeaderMap) -> Notable {
-        headers.keys().fold(Notable::default(), |all, name| all.and(Notable::kind(name)))
+    pub fn of(fields: &Fields) -> Notable {
+        fields.names().fold(Notable::default(), |all, name| all.and(Notable::kind(name)))
     }
 
     /// The same, and whether any name is one of ours.
-    pub fn of_request(headers: &HeaderMap, is_ours: impl Fn(&HeaderName) -> bool) -> Notable {
-        let ours = headers.keys().any(is_ours);
-        let notable = Notable::of(headers);
+    pub fn of_request(fields: &Fields, is_ours: impl Fn(&[u8]) -> bool) -> Notable {
+        let ours = fields.names().any(is_ours);
+        let notable = Notable::of(fields);
         if ours { notable.and(Notable::OURS) } else { notable }
     }
 
@@ -44,43 +43,41 @@ impl Notable {
         self.0 & any.0 != 0
     }
 
-    fn kind(name: &HeaderName) -> Notable {
-        let name = name.as_str();
-        let known = match name.as_bytes()[0] {
+    fn kind(name: &[u8]) -> Notable {
+        let known = match name[0] {
             b'c' => match name {
-                "connection" => return Notable::CONNECTION,
-                "content-length" => return Notable::CONTENT_LENGTH,
+                b"connection" => return Notable::CONNECTION,
+                b"content-length" => return Notable::CONTENT_LENGTH,
                 _ => Notable::default(),
             },
-            b'e' if name == "expect" => return Notable::EXPECT,
-            b'h' if name == "http2-settings" => return Notable::HOP,
-            b'k' if name == "keep-alive" => return Notable::HOP,
-            b'o' if name == "origin" => return Notable::ORIGIN,
+            b'e' if name == b"expect" => return Notable::EXPECT,
+            b'h' if name == b"http2-settings" => return Notable::HOP,
+            b'k' if name == b"keep-alive" => return Notable::HOP,
+            b'o' if name == b"origin" => return Notable::ORIGIN,
             b'p' if matches!(
                 name,
-                "proxy" | "proxy-connection" | "proxy-authorization" | "proxy-authenticate"
+                b"proxy" | b"proxy-connection" | b"proxy-authorization" | b"proxy-authenticate"
             ) =>
             {
                 return Notable::HOP;
             }
             b't' => match name {
-                "te" | "transfer-encoding" => return Notable::HOP,
-                "traceparent" => return Notable::TRACE_PARENT,
-                "tracestate" => return Notable::TRACE_STATE,
+                b"te" | b"transfer-encoding" => return Notable::HOP,
+                b"traceparent" => return Notable::TRACE_PARENT,
+                b"tracestate" => return Notable::TRACE_STATE,
                 _ => Notable::default(),
             },
-            b'u' if name == "upgrade" => return Notable::HOP,
+            b'u' if name == b"upgrade" => return Notable::HOP,
             _ => Notable::default(),
         };
-        let underscore =
-            if memchr::memchr(b'_', name.as_bytes()).is_some() { Notable::UNDERSCORE } else { known };
+        let underscore = if name.contains(&b'_') { Notable::UNDERSCORE } else { known };
         if claims_origin(name) { underscore.and(Notable::ORIGIN_CLAIM) } else { underscore }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 

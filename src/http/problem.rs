@@ -7,10 +7,11 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::interned;
+use super::response::Response;
 use crate::reason::Reason;
 
 pub const CONTENT_TYPE_PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -24,12 +25,11 @@ static PROXY_STATUS_VALUES: LazyLock<Box<[HeaderValue]>> =
 /// The reply for a reason. The caller adds what belongs to the reason alone: `WWW-Authenticate`,
 /// `Retry-After`, `Allow`.
 pub fn respond(reason: Reason, detail: &str, request_id: &str) -> Response<Bytes> {
-    let mut response = Response::new(document(reason, detail, request_id));
-    *response.status_mut() = reason.status();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, CONTENT_TYPE_PROBLEM);
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(PROXY_STATUS, PROXY_STATUS_VALUES[reason.index()].clone());
+    let mut response = Response::new(reason.status(), document(reason, detail, request_id));
+    let fields = &mut response.fields;
+    fields.append(CONTENT_TYPE, CONTENT_TYPE_PROBLEM);
+    fields.append(CACHE_CONTROL, NO_STORE);
+    fields.append(PROXY_STATUS, PROXY_STATUS_VALUES[reason.index()].clone());
     response
 }
 
@@ -76,15 +76,13 @@ mod tests {
     #[test]
     fn a_reply_says_why_in_body_and_headers() {
         let response = respond(Reason::RateLimited, "limit per-client is used up", "req-1");
-        assert_eq!(response.status(), 429);
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(response.status, 429);
+        let headers = response.fields.to_map();
+        assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(headers[CACHE_CONTROL], "no-store");
+        assert_eq!(headers[PROXY_STATUS], "gatehouse; error=http_request_denied; details=\"rate_limited\"");
         assert_eq!(
-            response.headers()[PROXY_STATUS],
-            "gatehouse; error=http_request_denied; details=\"rate_limited\""
-        );
-        assert_eq!(
-            response.body(),
+            response.body,
             "{\"type\":\"about:blank\",\"status\":429,\"title\":\"Too many requests\",\
              \"detail\":\"limit per-client is used up\",\"code\":\"rate_limited\",\"request_id\":\"req-1\"}"
         );
@@ -94,7 +92,7 @@ mod tests {
     fn foreign_text_is_escaped() {
         let detail = "a \"quote\", a \\, a \n, a \u{1}, an é and a 🦀";
         let response = respond(Reason::RouteNotFound, detail, "\"}");
-        let value: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(value["detail"], detail);
         assert_eq!(value["request_id"], "\"}");
     }
@@ -103,7 +101,8 @@ mod tests {
     fn every_reason_has_a_proxy_status_of_structured_field_form() {
         for reason in Reason::ALL {
             let response = respond(*reason, "", "");
-            let value = response.headers()[PROXY_STATUS].to_str().unwrap();
+            let value = response.fields.value(&PROXY_STATUS).unwrap();
+            let value = value.to_str().unwrap();
             assert!(value.starts_with("gatehouse; "), "{value}");
             assert!(value.ends_with(&format!("details=\"{}\"", reason.code())), "{value}");
             // Inside the quotes nothing needs an escape, and an error type is a token.

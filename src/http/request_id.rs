@@ -6,9 +6,10 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::field_lines::Sink;
+use super::fields::Fields;
 use super::{hex, random};
 use crate::clock;
 
@@ -27,13 +28,9 @@ enum Text {
 impl RequestId {
     /// The id that the request brings in the field `name`, or a new one when there is none, more than
     /// one, or one with other characters.
-    pub fn of(headers: &HeaderMap, name: &HeaderName) -> RequestId {
-        let mut values = headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            // A copy: a line of the log, which waits to be written, would keep all that was read with it in memory.
-            (Some(value), None) if is_harmless(value.as_bytes()) => {
-                RequestId(Text::Given(value.as_bytes().into()))
-            }
+    pub fn of(headers: &Fields, name: &HeaderName) -> RequestId {
+        match headers.only(name) {
+            Some(value) if is_harmless(value) => RequestId(Text::Given(value.into())),
             _ => RequestId::fresh(),
         }
     }
@@ -99,7 +96,7 @@ mod tests {
     const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
     fn of(values: &[&str]) -> RequestId {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for value in values {
             headers.append(NAME, HeaderValue::from_str(value).unwrap());
         }

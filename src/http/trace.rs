@@ -5,13 +5,14 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::field_lines::Sink;
+use super::fields::Fields;
 use super::{hex, random};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// `00-` trace id `-` span id `-` flags.
 const LENGTH: usize = 55;
@@ -47,7 +48,7 @@ impl TraceId {
 impl TraceContext {
     /// A child of the caller's span when the request brings exactly one valid `traceparent`, else a
     /// new trace, which is `sampled` or not.
-    pub fn of(headers: &HeaderMap, sampled: bool) -> TraceContext {
+    pub fn of(headers: &Fields, sampled: bool) -> TraceContext {
         match caller(headers) {
             Some((trace_id, parent, flags)) => TraceContext {
                 trace_id,
@@ -80,10 +81,10 @@ impl TraceContext {
     }
 
     /// Takes away what the caller wrote and [`TraceContext::write`] does not replace.
-    pub fn strip(&self, headers: &mut HeaderMap) {
-        headers.remove(TRACEPARENT);
+    pub fn strip(&self, headers: &mut Fields) {
+        headers.remove(&TRACEPARENT);
         if self.parent.is_none() {
-            headers.remove(TRACESTATE);
+            headers.remove(&TRACESTATE);
         }
     }
 
@@ -121,12 +122,8 @@ impl fmt::Display for SpanId {
     }
 }
 
-fn caller(headers: &HeaderMap) -> Option<(TraceId, SpanId, u8)> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    match (values.next(), values.next()) {
-        (Some(only), None) => parse(only.as_bytes()),
-        _ => None,
-    }
+fn caller(headers: &Fields) -> Option<(TraceId, SpanId, u8)> {
+    headers.only(&TRACEPARENT).and_then(parse)
 }
 
 /// Trace Context §3.2.2 and §4.3: version 00 has exactly this form, later versions begin with it and
@@ -166,12 +163,12 @@ mod tests {
 
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn headers(parents: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn headers(parents: &[&str]) -> Fields {
+        let mut headers = Fields::new();
         for parent in parents {
-            headers.append(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
+            headers.append(TRACEPARENT.clone(), HeaderValue::from_str(parent).unwrap());
         }
-        headers.append(TRACESTATE, HeaderValue::from_static("vendor=1"));
+        headers.append(TRACESTATE.clone(), HeaderValue::from_static("vendor=1"));
         headers
     }
 
@@ -184,11 +181,11 @@ mod tests {
         assert!(context.is_sampled());
 
         context.strip(&mut headers);
-        context.write(&mut Sink::Map(&mut headers));
-        let sent = headers[TRACEPARENT].to_str().unwrap();
+        context.write(&mut Sink::Fields(&mut headers));
+        let sent = super::super::fields::text(headers.only(&TRACEPARENT).unwrap()).unwrap();
         assert_eq!(sent, format!("00-{}-{}-01", context.trace_id, context.span_id));
         assert_ne!(sent, VALID);
-        assert_eq!(headers[TRACESTATE], "vendor=1");
+        assert_eq!(headers.only(&TRACESTATE), Some(&b"vendor=1"[..]));
         assert_eq!(parse(sent.as_bytes()).unwrap().1, context.span_id);
     }
 
@@ -197,11 +194,11 @@ mod tests {
         let mut headers = headers(&[]);
         let context = TraceContext::of(&headers, true);
         context.strip(&mut headers);
-        context.write(&mut Sink::Map(&mut headers));
+        context.write(&mut Sink::Fields(&mut headers));
         assert_eq!(context.parent, None);
-        assert!(headers[TRACEPARENT].to_str().unwrap().ends_with("-01"));
-        assert!(!headers.contains_key(TRACESTATE));
-        assert!(!TraceContext::of(&HeaderMap::new(), false).is_sampled());
+        assert!(headers.only(&TRACEPARENT).unwrap().ends_with(b"-01"));
+        assert!(!headers.contains(&TRACESTATE));
+        assert!(!TraceContext::of(&Fields::new(), false).is_sampled());
     }
 
     #[test]

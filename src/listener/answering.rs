@@ -10,10 +10,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::Response;
-
 use super::Connection;
 use crate::exchange::{Arrived, ResponseBody};
+use crate::http::response::Response;
 use crate::pipeline;
 
 /// Answers one request at a time. Dropping it cancels the answer.

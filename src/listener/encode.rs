@@ -1,15 +1,15 @@
 //! Responses as HTTP/1.1 bytes: the head, and how the client is told where the body ends (RFC 9112 §6.3).
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, MAX_FORWARDS, TRAILER, TRANSFER_ENCODING};
-use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{CONTENT_LENGTH, MAX_FORWARDS};
+use http::{HeaderMap, HeaderName, StatusCode};
 use hyper::body::Body;
-use hyper::ext::ReasonPhrase;
 
 use super::outbound::Outbound;
 use crate::buffers::Buffers;
 use crate::http::date;
+use crate::http::fields::{self, Fields};
+use crate::http::response::Response;
 
 /// What the request says about its response.
 #[derive(Clone, Copy, Debug)]
@@ -41,44 +41,43 @@ const CRLF_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 /// Appends the head, with one field more. Returns how the body is to follow, and whether the connection ends after it.
 pub fn head(
     out: &mut BytesMut,
-    parts: &Parts,
-    body: &impl Body,
+    response: &Response<impl Body>,
     more: Option<(&HeaderName, &[u8])>,
     asked: Asked,
 ) -> (BodyEnd, bool) {
-    let mut end = body_end(parts, body, asked);
+    let mut end = body_end(response, asked);
     let mut closes = !asked.keeps_alive || end == BodyEnd::Close;
-    status_line(out, parts, asked.is_http10);
+    status_line(out, response, asked.is_http10);
     let mut has_date = false;
-    for (name, value) in &parts.headers {
+    for (name, value) in response.fields.iter() {
         // Each of those that are special begins so.
-        if matches!(name.as_str().as_bytes()[0], b'c' | b'd' | b't') {
-            match *name {
-                CONTENT_LENGTH | TRANSFER_ENCODING => continue,
-                CONNECTION if parts.status != StatusCode::SWITCHING_PROTOCOLS => {
+        if matches!(name[0], b'c' | b'd' | b't') {
+            match name {
+                b"content-length" | b"transfer-encoding" => continue,
+                b"connection" if response.status != StatusCode::SWITCHING_PROTOCOLS => {
                     closes |= lists_close(value);
                     continue;
                 }
-                TRAILER => match &mut end {
+                b"trailer" => match &mut end {
                     BodyEnd::Chunked { announced } => announce(announced, value),
                     _ => continue,
                 },
-                DATE => has_date = true,
+                b"date" => has_date = true,
                 _ => {}
             }
         }
-        field(out, name.as_str(), value.as_bytes());
+        field(out, name, value);
     }
     if let Some((name, value)) = more {
-        field(out, name.as_str(), value);
+        field(out, name.as_str().as_bytes(), value);
     }
     match &end {
         BodyEnd::Length(length) => length_field(out, *length),
         BodyEnd::Chunked { .. } => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        BodyEnd::None => length_without_body(out, parts, body, asked),
+        BodyEnd::None => length_without_body(out, response, asked),
         BodyEnd::Close => {}
     }
-    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+    if response.status != StatusCode::SWITCHING_PROTOCOLS {
         match (closes, asked.is_http10) {
             (true, _) => out.extend_from_slice(b"connection: close\r\n"),
             (false, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -86,15 +85,15 @@ pub fn head(
         }
     }
     if !has_date {
-        date::with_now(|now| field(out, "date", now));
+        date::with_now(|now| field(out, b"date", now));
     }
     out.extend_from_slice(b"\r\n");
     (end, closes)
 }
 
-fn status_line(out: &mut BytesMut, parts: &Parts, is_http10: bool) {
-    let status = parts.status;
-    let phrase = parts.extensions.get::<ReasonPhrase>();
+fn status_line<B>(out: &mut BytesMut, response: &Response<B>, is_http10: bool) {
+    let status = response.status;
+    let phrase = response.phrase.as_ref();
     if status == StatusCode::OK && !is_http10 && phrase.is_none() {
         return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     }
@@ -103,31 +102,32 @@ fn status_line(out: &mut BytesMut, parts: &Parts, is_http10: bool) {
     out.extend_from_slice(b" ");
     // The instance's own words, where it had some. There are parsers that miss them when they are left out.
     let usual = || status.canonical_reason().unwrap_or("Unknown").as_bytes();
-    out.extend_from_slice(phrase.map_or_else(usual, |phrase| phrase.as_bytes()));
+    out.extend_from_slice(phrase.map_or_else(usual, |phrase| &phrase[..]));
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     // One reservation for all four.
     out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
 fn length_field(out: &mut BytesMut, length: u64) {
-    field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+    field(out, b"content-length", itoa::Buffer::new().format(length).as_bytes());
 }
 
-fn body_end(parts: &Parts, body: &impl Body, asked: Asked) -> BodyEnd {
-    if asked.is_head || is_bodiless(parts.status) {
+fn body_end(response: &Response<impl Body>, asked: Asked) -> BodyEnd {
+    let body = &response.body;
+    if asked.is_head || is_bodiless(response.status) {
         return BodyEnd::None;
     }
     if body.is_end_stream() {
         return BodyEnd::Length(0);
     }
-    let length = body.size_hint().exact().or_else(|| plain_length(&parts.headers));
+    let length = body.size_hint().exact().or_else(|| plain_length(&response.fields));
     match length {
         Some(length) => BodyEnd::Length(length),
         None if asked.is_http10 => BodyEnd::Close,
@@ -140,27 +140,27 @@ fn is_bodiless(status: StatusCode) -> bool {
 }
 
 /// The answer to HEAD tells the length that the one to GET would have.
-fn length_without_body(out: &mut BytesMut, parts: &Parts, body: &impl Body, asked: Asked) {
-    if !asked.is_head || is_bodiless(parts.status) {
+fn length_without_body(out: &mut BytesMut, response: &Response<impl Body>, asked: Asked) {
+    if !asked.is_head || is_bodiless(response.status) {
         return;
     }
-    let exact = body.size_hint().exact().filter(|length| *length > 0);
-    if let Some(length) = plain_length(&parts.headers).or(exact) {
+    let exact = response.body.size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = plain_length(&response.fields).or(exact) {
         length_field(out, length);
     }
 }
 
-fn plain_length(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+fn plain_length(fields: &Fields) -> Option<u64> {
+    let text = fields::text(fields.get(&CONTENT_LENGTH)?)?;
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-fn lists_close(value: &HeaderValue) -> bool {
-    value.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"close"))
+fn lists_close(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-fn announce(announced: &mut Vec<HeaderName>, value: &HeaderValue) {
-    let names = value.as_bytes().split(|byte| *byte == b',');
+fn announce(announced: &mut Vec<HeaderName>, value: &[u8]) {
+    let names = value.split(|byte| *byte == b',');
     announced.extend(names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()));
 }
 
@@ -206,7 +206,7 @@ impl BodyEnd {
         if asked.takes_trailers {
             let passing = |name: &HeaderName| announced.contains(name) && *name != MAX_FORWARDS;
             for (name, value) in trailers.iter().filter(|(name, _)| passing(name)) {
-                field(out, name.as_str(), value.as_bytes());
+                field(out, name.as_str().as_bytes(), value.as_bytes());
             }
         }
         out.extend_from_slice(b"\r\n");

@@ -5,14 +5,15 @@
 //! ways is refused: both Content-Length and Transfer-Encoding, either of them twice, codings other than
 //! `chunked`, line ends that are not CRLF, names and values with odd bytes.
 
-use std::cell::Cell;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Uri, Version, header, request};
+use http::header::{HeaderMap, HeaderName};
+use http::{Method, Uri, Version, header};
 use memchr::memchr;
 
 use super::framing::{BodyFraming, Malformed, malformed};
+use crate::http::fields::{self, Fields, NAME_BYTES, Places};
 use crate::reason::Reason;
 
 /// The limits of a request head.
@@ -26,7 +27,10 @@ pub struct HeadLimits {
 /// A whole head, and what it says about what follows it.
 #[derive(Debug)]
 pub struct RequestHead {
-    pub parts: request::Parts,
+    pub method: Method,
+    pub target: Uri,
+    pub version: Version,
+    pub fields: Fields,
     pub body: BodyFraming,
     /// Another request may follow.
     pub keeps_alive: bool,
@@ -41,11 +45,8 @@ pub struct RequestHead {
 /// A method that is longer than this is none; it bounds a request line without a space.
 const MAX_METHOD_BYTES: usize = 64;
 
-/// Room for the fields that the gateway adds, so that the map need not grow.
-const OWN_FIELDS: usize = 12;
-
 /// Reads one head after another, each from however many pieces.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct HeadReader {
     /// Where the line begins that is to be read next.
     at: usize,
@@ -56,7 +57,8 @@ pub struct HeadReader {
     /// Empty lines before the head, which are gone already.
     blank: usize,
     line: Option<RequestLine>,
-    fields: Vec<Field>,
+    fields: Places,
+    said: Said,
 }
 
 /// Positions in the head.
@@ -67,18 +69,11 @@ struct RequestLine {
     is_http10: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Field {
-    name: usize,
-    colon: usize,
+    name: Range<usize>,
     /// Without the spaces around it.
-    value: usize,
-    end: usize,
-}
-
-thread_local! {
-    /// The list of fields that the last head has left: one serves all connections of a worker.
-    static SPARE: Cell<Vec<Field>> = const { Cell::new(Vec::new()) };
+    value: Range<usize>,
 }
 
 impl HeadReader {
@@ -93,11 +88,8 @@ impl HeadReader {
         }
         let Some(line) = self.request_line(buffer, limits)? else { return Ok(None) };
         let Some(end) = self.read_fields(buffer, limits)? else { return Ok(None) };
-        let head = build(buffer.split_to(end).freeze(), line, &self.fields);
-        let mut fields = std::mem::take(self).fields;
-        fields.clear();
-        SPARE.set(fields);
-        head.map(Some)
+        let HeadReader { fields, said, .. } = std::mem::take(self);
+        build(buffer.split_to(end).freeze(), line, fields, &said).map(Some)
     }
 
     /// They are ignored, for the sake of old clients (§2.2).
@@ -127,13 +119,14 @@ impl HeadReader {
         }
         self.at = end + 1;
         self.seen = end + 1;
-        self.line = Some(RequestLine::of(&bytes[..end], limits)?);
-        self.fields = SPARE.take();
+        let line = RequestLine::of(&bytes[..end], limits)?;
+        self.said.is_http10 = line.is_http10;
+        self.line = Some(line);
         Ok(self.line)
     }
 
     /// Reads the lines that are there, and finds the end behind the empty one.
-    fn read_fields(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Malformed> {
+    fn read_fields(&mut self, bytes: &mut [u8], limits: &HeadLimits) -> Result<Option<usize>, Malformed> {
         loop {
             match bytes[self.at..] {
                 [b'\r', b'\n', ..] if self.at + 2 > limits.bytes => return Err(too_large()),
@@ -142,19 +135,20 @@ impl HeadReader {
                 _ => {}
             }
             let Some(field) = self.field(bytes)? else { break };
-            if self.fields.len() == limits.fields || self.at > limits.bytes {
+            if self.fields.count() == limits.fields || self.at > limits.bytes {
                 return Err(too_large());
             }
-            self.fields.push(field);
+            self.said.field(&bytes[field.name.clone()], &bytes[field.value.clone()])?;
+            self.fields.push(field.name, field.value);
         }
         if bytes.len() > limits.bytes { Err(too_large()) } else { Ok(None) }
     }
 
     /// The field that begins at `at`; afterwards that is where the next line begins.
-    fn field(&mut self, bytes: &[u8]) -> Result<Option<Field>, Malformed> {
+    fn field(&mut self, bytes: &mut [u8]) -> Result<Option<Field>, Malformed> {
         if self.colon == 0 {
             let from = self.at.max(self.seen);
-            let Some(length) = bytes[from..].iter().position(|byte| !TOKEN[usize::from(*byte)]) else {
+            let Some(length) = lower_name(&mut bytes[from..]) else {
                 self.seen = bytes.len();
                 return Ok(None);
             };
@@ -181,7 +175,10 @@ impl HeadReader {
         while value < end && is_space(bytes[end - 1]) {
             end -= 1;
         }
-        let field = Field { name: self.at, colon: self.colon, value, end };
+        if !fields::is_value(&bytes[value..end]) {
+            return Err(malformed("the value of a field has a control character"));
+        }
+        let field = Field { name: self.at..self.colon, value: value..end };
         self.at = line_end + 1;
         self.seen = self.at;
         self.colon = 0;
@@ -213,56 +210,47 @@ impl RequestLine {
     }
 }
 
-/// The fields of a trailer section that has come as a whole, each line with its CRLF.
-pub fn trailers(section: Bytes, limits: &HeadLimits) -> Result<HeaderMap, Malformed> {
-    let mut reader = HeadReader::default();
-    let mut map = HeaderMap::new();
-    while reader.at < section.len() {
-        let field = reader.field(&section)?.ok_or_else(wrong_line_end)?;
-        if map.len() == limits.fields {
-            return Err(malformed("there are more trailers than allowed"));
+/// Makes the characters of a name that stand at the front those of its lower case. How many there are, if something
+/// else stands behind them.
+fn lower_name(bytes: &mut [u8]) -> Option<usize> {
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        match NAME_BYTES[usize::from(*byte)] {
+            0 => return Some(at),
+            lower => *byte = lower,
         }
-        field.append_to(&mut map, &section)?;
     }
-    Ok(map)
+    None
 }
 
-fn build(head: Bytes, line: RequestLine, fields: &[Field]) -> Result<RequestHead, Malformed> {
+/// The fields of a trailer section that has come as a whole, each line with its CRLF.
+pub fn trailers(section: Bytes, limits: &HeadLimits) -> Result<HeaderMap, Malformed> {
+    let mut section = section.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut reader = HeadReader::default();
+    while reader.at < section.len() {
+        let field = reader.field(&mut section)?.ok_or_else(wrong_line_end)?;
+        if reader.fields.count() == limits.fields {
+            return Err(malformed("there are more trailers than allowed"));
+        }
+        reader.fields.push(field.name, field.value);
+    }
+    reader.fields.within(section.freeze()).map(|fields| fields.to_map()).ok_or_else(too_large)
+}
+
+fn build(head: Bytes, line: RequestLine, fields: Places, said: &Said) -> Result<RequestHead, Malformed> {
     let method = Method::from_bytes(&head[..line.method]).map_err(|_| malformed("the method is not one"))?;
     let target = head.slice(line.method + 1..line.target);
-    let uri = Uri::from_maybe_shared(target).map_err(|_| malformed("the request target is not one"))?;
-    let mut headers = HeaderMap::try_with_capacity(fields.len() + OWN_FIELDS).map_err(|_| too_large())?;
-    let mut said = Said { is_http10: line.is_http10, ..Said::default() };
-    for field in fields {
-        // What is said of the connection and the body has names that begin so.
-        if matches!(head[field.name] | 0x20, b'c' | b'e' | b't' | b'u') {
-            said.field(&head[field.name..field.colon], &head[field.value..field.end])?;
-        }
-        field.append_to(&mut headers, &head)?;
-    }
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = method;
-    parts.uri = uri;
-    parts.version = if line.is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
-    parts.headers = headers;
+    let target = Uri::from_maybe_shared(target).map_err(|_| malformed("the request target is not one"))?;
     Ok(RequestHead {
-        parts,
+        method,
+        target,
+        version: if line.is_http10 { Version::HTTP_10 } else { Version::HTTP_11 },
+        fields: fields.within(head).ok_or_else(too_large)?,
         body: said.body()?,
         keeps_alive: !said.close && (!line.is_http10 || said.keep_alive),
         expects_continue: said.expects_continue,
         takes_trailers: said.takes_trailers,
         may_upgrade: said.upgrade,
     })
-}
-
-impl Field {
-    fn append_to(&self, map: &mut HeaderMap, all: &Bytes) -> Result<(), Malformed> {
-        let name = HeaderName::from_bytes(&all[self.name..self.colon])
-            .map_err(|_| malformed("the name of a field is not one"))?;
-        let value = HeaderValue::from_maybe_shared(all.slice(self.value..self.end))
-            .map_err(|_| malformed("the value of a field has a control character"))?;
-        map.try_append(name, value).map(drop).map_err(|_| too_large())
-    }
 }
 
 /// What a head says about the connection and about the body.
@@ -279,8 +267,13 @@ struct Said {
 }
 
 impl Said {
+    /// `name` is in lower case.
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
-        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
+        // Each of those that are special begins so.
+        if !matches!(name[0], b'c' | b'e' | b't' | b'u') {
+            return Ok(());
+        }
+        let is = |known: &HeaderName| name == known.as_str().as_bytes();
         match name.len() {
             14 if is(&header::CONTENT_LENGTH) => self.content_length(value)?,
             17 if is(&header::TRANSFER_ENCODING) => self.coding(value)?,
@@ -362,34 +355,6 @@ fn too_large() -> Malformed {
 fn uri_too_long() -> Malformed {
     Malformed { reason: Reason::UriTooLong, detail: "the request target is longer than allowed" }
 }
-
-/// The characters of names (RFC 9110 §5.6.2).
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
-        byte += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
@@ -28,6 +28,7 @@ use super::{Connection, LAST_CALL};
 use crate::exchange::{Arrived, ResponseBody};
 use crate::http::body::ClientBody;
 use crate::http::hop_by_hop;
+use crate::http::response::Response;
 use crate::http::rewound::Rewound;
 use crate::pipeline;
 use crate::reason::Reason;
@@ -158,8 +159,8 @@ impl Http1 {
 
     fn begin(&self, head: RequestHead) -> Begun {
         let asked = Asked {
-            is_head: head.parts.method == Method::HEAD,
-            is_http10: head.parts.version == Version::HTTP_10,
+            is_head: head.method == Method::HEAD,
+            is_http10: head.version == Version::HTTP_10,
             keeps_alive: head.keeps_alive,
             takes_trailers: head.takes_trailers,
         };
@@ -187,18 +188,20 @@ impl Http1 {
 
     /// What the pipeline is given, and how to begin a tunnel if it asks for one.
     fn arrived(&self, head: RequestHead) -> (Arrived, Option<oneshot::Sender<Switched>>) {
-        let RequestHead { parts, body: framing, expects_continue, may_upgrade, .. } = head;
+        let RequestHead {
+            method, target, version, fields, body: framing, expects_continue, may_upgrade, ..
+        } = head;
         let declared = framing.left();
         let body = self.line.body(framing, expects_continue);
         let body = if framing.is_end() { ClientBody::Empty } else { ClientBody::Http1(body) };
-        let upgrades = may_upgrade && hop_by_hop::is_upgrade(&parts.headers, parts.version).is_some();
+        let upgrades = may_upgrade && hop_by_hop::is_upgrade(&fields, version).is_some();
         let (switch, upgrade) = upgrades.then(upgrade::pair).unzip();
         // RFC 9110 §15.2: HTTP/1.0 knows no interim responses.
-        let interim = (parts.version == Version::HTTP_11).then(|| {
+        let interim = (version == Version::HTTP_11).then(|| {
             self.line.interims.open();
             self.line.interims.clone() as _
         });
-        (Arrived { head: parts, body, declared, upgrade, interim }, switch)
+        (Arrived { method, target, version, fields, body, declared, upgrade, interim }, switch)
     }
 
     /// Waits for the response. Its head stands ready to be written then, to leave together with what comes of its body
@@ -230,8 +233,8 @@ impl Http1 {
 
     fn respond(&mut self, mut response: Response<ResponseBody>, mut asked: Asked) -> Sending {
         let is_last = self.drained.drain().has_begun();
-        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if is_last && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            response.fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         asked.keeps_alive &= !self.line.io.borrow().is_body_unwanted();
         self.send(response, asked)

@@ -4,8 +4,9 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::task::Waker;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
+use crate::http::fields::Fields;
 use crate::http::interim;
 use crate::service::InformationalSink;
 
@@ -67,13 +68,13 @@ impl Interims {
 }
 
 impl InformationalSink for Interims {
-    fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+    fn interim(&self, status: StatusCode, fields: &Fields) {
         if !self.open.get() || !interim::may_pass(status) {
             return;
         }
         let mut bytes = self.bytes.borrow_mut();
         let before = bytes.len();
-        interim::encode_http1(status, headers, &mut bytes);
+        interim::encode_http1(status, fields, &mut bytes);
         if bytes.len() > MAX_BYTES {
             bytes.truncate(before);
             return;
@@ -89,9 +90,9 @@ mod tests {
     use super::*;
 
     fn hint(interims: &Interims) {
-        let mut headers = HeaderMap::new();
-        headers.insert(http::header::LINK, "</style.css>; rel=preload".parse().expect("a constant"));
-        interims.interim(StatusCode::EARLY_HINTS, &headers);
+        let mut fields = Fields::new();
+        fields.insert(http::header::LINK, "</style.css>; rel=preload".parse().expect("a constant"));
+        interims.interim(StatusCode::EARLY_HINTS, &fields);
     }
 
     #[test]

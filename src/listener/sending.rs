@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use hyper::body::Body;
 
 use super::encode::{self, Asked, BodyEnd};
 use super::outbound::Outbound;
 use crate::buffers::Buffers;
 use crate::exchange::ResponseBody;
+use crate::http::response::Response;
 
 pub struct Sending {
     /// `None` once all of it has been taken: with it, the exchange is over.
@@ -27,10 +28,10 @@ pub struct Sending {
 impl Sending {
     /// Appends the head to `out`.
     pub fn begin(response: Response<ResponseBody>, asked: Asked, out: &mut BytesMut) -> Self {
-        let (parts, body) = response.into_parts();
-        let (end, closes) = encode::head(out, &parts, &body, body.request_id(), asked);
+        let (end, closes) = encode::head(out, &response, response.body.request_id(), asked);
+        let Response { status, body, .. } = response;
         let has_body = end != BodyEnd::None && !body.is_end_stream();
-        let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         Sending { body: has_body.then_some(body), end, asked, failed: false, closes, switches }
     }
 

@@ -10,12 +10,12 @@
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use http::{Method, StatusCode};
 
 use crate::config;
+use crate::http::fields::Fields;
 use crate::http::interned;
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
@@ -59,15 +59,15 @@ pub struct PreflightAnswer {
     /// Always 204. A refusal is told by the allow fields that are missing, which is what browsers go by;
     /// another status would only make their console's message less exact.
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub headers: Fields,
     pub allowed: bool,
 }
 
 /// Whether a request is a CORS preflight (Fetch §3.3.2). Any other OPTIONS request is the service's.
-pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+pub fn is_preflight(method: &Method, headers: &Fields) -> bool {
     *method == Method::OPTIONS
-        && headers.contains_key(ORIGIN)
-        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && headers.contains(&ORIGIN)
+        && headers.contains(&ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 impl Cors {
@@ -94,8 +94,8 @@ impl Cors {
     }
 
     /// Answers a preflight ([`is_preflight`]).
-    pub fn preflight(&self, request: &HeaderMap) -> PreflightAnswer {
-        let mut headers = HeaderMap::with_capacity(8);
+    pub fn preflight(&self, request: &Fields) -> PreflightAnswer {
+        let mut headers = Fields::new();
         headers.insert(VARY, VARY_PREFLIGHT);
         let allowed = self.allow(request, &mut headers).is_some();
         PreflightAnswer { status: StatusCode::NO_CONTENT, headers, allowed }
@@ -103,7 +103,7 @@ impl Cors {
 
     /// Writes what the answer to a request with this `Origin` says about CORS, the gateway's own replies
     /// included. What the instance said about it is replaced: two answers are none to a browser.
-    pub fn decorate(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
+    pub fn decorate(&self, origin: Option<&HeaderValue>, response: &mut Fields) {
         remove_foreign(response);
         if let Origins::Exact(_) = self.origins {
             add_vary_origin(response);
@@ -121,9 +121,9 @@ impl Cors {
     }
 
     /// `None`, with nothing written, unless all that the preflight asks for is allowed.
-    fn allow(&self, request: &HeaderMap, answer: &mut HeaderMap) -> Option<()> {
-        let origin = self.origins.allow(request.get(ORIGIN)?)?;
-        let method = request.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes();
+    fn allow(&self, request: &Fields, answer: &mut Fields) -> Option<()> {
+        let origin = self.origins.allow(&request.value(&ORIGIN)?)?;
+        let method = request.get(&ACCESS_CONTROL_REQUEST_METHOD)?;
         self.methods.iter().find(|allowed| allowed.as_str().as_bytes() == method)?;
         let headers = self.allow_headers(request)?;
 
@@ -142,8 +142,8 @@ impl Cors {
     }
 
     /// The value of `Access-Control-Allow-Headers`, if any; `None` when a name is not allowed.
-    fn allow_headers(&self, request: &HeaderMap) -> Option<Option<HeaderValue>> {
-        let mut asked_lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    fn allow_headers(&self, request: &Fields) -> Option<Option<HeaderValue>> {
+        let mut asked_lines = request.get_all(&ACCESS_CONTROL_REQUEST_HEADERS);
         let asked = asked_lines.next();
         if asked_lines.next().is_some() {
             return None; // Browsers send one line.
@@ -155,7 +155,7 @@ impl Cors {
                 all.then(|| Some(allowed.value.clone()))
             }
             None if names.is_empty() => Some(None),
-            None => Some(asked.cloned()),
+            None => Some(request.value(&ACCESS_CONTROL_REQUEST_HEADERS)),
         }
     }
 }
@@ -189,29 +189,21 @@ impl Origins {
 }
 
 /// `None` when it is no list of field names, or too long a one.
-fn header_names(line: &HeaderValue) -> Option<Vec<HeaderName>> {
-    let elements = line.as_bytes().split(|&byte| byte == b',').map(|element| element.trim_ascii());
+fn header_names(line: &[u8]) -> Option<Vec<HeaderName>> {
+    let elements = line.split(|&byte| byte == b',').map(|element| element.trim_ascii());
     let names = elements.filter(|element| !element.is_empty()).take(MAX_ASKED_HEADERS + 1);
     let names: Vec<HeaderName> = names.map(HeaderName::from_bytes).collect::<Result<_, _>>().ok()?;
     (names.len() <= MAX_ASKED_HEADERS).then_some(names)
 }
 
-fn remove_foreign(response: &mut HeaderMap) {
-    let is_foreign = |name: &HeaderName| name.as_str().starts_with("access-control-");
-    if !response.keys().any(is_foreign) {
-        return;
-    }
-    let foreign: Vec<HeaderName> = response.keys().filter(|name| is_foreign(name)).cloned().collect();
-    for name in foreign {
-        response.remove(name);
-    }
+fn remove_foreign(response: &mut Fields) {
+    response.retain(|name, _| !name.starts_with(b"access-control-"));
 }
 
-fn add_vary_origin(response: &mut HeaderMap) {
+fn add_vary_origin(response: &mut Fields) {
     let already = response
-        .get_all(VARY)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .get_all(&VARY)
+        .flat_map(|line| line.split(|&byte| byte == b','))
         .map(|element| element.trim_ascii())
         .any(|element| element == b"*" || element.eq_ignore_ascii_case(b"origin"));
     if !already {
@@ -228,6 +220,8 @@ fn list<'a>(elements: impl Iterator<Item = &'a str>) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use http::HeaderMap;
 
     use super::*;
 
@@ -261,23 +255,24 @@ mod tests {
         if let Some(names) = names {
             request.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_str(names).unwrap());
         }
+        let request = request.into();
         assert!(is_preflight(&Method::OPTIONS, &request));
         Cors::compile(config).preflight(&request)
     }
 
     fn decorated(config: &config::Cors, origin: Option<&str>, before: &[(&'static str, &str)]) -> HeaderMap {
-        let mut response = headers(before);
+        let mut response = headers(before).into();
         let origin = origin.map(|origin| HeaderValue::from_str(origin).unwrap());
         Cors::compile(config).decorate(origin.as_ref(), &mut response);
-        response
+        response.to_map()
     }
 
     #[test]
     fn a_preflight_is_an_options_request_with_both_fields() {
-        let both = headers(&[("origin", SHOP), ("access-control-request-method", "PUT")]);
+        let both = headers(&[("origin", SHOP), ("access-control-request-method", "PUT")]).into();
         assert!(is_preflight(&Method::OPTIONS, &both));
         assert!(!is_preflight(&Method::GET, &both));
-        assert!(!is_preflight(&Method::OPTIONS, &headers(&[("origin", SHOP)])));
+        assert!(!is_preflight(&Method::OPTIONS, &headers(&[("origin", SHOP)]).into()));
     }
 
     #[test]
@@ -293,7 +288,7 @@ mod tests {
             ("access-control-max-age", "600"),
             ("vary", "origin, access-control-request-method, access-control-request-headers"),
         ];
-        assert_eq!(answer.headers, headers(&expected));
+        assert_eq!(answer.headers.to_map(), headers(&expected));
     }
 
     #[test]
@@ -313,7 +308,7 @@ mod tests {
             ask(&config(), SHOP, "PUT", Some(&vec!["x"; MAX_ASKED_HEADERS + 1].join(","))),
         ] {
             assert!(!answer.allowed);
-            assert_eq!(answer.headers.keys().collect::<Vec<_>>(), [&VARY]);
+            assert_eq!(answer.headers.to_map().keys().collect::<Vec<_>>(), [&VARY]);
         }
     }
 
@@ -325,7 +320,7 @@ mod tests {
         };
         for asked in [Some("X-One,CONTENT-TYPE"), Some("x-one"), None] {
             let answer = ask(&listed, SHOP, "GET", asked);
-            assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_HEADERS], "x-one, content-type");
+            assert_eq!(answer.headers.to_map()[ACCESS_CONTROL_ALLOW_HEADERS], "x-one, content-type");
         }
     }
 
@@ -344,8 +339,8 @@ mod tests {
 
         let impossible = config::Cors { credentials: true, ..any() };
         let answer = ask(&impossible, SHOP, "GET", None);
-        assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
-        assert!(!answer.headers.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
+        assert_eq!(answer.headers.to_map()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(!answer.headers.contains(&ACCESS_CONTROL_ALLOW_CREDENTIALS));
         let response = decorated(&impossible, Some(SHOP), &[]);
         assert!(!response.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
     }
@@ -354,7 +349,7 @@ mod tests {
     fn methods_default_to_the_safelisted_ones() {
         let none = config::Cors { methods: vec![], ..config() };
         let answer = ask(&none, SHOP, "POST", None);
-        assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_METHODS], "GET, HEAD, POST");
+        assert_eq!(answer.headers.to_map()[ACCESS_CONTROL_ALLOW_METHODS], "GET, HEAD, POST");
         assert!(!ask(&none, SHOP, "PUT", None).allowed);
     }
 

@@ -1,10 +1,11 @@
 //! Header changes from the configuration: fields to remove, then fields to set.
 //!
-//! Names and values are parsed when a snapshot is made; applying them only moves them into the map.
+//! Names and values are parsed when a snapshot is made; applying them only moves them in.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::config;
+use crate::http::fields::Fields;
 use crate::http::interned;
 
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ impl HeaderEdit {
 
     /// Removes every value of the fields to remove, and replaces every value of the fields to set. A
     /// field written twice under `set` is sent twice; one that is in both lists is set.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    pub fn apply(&self, headers: &mut Fields) {
         for name in &self.remove {
             headers.remove(name);
         }
@@ -74,7 +75,7 @@ mod tests {
             ],
             remove: vec![name("server"), name("x-both"), name("x-absent")],
         });
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (field, text) in [
             ("server", "one"),
             ("server", "two"),
@@ -85,6 +86,7 @@ mod tests {
             headers.append(name(field), value(text));
         }
         edit.apply(&mut headers);
+        let headers = headers.to_map();
 
         assert!(!headers.contains_key("server"));
         assert_eq!(headers.get_all("x-from").iter().collect::<Vec<_>>(), ["gateway"]);

@@ -16,10 +16,11 @@ pub mod rate_limit;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
 
 use crate::clock;
 use crate::exchange::{Content, Exchange};
+use crate::http::fields::Fields;
+use crate::http::response::Response;
 use crate::identity;
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
@@ -83,7 +84,7 @@ pub fn edits_upstream_request(exchange: &Exchange) -> bool {
 
 /// The request transforms, on the fields as they go to an instance. They come after all that a client's
 /// `Connection` could take away, and have the last word over what the gateway writes by itself.
-pub fn on_upstream_request(exchange: &Exchange, headers: &mut HeaderMap) {
+pub fn on_upstream_request(exchange: &Exchange, headers: &mut Fields) {
     if let Some(route) = &exchange.route {
         route.policies.request_headers.apply(headers);
     }
@@ -99,7 +100,7 @@ pub fn on_unrouted(exchange: &mut Exchange, request: &mut Request) -> Result<(),
 /// The policies after the action, on whatever the answer is.
 pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
     let policies = exchange.route.as_ref().map_or(&exchange.snapshot.defaults, |route| &route.policies);
-    let fields = response.headers_mut();
+    let fields = &mut response.fields;
     if !exchange.spent.is_empty() {
         let spent: Vec<_> =
             exchange.spent.iter().map(|(limiter, decision)| (&**limiter, *decision)).collect();
@@ -110,7 +111,7 @@ pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
     }
     // Whoever writes the response out writes the request's id. What an instance says in its place goes.
     let name = &exchange.snapshot.request_id_header;
-    if exchange.request_id.is_some() && fields.keys().any(|field| field == name) {
+    if exchange.request_id.is_some() {
         fields.remove(name);
     }
     match &policies.cors {
@@ -153,7 +154,7 @@ fn limit_rate(
     exchange: &mut Exchange,
     limiters: &[Arc<RateLimiter>],
     route: &str,
-    headers: &HeaderMap,
+    headers: &Fields,
 ) -> Result<(), Stop> {
     for limiter in limiters {
         let decision = limiter.check(&KeyInput {
@@ -175,10 +176,7 @@ fn limit_rate(
 }
 
 fn preflight_response(answer: PreflightAnswer) -> Response<Content> {
-    let mut response = Response::new(Content::Whole(Bytes::new()));
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
-    response
+    Response { fields: answer.headers, ..Response::new(answer.status, Content::Whole(Bytes::new())) }
 }
 
 fn refused(refusal: identity::Refusal) -> Stop {

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 use regex::bytes::Regex;
 
 use crate::config::ValueMatch;
+use crate::http::fields::Fields;
 use crate::http::query;
 
 use super::Query;
@@ -85,10 +86,10 @@ pub(super) fn anchored(pattern: &str) -> Result<Regex, regex::Error> {
     Regex::new(&format!(r"\A(?:{pattern})\z"))
 }
 
-fn header_holds(headers: &HeaderMap, name: &HeaderName, test: &ValueTest) -> bool {
+fn header_holds(headers: &Fields, name: &HeaderName, test: &ValueTest) -> bool {
     match test {
-        ValueTest::Present(present) => headers.contains_key(name) == *present,
-        ValueTest::Exact(expected) => headers.contains_key(name) && joined_equals(headers, name, expected),
+        ValueTest::Present(present) => headers.contains(name) == *present,
+        ValueTest::Exact(expected) => headers.contains(name) && joined_equals(headers, name, expected),
         ValueTest::Regex(regex) => joined(headers, name).is_some_and(|value| regex.is_match(&value)),
     }
 }
@@ -99,18 +100,18 @@ fn separator(name: &HeaderName) -> &'static [u8] {
     if *name == header::COOKIE { b"; " } else { b", " }
 }
 
-fn joined_equals(headers: &HeaderMap, name: &HeaderName, expected: &[u8]) -> bool {
+fn joined_equals(headers: &Fields, name: &HeaderName, expected: &[u8]) -> bool {
     let mut rest = Some(expected);
-    for (place, value) in headers.get_all(name).iter().enumerate() {
+    for (place, value) in headers.get_all(name).enumerate() {
         let separator = if place == 0 { &[] } else { separator(name) };
-        rest = rest.and_then(|rest| rest.strip_prefix(separator)?.strip_prefix(value.as_bytes()));
+        rest = rest.and_then(|rest| rest.strip_prefix(separator)?.strip_prefix(value));
     }
     rest == Some(&[])
 }
 
 /// Allocates only when the field is repeated.
-fn joined<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, [u8]>> {
-    let mut values = headers.get_all(name).iter().map(|value| value.as_bytes());
+fn joined<'h>(headers: &'h Fields, name: &'h HeaderName) -> Option<Cow<'h, [u8]>> {
+    let mut values = headers.get_all(name);
     let mut joined = Cow::Borrowed(values.next()?);
     for value in values {
         let joined = joined.to_mut();
@@ -121,9 +122,9 @@ fn joined<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, [u8]>
 }
 
 /// Whether a preflight says that the request will have the field.
-fn is_announced(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let lists = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
-    let mut names = lists.flat_map(|list| list.as_bytes().split(|&byte| byte == b','));
+fn is_announced(headers: &Fields, name: &HeaderName) -> bool {
+    let lists = headers.get_all(&header::ACCESS_CONTROL_REQUEST_HEADERS);
+    let mut names = lists.flat_map(|list| list.split(|&byte| byte == b','));
     names.any(|announced| announced.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     fn holds(test: ValueMatch, fields: &[(&str, &str)], query: Option<&str>, sent: Sent) -> bool {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in fields {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a valid name");
             headers.append(name, HeaderValue::from_str(value).expect("a valid value"));

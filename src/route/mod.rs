@@ -17,9 +17,10 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 
 use crate::config;
+use crate::http::fields::Fields;
 use conditions::Conditions;
 use hosts::Hosts;
 use index::Index;
@@ -53,7 +54,7 @@ pub struct Query<'q> {
     /// As [`crate::http::path::normalise`] has it.
     pub path: &'q str,
     pub method: &'q Method,
-    pub headers: &'q HeaderMap,
+    pub headers: &'q Fields,
     /// What follows the `?`, as it was sent.
     pub query: Option<&'q str>,
 }

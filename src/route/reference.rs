@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -63,8 +63,7 @@ fn rank(number: usize, route: &Match, query: &Query<'_>) -> Option<Rank> {
     let pairs: Vec<(&str, &str)> =
         query.query.unwrap_or("").split('&').filter_map(|p| p.split_once('=')).collect();
     let headers_hold = route.headers.iter().all(|(name, test)| {
-        let values: Vec<&str> =
-            query.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let values: Vec<&str> = query.headers.get_all(name).filter_map(crate::http::fields::text).collect();
         let joined = values.join(", ");
         holds((!values.is_empty()).then_some(joined.as_str()), test)
     });
@@ -174,7 +173,7 @@ struct Sent {
     host: &'static str,
     path: String,
     method: Method,
-    headers: HeaderMap,
+    headers: Fields,
     query: Option<String>,
 }
 
@@ -187,7 +186,7 @@ fn requests() -> impl Strategy<Value = Sent> {
     (host, path, select(methods()), prop::collection::vec(header, 0..4), pairs).prop_map(
         |(host, (segments, slash), method, fields, pairs)| {
             let slash = if slash && !segments.is_empty() { "/" } else { "" };
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             for (name, value) in fields {
                 headers.append(name, value);
             }

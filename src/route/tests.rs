@@ -1,6 +1,6 @@
 //! Tables of routes and requests, in a notation of one line each, and the route that each request takes.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::*;
 use crate::config::{At, HostPattern, Match, PathMatch, Span, ValueMatch};
@@ -57,7 +57,7 @@ pub(super) struct Request {
     method: Method,
     host: String,
     target: String,
-    headers: HeaderMap,
+    headers: Fields,
 }
 
 impl Request {
@@ -66,7 +66,7 @@ impl Request {
         let mut next = || words.next().expect("method, host and path");
         let (method, host, target) =
             (next().parse().expect("a method"), next().to_owned(), next().to_owned());
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for word in words {
             let (name, value) = word.split_once('=').expect("a field has a value");
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Response, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::Failure;
@@ -15,6 +15,8 @@ use super::http1::{Connection, Failed};
 use super::pool::{ConnectError, InstancePool, Lease, Wanted};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::field_lines::FieldLines;
+use crate::http::fields::Fields;
+use crate::http::response::Response;
 use crate::reason::Reason;
 use crate::telemetry::metrics::Outcome;
 
@@ -24,7 +26,7 @@ pub struct Head {
     pub target: Uri,
     /// What `Host` says; without one it is the instance's own name.
     pub host: Option<HeaderValue>,
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// More fields, in the form in which they are sent. `headers` has none of these names.
     pub lines: FieldLines,
     pub informational: Option<Rc<dyn InformationalSink>>,
@@ -32,7 +34,7 @@ pub struct Head {
 
 /// Where interim (1xx) responses of an instance go (RFC 9110 §15.2).
 pub trait InformationalSink {
-    fn interim(&self, status: http::StatusCode, headers: &HeaderMap);
+    fn interim(&self, status: StatusCode, fields: &Fields);
 }
 
 /// The limits of one attempt.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use http::{Response, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
@@ -17,6 +17,7 @@ use super::verdict::Verdict;
 use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
+use crate::http::response::Response;
 use crate::per_worker::WorkerId;
 use crate::reason::Reason;
 use crate::telemetry::metrics::Outcome;
@@ -187,7 +188,7 @@ impl<'c> Tries<'c> {
         };
         match attempt.run().await {
             Ok(responded) => {
-                let status = responded.response.status().as_u16();
+                let status = responded.response.status.as_u16();
                 let at = Millis::of(recording.end(Outcome::Status(status)));
                 Ok(Got { responded, in_flight, admission, at })
             }
@@ -206,10 +207,10 @@ impl<'c> Tries<'c> {
     fn judge_response(&mut self, got: Got) -> Step {
         let settings = &self.service.settings;
         let Got { responded, in_flight, admission, at } = got;
-        let status = responded.response.status();
+        let status = responded.response.status;
         let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
-        let asked = if repeat { responded.response.headers().get(header::RETRY_AFTER) } else { None };
-        let asked = asked.and_then(|value| backoff::retry_after(value, SystemTime::now()));
+        let asked = if repeat { responded.response.fields.value(&header::RETRY_AFTER) } else { None };
+        let asked = asked.and_then(|value: HeaderValue| backoff::retry_after(&value, SystemTime::now()));
         let verdict = Verdict::of_head(status, admission, at, settings);
         let answer = self.answer(responded, in_flight, verdict, at);
         match repeat.then(|| self.take_retry(asked)).flatten() {
@@ -229,7 +230,7 @@ impl<'c> Tries<'c> {
         at: Millis,
     ) -> Answer {
         let Responded { response, body, lease } = responded;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
             let (stream, first, slot) = lease.into_stream();
             let upgrade = Some(Upgraded::new(first, stream));
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };

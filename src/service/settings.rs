@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::balance::Rule;
 use crate::config;
@@ -83,7 +83,7 @@ pub struct HealthSettings {
 pub struct Fallback {
     pub status: StatusCode,
     /// `content-type` among them, when there is a body.
-    pub headers: HeaderMap,
+    pub fields: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
 }
 
@@ -202,14 +202,13 @@ impl HealthSettings {
 
 impl Fallback {
     fn compile(config: &config::StaticResponse) -> Self {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &config.headers {
-            headers.append(name, value.clone());
+        let mut fields = config.headers.clone();
+        if let Some(content_type) = &config.content_type
+            && fields.iter().all(|(name, _)| name != header::CONTENT_TYPE)
+        {
+            fields.push((header::CONTENT_TYPE, content_type.clone()));
         }
-        if let Some(content_type) = &config.content_type {
-            headers.entry(header::CONTENT_TYPE).or_insert_with(|| content_type.clone());
-        }
-        Fallback { status: config.status, headers, body: config.body.clone() }
+        Fallback { status: config.status, fields, body: config.body.clone() }
     }
 }
 

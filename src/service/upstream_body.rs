@@ -21,6 +21,7 @@ use super::pool::{Lease, OpenSlot};
 use super::verdict::Verdict;
 use crate::clock::Millis;
 use crate::http::body::RequestBody;
+use crate::http::fields::Fields;
 use crate::http::hop_by_hop;
 use crate::reason::Reason;
 
@@ -250,9 +251,10 @@ impl Flowing {
 fn last_frame(step: Step) -> Option<Frame<Bytes>> {
     match step {
         Step::Data(data) => Some(Frame::data(data)),
-        Step::Trailers(mut trailers) => {
+        Step::Trailers(trailers) => {
+            let mut trailers = Fields::from(trailers);
             hop_by_hop::strip_trailers(&mut trailers);
-            Some(Frame::trailers(trailers))
+            Some(Frame::trailers(trailers.to_map()))
         }
         Step::End | Step::More => None,
     }

@@ -226,7 +226,10 @@ pub(super) mod tests {
 
     fn given(id: &str) -> RequestId {
         let name = http::HeaderName::from_static("x-request-id");
-        let headers = http::HeaderMap::from_iter([(name.clone(), http::HeaderValue::from_str(id).unwrap())]);
+        let headers = crate::http::fields::Fields::from_iter([(
+            name.clone(),
+            http::HeaderValue::from_str(id).unwrap(),
+        )]);
         RequestId::of(&headers, &name)
     }
 

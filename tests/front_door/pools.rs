@@ -149,12 +149,29 @@ async fn closing_after(requests: usize) -> (RawOrigin, Arc<AtomicUsize>) {
                 }
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
             }
+            let _ = stream.shutdown().await;
+            until_end_is_known(&stream).await;
             drop(stream);
             counter.fetch_add(1, SeqCst);
         }
     })
     .await;
     (origin, closed)
+}
+
+/// Waits until the other side's kernel has acknowledged the end of the stream: on a busy machine that takes a while,
+/// and before it nobody there can know.
+async fn until_end_is_known(stream: &TcpStream) {
+    let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
+    let ports = [local, peer].map(|address| format!(":{:04X}", address.port()));
+    let waits = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().take(4).collect();
+        // FIN_WAIT1, as the kernel numbers the states of connections.
+        matches!(words[..], [_, from, to, "04"] if from.ends_with(&*ports[0]) && to.ends_with(&*ports[1]))
+    };
+    while std::fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.lines().any(waits)) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -3,18 +3,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::header::{FORWARDED, HeaderMap, HeaderValue};
+use http::header::FORWARDED;
 
-use super::{MAX_HOPS, X_FORWARDED_FOR};
+use super::{Fields, MAX_HOPS, X_FORWARDED_FOR};
 
 /// The entries of `X-Forwarded-For` from the last, which the peer wrote, to the first. `None` for one
 /// that is no address.
-pub(super) fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+pub(super) fn x_forwarded_for(headers: &Fields) -> impl Iterator<Item = Option<IpAddr>> {
     headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
+        .get_all(&X_FORWARDED_FOR)
         .rev()
-        .flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','))
+        .flat_map(|line| line.rsplit(|&byte| byte == b','))
         .map(|entry| entry.trim_ascii())
         // RFC 9110 §5.6.1.2: empty elements of a list are none.
         .filter(|entry| !entry.is_empty())
@@ -32,10 +31,10 @@ pub(super) struct Element {
 
 /// The elements of `Forwarded` in their order. A malformed line counts for nothing, and neither does what
 /// comes before it: its own end can't be told. The last [`MAX_HOPS`] are returned.
-pub(super) fn forwarded(headers: &HeaderMap) -> Vec<Element> {
+pub(super) fn forwarded(headers: &Fields) -> Vec<Element> {
     let mut elements: Vec<Element> = Vec::new();
-    for line in headers.get_all(FORWARDED) {
-        match parse_line(line.as_bytes()) {
+    for line in headers.get_all(&FORWARDED) {
+        match parse_line(line) {
             Some(line) => elements.extend(line),
             None => elements.clear(),
         }
@@ -46,18 +45,14 @@ pub(super) fn forwarded(headers: &HeaderMap) -> Vec<Element> {
 }
 
 /// How many of the lines of `Forwarded` count for nothing: those up to the last malformed one.
-pub(super) fn unreadable_lines(headers: &HeaderMap) -> usize {
-    let lines = headers.get_all(FORWARDED).iter().enumerate();
-    lines
-        .filter(|(_, line)| parse_line(line.as_bytes()).is_none())
-        .map(|(index, _)| index + 1)
-        .last()
-        .unwrap_or(0)
+pub(super) fn unreadable_lines(headers: &Fields) -> usize {
+    let lines = headers.get_all(&FORWARDED).enumerate();
+    lines.filter(|(_, line)| parse_line(line).is_none()).map(|(index, _)| index + 1).last().unwrap_or(0)
 }
 
 /// The first element of a comma-separated field.
-pub(super) fn first_of_list(value: &HeaderValue) -> Option<&[u8]> {
-    value.as_bytes().split(|&byte| byte == b',').next().map(|first| first.trim_ascii())
+pub(super) fn first_of_list(value: &[u8]) -> Option<&[u8]> {
+    value.split(|&byte| byte == b',').next().map(|first| first.trim_ascii())
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
@@ -258,9 +253,9 @@ mod tests {
 
     #[test]
     fn a_malformed_line_hides_what_is_before_it_but_not_what_is_behind() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for line in ["for=192.0.2.1", "for=\"", "for=192.0.2.2"] {
-            headers.append(FORWARDED, HeaderValue::from_static(line));
+            headers.append(FORWARDED, http::HeaderValue::from_static(line));
         }
         let found: Vec<_> = forwarded(&headers).into_iter().map(|element| element.node).collect();
         assert_eq!(found, [address("192.0.2.2")]);
@@ -268,9 +263,9 @@ mod tests {
 
     #[test]
     fn only_the_nearest_hops_are_returned() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         let line = vec!["for=192.0.2.1"; 3 * MAX_HOPS].join(",") + ",for=192.0.2.2";
-        headers.append(FORWARDED, HeaderValue::from_str(&line).unwrap());
+        headers.append(FORWARDED, http::HeaderValue::from_str(&line).unwrap());
         let found = forwarded(&headers);
         assert_eq!(found.len(), MAX_HOPS);
         assert_eq!(found.last().unwrap().node, address("192.0.2.2"));

@@ -17,16 +17,17 @@ use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HeaderName, HeaderValue};
 
 pub use trusted::TrustedProxies;
 
 use super::field_lines::{FieldLines, Sink};
+use super::fields::Fields;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// The most addresses of a chain that are walked or repeated in the other notation.
 const MAX_HOPS: usize = 32;
@@ -155,14 +156,14 @@ impl ConnFacts {
 
 /// The client's address: the peer's, or when that is a trusted proxy, the nearest address of its
 /// chain that is none. A chain's entry that is no address ends the walk at the proxy which wrote it.
-pub fn resolve_client(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
+pub fn resolve_client(peer: IpAddr, headers: &Fields, trusted: &TrustedProxies) -> IpAddr {
     let peer = peer.to_canonical();
     if !trusted.contains(peer) {
         return peer;
     }
-    if headers.contains_key(X_FORWARDED_FOR) {
+    if headers.contains(&X_FORWARDED_FOR) {
         walk(peer, chain::x_forwarded_for(headers), trusted)
-    } else if headers.contains_key(FORWARDED) {
+    } else if headers.contains(&FORWARDED) {
         let elements = chain::forwarded(headers);
         walk(peer, elements.iter().rev().map(|element| element.node), trusted)
     } else {
@@ -185,40 +186,25 @@ fn walk(peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &Trus
 
 /// Writes where the request came from into what is forwarded. `host` is the one that the client asked
 /// for; `trusted` says whether the connection's peer is a trusted proxy.
-pub fn rewrite_request(
-    headers: &mut HeaderMap,
-    facts: &ConnFacts,
-    host: Option<&HeaderValue>,
-    trusted: bool,
-) {
+pub fn rewrite_request(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderValue>, trusted: bool) {
     remove_claims(headers, trusted);
     if trusted {
         extend_chain(headers, facts, host);
     } else {
-        facts.write(host, &mut Sink::Map(headers));
+        facts.write(host, &mut Sink::Fields(headers));
     }
 }
 
 /// Removes what says where a request came from: all of it, or what no trusted proxy writes.
-pub fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
-    let unwanted = |name: &HeaderName| {
-        let name = name.as_str();
-        claims_origin(name) && (!trusted || name.contains('_'))
-    };
-    if !headers.keys().any(unwanted) {
-        return;
-    }
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+pub fn remove_claims(headers: &mut Fields, trusted: bool) {
+    headers.retain(|name, _| !claims_origin(name) || (trusted && !name.contains(&b'_')));
 }
 
 /// Whether a field says from which address, over which scheme, for which host or path, or from which user a
 /// request came to a proxy. `name` is in lower case; underscores count as hyphens.
-pub fn claims_origin(name: &str) -> bool {
+pub fn claims_origin(name: &[u8]) -> bool {
     // This runs for every field of every request, and few begin like these.
-    let (prefixes, names): (&[&str], &[&str]) = match name.as_bytes().first() {
+    let (prefixes, names): (&[&str], &[&str]) = match name.first() {
         Some(b'c') => (&[], &["cf-connecting-ip", "cf-connecting-ipv6", "client-ip"]),
         Some(b'f') => {
             (&[], &["fastly-client-ip", "fly-client-ip", "forwarded", "forwarded-for", "front-end-https"])
@@ -243,63 +229,63 @@ pub fn claims_origin(name: &str) -> bool {
         _ => return false,
     };
     let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
-    let begins = |with: &str| name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same);
+    let begins = |with: &str| name.len() >= with.len() && name.iter().copied().zip(with.bytes()).all(same);
     prefixes.iter().any(|prefix| begins(prefix))
         || names.iter().any(|known| known.len() == name.len() && begins(known))
 }
 
 /// Adds this hop to what a trusted proxy said. What it did not say is told as we saw it.
-fn extend_chain(headers: &mut HeaderMap, facts: &ConnFacts, host: Option<&HeaderValue>) {
+fn extend_chain(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderValue>) {
     let ours = facts.forwarded_element(host);
     // Empty when X-Forwarded-For is there, which then is the one that counts.
     let mut said = Vec::new();
-    if headers.contains_key(X_FORWARDED_FOR) {
+    if headers.contains(&X_FORWARDED_FOR) {
         let rebuilt = chain_as_forwarded(headers, &ours);
         headers.insert(FORWARDED, rebuilt);
-        let extended = join_lines(headers, X_FORWARDED_FOR, 0, &facts.peer_text);
-        headers.insert(X_FORWARDED_FOR, extended);
+        let extended = join_lines(headers, &X_FORWARDED_FOR, 0, &facts.peer_text);
+        headers.insert(X_FORWARDED_FOR.clone(), extended);
     } else {
         said = chain::forwarded(headers);
-        headers.insert(X_FORWARDED_FOR, chain_as_x_forwarded_for(&said, facts));
-        let extended = join_lines(headers, FORWARDED, chain::unreadable_lines(headers), &ours);
+        headers.insert(X_FORWARDED_FOR.clone(), chain_as_x_forwarded_for(&said, facts));
+        let extended = join_lines(headers, &FORWARDED, chain::unreadable_lines(headers), &ours);
         headers.insert(FORWARDED, extended);
     }
 
     let first = said.first();
-    let said_anything = headers.contains_key(X_FORWARDED_PROTO) || headers.contains_key(X_FORWARDED_HOST);
-    if !headers.contains_key(X_FORWARDED_PORT) && !said_anything && first.is_none() {
+    let said_anything = headers.contains(&X_FORWARDED_PROTO) || headers.contains(&X_FORWARDED_HOST);
+    if !headers.contains(&X_FORWARDED_PORT) && !said_anything && first.is_none() {
         // Beside another's scheme or host, our port would make a URL that exists nowhere.
-        headers.insert(X_FORWARDED_PORT, facts.port_text.clone());
+        headers.insert(X_FORWARDED_PORT.clone(), facts.port_text.clone());
     }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    if !headers.contains(&X_FORWARDED_PROTO) {
         let proto = first.and_then(|first| as_value(first.proto.clone()?));
         let ours = || HeaderValue::from_static(facts.scheme.as_str());
-        headers.insert(X_FORWARDED_PROTO, proto.unwrap_or_else(ours));
+        headers.insert(X_FORWARDED_PROTO.clone(), proto.unwrap_or_else(ours));
     }
-    if !headers.contains_key(X_FORWARDED_HOST) {
+    if !headers.contains(&X_FORWARDED_HOST) {
         let said = first.and_then(|first| as_value(first.host.clone()?));
         if let Some(host) = said.or_else(|| host.cloned()) {
-            headers.insert(X_FORWARDED_HOST, host);
+            headers.insert(X_FORWARDED_HOST.clone(), host);
         }
     }
 }
 
 /// `X-Forwarded-For` (with the proxy's proto and host in its first element) and our element, as RFC 7239
 /// writes them (§7.4).
-fn chain_as_forwarded(headers: &HeaderMap, ours: &HeaderValue) -> HeaderValue {
+fn chain_as_forwarded(headers: &Fields, ours: &HeaderValue) -> HeaderValue {
     let mut hops: Vec<Option<IpAddr>> = chain::x_forwarded_for(headers).take(MAX_HOPS).collect();
     hops.reverse();
     let mut text = Vec::with_capacity(64 * (hops.len() + 1));
     for (position, hop) in hops.into_iter().enumerate() {
         push_for(&mut text, hop);
         if position == 0 {
-            if let Some(proto) = headers.get(X_FORWARDED_PROTO).and_then(chain::first_of_list)
+            if let Some(proto) = headers.get(&X_FORWARDED_PROTO).and_then(chain::first_of_list)
                 && (proto.eq_ignore_ascii_case(b"http") || proto.eq_ignore_ascii_case(b"https"))
             {
                 text.extend_from_slice(b";proto=");
                 text.extend_from_slice(proto);
             }
-            if let Some(host) = headers.get(X_FORWARDED_HOST).and_then(chain::first_of_list) {
+            if let Some(host) = headers.get(&X_FORWARDED_HOST).and_then(chain::first_of_list) {
                 push_host(&mut text, host);
             }
         }
@@ -326,10 +312,10 @@ fn chain_as_x_forwarded_for(said: &[chain::Element], facts: &ConnFacts) -> Heade
 }
 
 /// All lines of a list field but the first `skip`, and one more element, on one line.
-fn join_lines(headers: &HeaderMap, name: HeaderName, skip: usize, last: &HeaderValue) -> HeaderValue {
+fn join_lines(headers: &Fields, name: &HeaderName, skip: usize, last: &HeaderValue) -> HeaderValue {
     let mut text = Vec::with_capacity(128);
-    for line in headers.get_all(name).iter().skip(skip).filter(|line| !line.is_empty()) {
-        text.extend_from_slice(line.as_bytes());
+    for line in headers.get_all(name).skip(skip).filter(|line| !line.is_empty()) {
+        text.extend_from_slice(line);
         text.extend_from_slice(b", ");
     }
     text.extend_from_slice(last.as_bytes());

@@ -1,6 +1,6 @@
 //! What a client is told about a response, and how its body is framed.
 
-use http::Response;
+use http::HeaderValue;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
@@ -22,19 +22,17 @@ fn unsized_body() -> AnyBody {
 }
 
 fn response(status: u16, fields: &[(&'static str, &'static str)], body: AnyBody) -> Response<AnyBody> {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+    let mut response = Response::new(StatusCode::from_u16(status).expect("a status"), body);
     for (name, value) in fields {
-        response.headers_mut().append(*name, HeaderValue::from_static(value));
+        response.fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response
 }
 
 /// The head without its date, how the body ends, and whether the connection does.
 fn told(response: Response<AnyBody>, asked: Asked) -> (String, BodyEnd, bool) {
-    let (parts, body) = response.into_parts();
     let mut out = BytesMut::new();
-    let (end, closes) = head(&mut out, &parts, &body, None, asked);
+    let (end, closes) = head(&mut out, &response, None, asked);
     let text = String::from_utf8(out.to_vec()).expect("text");
     assert_eq!(text.matches("\r\ndate: ").count(), 1, "{text}");
     let (before, date) = text.split_once("date: ").expect("it has one");

@@ -3,16 +3,16 @@
 use std::rc::Rc;
 
 use h2::RecvStream;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use hyper::body::Body;
 
 use super::stream::Interims;
 use crate::exchange::{Arrived, ResponseBody};
 use crate::http::body::{ClientBody, Http2Body};
+use crate::http::response::Response;
 
 pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived {
     let (mut head, stream) = request.into_parts();
-    head.version = Version::HTTP_2;
     let (mut length, mut expects, mut crumbs) = (None, None, 0);
     for (name, value) in &head.headers {
         match *name {
@@ -36,7 +36,16 @@ pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived
     if crumbs > 1 {
         join_cookies(&mut head.headers);
     }
-    Arrived { head, body, declared, upgrade: None, interim: Some(interims.clone()) }
+    Arrived {
+        method: head.method,
+        target: head.uri,
+        version: Version::HTTP_2,
+        fields: head.headers.into(),
+        body,
+        declared,
+        upgrade: None,
+        interim: Some(interims.clone()),
+    }
 }
 
 /// HTTP/2 may split the cookies into several fields; anywhere else there is one (RFC 9113 §8.2.3).
@@ -48,11 +57,12 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the head of a response one of HTTP/2.
-pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
-    head.version = Version::HTTP_2;
+/// The head of a response as one of HTTP/2.
+pub fn of(response: &Response<ResponseBody>, is_head: bool) -> http::Response<()> {
+    let Response { status, fields, body, .. } = response;
+    let mut headers = fields.to_map();
     let (mut misplaced, mut has_length, mut has_date) = (false, false, false);
-    for (name, value) in &mut head.headers {
+    for (name, value) in &mut headers {
         match *name {
             header::CONTENT_LENGTH => has_length = true,
             header::DATE => has_date = true,
@@ -64,26 +74,30 @@ pub fn prepare(head: &mut response::Parts, body: &ResponseBody, is_head: bool) {
     if misplaced {
         // RFC 9113 §8.2.2: these have no meaning in HTTP/2 and make a response malformed.
         for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-            head.headers.remove(name);
+            headers.remove(name);
         }
     }
     if !has_length
         && let Some(length) = body.size_hint().exact()
         && !is_head
-        && head.status != StatusCode::NO_CONTENT
-        && head.status != StatusCode::NOT_MODIFIED
+        && *status != StatusCode::NO_CONTENT
+        && *status != StatusCode::NOT_MODIFIED
     {
-        head.headers.insert(header::CONTENT_LENGTH, length.into());
+        headers.insert(header::CONTENT_LENGTH, length.into());
     }
     if !has_date {
-        head.headers.insert(header::DATE, crate::http::date::now());
+        headers.insert(header::DATE, crate::http::date::now());
     }
     if let Some((name, id)) = body.request_id()
         && let Ok(mut id) = HeaderValue::from_bytes(id)
     {
         id.set_sensitive(true);
-        head.headers.insert(name, id);
+        headers.insert(name, id);
     }
+    let mut head = http::Response::new(());
+    *head.status_mut() = *status;
+    *head.headers_mut() = headers;
+    head
 }
 
 /// A value that comes once only pushes those out of the table that come again, and each look into the table goes over

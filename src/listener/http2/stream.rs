@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Reset, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, StatusCode};
 use hyper::body::Body;
 use tokio::time::Sleep;
 
 use super::head;
 use crate::exchange::ResponseBody;
+use crate::http::fields::Fields;
 use crate::http::interim;
+use crate::http::response::Response;
 use crate::listener::Connection;
 use crate::listener::answering::Answering;
 use crate::service::InformationalSink;
@@ -95,10 +97,10 @@ impl Stream {
             return;
         };
         answering.give_back();
-        let (mut parts, body) = response.into_parts();
-        head::prepare(&mut parts, &body, self.is_head);
+        let head = head::of(&response, self.is_head);
+        let body = response.body;
         let ends = self.is_head || body.is_end_stream();
-        let sent = respond.send_response(Response::from_parts(parts, ()), ends);
+        let sent = respond.send_response(head, ends);
         if let Ok(out) = sent
             && !ends
         {
@@ -204,16 +206,16 @@ impl Sending {
 /// being answered, and its stream looks after that.
 #[derive(Default)]
 pub struct Interims {
-    queue: RefCell<Vec<(StatusCode, HeaderMap)>>,
+    queue: RefCell<Vec<(StatusCode, Fields)>>,
 }
 
 impl Interims {
     /// The body is wanted now.
     pub fn go_on(&self) {
-        self.push(StatusCode::CONTINUE, HeaderMap::new);
+        self.push(StatusCode::CONTINUE, Fields::new);
     }
 
-    fn push(&self, status: StatusCode, headers: impl FnOnce() -> HeaderMap) {
+    fn push(&self, status: StatusCode, headers: impl FnOnce() -> Fields) {
         let mut queue = self.queue.borrow_mut();
         if queue.len() < INTERIM_QUEUE {
             queue.push((status, headers()));
@@ -222,16 +224,16 @@ impl Interims {
 
     fn send(&self, respond: &mut SendResponse<Bytes>) {
         for (status, headers) in self.queue.borrow_mut().drain(..) {
-            let mut response = Response::new(());
+            let mut response = http::Response::new(());
             *response.status_mut() = status;
-            *response.headers_mut() = headers;
+            *response.headers_mut() = headers.to_map();
             let _ = respond.send_informational(response);
         }
     }
 }
 
 impl InformationalSink for Interims {
-    fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+    fn interim(&self, status: StatusCode, headers: &Fields) {
         if interim::may_pass(status) {
             self.push(status, || interim::end_to_end(headers));
         }

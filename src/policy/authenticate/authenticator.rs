@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use jsonwebtoken::Algorithm;
 
 use super::cache::{Stamp, TokenCache};
@@ -18,6 +18,7 @@ use super::token::{Fault, Unverified};
 use super::token_source::{self, TokenSource};
 use super::{claim_headers, compile, json, token};
 use crate::config;
+use crate::http::fields::Fields;
 use crate::identity::{Identity, Refusal};
 use crate::reason::Reason;
 
@@ -81,7 +82,7 @@ impl Authenticator {
     /// Who the request's token is for. Waits only for keys, and then for 2 s at most.
     pub async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        headers: &Fields,
         cache: &TokenCache,
         now: SystemTime,
     ) -> Result<Arc<Identity>, Refusal> {
@@ -99,17 +100,12 @@ impl Authenticator {
     }
 
     /// The remembered identity of the request's token: no signature, no allocation, no waiting.
-    pub fn remembered(
-        &self,
-        headers: &HeaderMap,
-        cache: &TokenCache,
-        now: SystemTime,
-    ) -> Option<Arc<Identity>> {
+    pub fn remembered(&self, headers: &Fields, cache: &TokenCache, now: SystemTime) -> Option<Arc<Identity>> {
         let token = token_source::find(&self.sources, headers).ok()??;
         cache.find(self.stamp(), token, now)
     }
 
-    pub(super) fn decide(&self, headers: &HeaderMap, cache: &TokenCache, now: SystemTime) -> Decision {
+    pub(super) fn decide(&self, headers: &Fields, cache: &TokenCache, now: SystemTime) -> Decision {
         let token = match token_source::find(&self.sources, headers) {
             Ok(Some(token)) => token,
             Ok(None) => return Decision::Refused(self.realm.token_missing()),

@@ -20,7 +20,7 @@ mod token_source;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;
@@ -29,6 +29,7 @@ pub use jwks::{JwksError, MAX_JWKS_BYTES};
 pub use key_set::{Fetching, KeySet, KeySetStatus, PATIENCE, REFETCH_PAUSE};
 
 use crate::config;
+use crate::http::fields::Fields;
 use crate::identity::{Identity, Refusal};
 use crate::reason::Reason;
 use authenticator::Decision;
@@ -68,7 +69,7 @@ impl Authentication {
     /// they know at once before any waits for keys. The refusal is the most telling of theirs.
     pub async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        headers: &Fields,
         cache: &TokenCache,
         now: SystemTime,
     ) -> Result<Arc<Identity>, Refusal> {

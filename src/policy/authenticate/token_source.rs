@@ -2,10 +2,11 @@
 //!
 //! What is there twice is refused rather than chosen from: the service behind may choose the other.
 
-use http::{HeaderMap, header};
+use http::header;
 
 use super::token::Fault;
 use crate::config;
+use crate::http::fields::Fields;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
@@ -23,7 +24,7 @@ impl From<&config::TokenSource> for TokenSource {
 }
 
 /// The token of the first source that the request has one for. `Ok(None)`: it has none.
-pub fn find<'h>(sources: &[TokenSource], headers: &'h HeaderMap) -> Result<Option<&'h [u8]>, Fault> {
+pub fn find<'h>(sources: &[TokenSource], headers: &'h Fields) -> Result<Option<&'h [u8]>, Fault> {
     for source in sources {
         let found = match source {
             TokenSource::Bearer => bearer(headers)?,
@@ -37,13 +38,12 @@ pub fn find<'h>(sources: &[TokenSource], headers: &'h HeaderMap) -> Result<Optio
 }
 
 /// RFC 6750 §2.1. Another scheme than Bearer, in any case (RFC 9110 §11.1), is no token.
-fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Fault> {
-    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(field) = fields.next() else { return Ok(None) };
+fn bearer(headers: &Fields) -> Result<Option<&[u8]>, Fault> {
+    let mut fields = headers.get_all(&header::AUTHORIZATION);
+    let Some(value) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
         return Err(Fault::malformed("the request has more than one Authorization field"));
     }
-    let value = field.as_bytes();
     let scheme = value.split(|byte| *byte == b' ').next().unwrap_or(value);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Ok(None);
@@ -57,10 +57,10 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Fault> {
 
 /// RFC 6265 §4.2.1, over several fields as HTTP/2 may split them (RFC 9113 §8.2.3). Names are
 /// case-sensitive; a value may stand in double quotes.
-fn cookie<'h>(headers: &'h HeaderMap, name: &[u8]) -> Result<Option<&'h [u8]>, Fault> {
+fn cookie<'h>(headers: &'h Fields, name: &[u8]) -> Result<Option<&'h [u8]>, Fault> {
     let mut found = None;
-    for field in headers.get_all(header::COOKIE) {
-        for pair in field.as_bytes().split(|byte| *byte == b';') {
+    for field in headers.get_all(&header::COOKIE) {
+        for pair in field.split(|byte| *byte == b';') {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let value = pair[equals + 1..].trim_ascii();
             if pair[..equals].trim_ascii() != name {
@@ -87,7 +87,7 @@ mod tests {
     use crate::reason::Reason;
 
     fn look(sources: &[TokenSource], fields: &[(&str, &str)]) -> Result<Option<String>, Reason> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in fields {
             let name = HeaderName::try_from(*name).expect("a test's own name");
             headers.append(name, HeaderValue::try_from(*value).expect("a test's own value"));

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use governor::clock::Clock;
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::{Decision, RateLimiter};
+use crate::http::fields;
 use crate::http::interned;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -30,7 +31,7 @@ impl Fields {
 
 /// Says which limits a request was checked against, in that order, and what they have left; and on a
 /// refusal when to come back. Fields that the instance wrote about limits of its own stay: both hold.
-pub fn write_headers<C: Clock>(response: &mut HeaderMap, decisions: &[(&RateLimiter<C>, Decision)]) {
+pub fn write_headers<C: Clock>(response: &mut fields::Fields, decisions: &[(&RateLimiter<C>, Decision)]) {
     match decisions {
         [] => return,
         [(limiter, _)] => {
@@ -71,7 +72,7 @@ fn limits<C: Clock>(decisions: &[(&RateLimiter<C>, Decision)]) -> Vec<u8> {
     text
 }
 
-fn append(response: &mut HeaderMap, name: HeaderName, text: Vec<u8>) {
+fn append(response: &mut fields::Fields, name: HeaderName, text: Vec<u8>) {
     let value = HeaderValue::from_maybe_shared(Bytes::from(text))
         .expect("it is made of structured strings and digits only");
     response.append(name, value);
@@ -120,25 +121,26 @@ mod tests {
         Decision { allowed, quota: 200, remaining, reset_after, retry_after }
     }
 
-    fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
-        headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    fn all(headers: &fields::Fields, name: &'static str) -> Vec<String> {
+        let name = HeaderName::from_static(name);
+        headers.get_all(&name).map(|value| fields::text(value).unwrap().to_owned()).collect()
     }
 
     #[test]
     fn one_limit_is_one_member() {
         let per_client = limiter("per-client", 100, 1, 200);
-        let mut headers = HeaderMap::new();
+        let mut headers = fields::Fields::new();
         write_headers(&mut headers, &[(&per_client, decision(true, 199, 1, 0))]);
         assert_eq!(all(&headers, "ratelimit-policy"), ["\"per-client\";q=200;w=2"]);
         assert_eq!(all(&headers, "ratelimit"), ["\"per-client\";r=199;t=1"]);
-        assert!(!headers.contains_key(RETRY_AFTER));
+        assert!(!headers.contains(&RETRY_AFTER));
     }
 
     #[test]
     fn several_limits_are_one_list_and_the_longest_wait_counts() {
         let per_client = limiter("per-client", 100, 1, 200);
         let per_user = limiter("per-user", 600, 60, 50);
-        let mut headers = HeaderMap::new();
+        let mut headers = fields::Fields::new();
         let decisions = [(&per_client, decision(false, 0, 10, 3)), (&per_user, decision(false, 0, 100, 42))];
         write_headers(&mut headers, &decisions);
         assert_eq!(all(&headers, "ratelimit-policy"), ["\"per-client\";q=200;w=2, \"per-user\";q=50;w=5"]);
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn only_refusals_say_when_to_come_back() {
         let per_client = limiter("a", 1, 1, 1);
-        let mut headers = HeaderMap::new();
+        let mut headers = fields::Fields::new();
         let decisions = [(&per_client, decision(true, 0, 99, 99)), (&per_client, decision(false, 0, 7, 7))];
         write_headers(&mut headers, &decisions);
         assert_eq!(all(&headers, "retry-after"), ["7"]);
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_instance_s_own_limits_stay_beside_ours() {
-        let mut headers = HeaderMap::new();
+        let mut headers = fields::Fields::new();
         headers.insert(RATELIMIT, HeaderValue::from_static("\"theirs\";r=1"));
         let per_client = limiter("ours", 1, 1, 1);
         write_headers(&mut headers, &[(&per_client, decision(true, 0, 1, 1))]);
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_nothing_is_said() {
-        let mut headers = HeaderMap::new();
+        let mut headers = fields::Fields::new();
         write_headers::<FakeRelativeClock>(&mut headers, &[]);
         assert!(headers.is_empty());
     }

@@ -6,7 +6,6 @@ use std::sync::{Barrier, Mutex};
 
 use governor::clock::FakeRelativeClock;
 use governor::nanos::Nanos;
-use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
@@ -32,7 +31,7 @@ fn limiter(config: &config::RateLimit) -> (RateLimiter<FakeRelativeClock>, FakeR
 
 /// A request of the client with this number as its address.
 fn check<C: Clock>(limiter: &RateLimiter<C>, client: u32) -> Decision {
-    let headers = HeaderMap::new();
+    let headers = crate::http::fields::Fields::new();
     let client = std::net::Ipv4Addr::from(client).into();
     limiter.check(&KeyInput { client, route: "users", headers: &headers, claims: None })
 }

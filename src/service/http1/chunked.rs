@@ -2,10 +2,11 @@
 
 use std::mem;
 
-use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderValue};
+use bytes::{Buf, BytesMut};
+use http::HeaderMap;
 
 use super::decode::{self, Invalid, Step};
+use crate::http::fields::Places;
 
 /// Of all chunks of a body together: nobody needs them.
 const MAX_EXTENSION_BYTES: usize = 16 * 1024;
@@ -54,18 +55,18 @@ impl Chunks {
         self.at == At::End
     }
 
-    pub fn next(&mut self, unread: &mut Bytes) -> Result<Step, Invalid> {
+    pub fn next(&mut self, unread: &mut BytesMut) -> Result<Step, Invalid> {
         let mut used = 0;
         while self.at != At::Data && self.at != At::End {
             let Some(&byte) = unread.get(used) else {
-                *unread = Bytes::new();
+                *unread = BytesMut::new();
                 return Ok(Step::More);
             };
             used += 1;
             self.at = self.step(byte)?;
         }
         if used == unread.len() {
-            *unread = Bytes::new();
+            *unread = BytesMut::new();
         } else {
             unread.advance(used);
         }
@@ -78,19 +79,19 @@ impl Chunks {
         }
     }
 
-    fn data(&mut self, unread: &mut Bytes) -> Step {
+    fn data(&mut self, unread: &mut BytesMut) -> Step {
         if unread.is_empty() {
             return Step::More;
         }
         let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(unread.len());
-        let data = unread.split_to(length);
+        let data = decode::take(unread, length);
         self.left -= length as u64;
         if self.left == 0 {
             self.at = At::DataCr;
             // Who knows that this was the last of it can send it with the end behind it.
             if **unread == *PLAIN_END {
                 self.at = At::End;
-                *unread = Bytes::new();
+                *unread = BytesMut::new();
             }
         }
         Step::Data(data)
@@ -152,24 +153,28 @@ impl Chunks {
 
 /// Each of the lines ends with CR LF.
 fn parse_trailers(lines: &[u8]) -> Result<HeaderMap, Invalid> {
-    let mut trailers = HeaderMap::new();
-    for (count, line) in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
-        let (name, value) = line
-            .strip_suffix(b"\r")
-            .and_then(decode::field)
-            .filter(|_| count < MAX_TRAILERS)
+    let mut trailers = Places::default();
+    let mut bytes = BytesMut::from(lines);
+    let mut at = 0;
+    while let Some(length) = memchr::memchr(b'\n', &bytes[at..]) {
+        let (name, value) = decode::field(&mut bytes, at..at + length)
+            .filter(|_| trailers.count() < MAX_TRAILERS)
             .ok_or(Invalid::Chunks)?;
-        trailers.append(name, HeaderValue::from_bytes(value).map_err(|_| Invalid::Chunks)?);
+        trailers.push(name, value);
+        at += length + 1;
     }
-    Ok(trailers)
+    trailers.within(bytes.freeze()).map(|trailers| trailers.to_map()).ok_or(Invalid::Chunks)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::HeaderValue;
+
     use super::*;
 
     fn steps(text: &str) -> Result<Vec<Step>, Invalid> {
-        let mut unread = Bytes::from(text.to_owned());
+        let mut unread = BytesMut::from(text);
         let mut chunks = Chunks::default();
         let mut steps = Vec::new();
         loop {
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_last_piece_is_known_to_be_the_last() {
-        let mut unread = Bytes::from_static(b"3\r\nabc\r\n0\r\n\r\n");
+        let mut unread = BytesMut::from(&b"3\r\nabc\r\n0\r\n\r\n"[..]);
         let mut chunks = Chunks::default();
         assert_eq!(chunks.next(&mut unread), Ok(data("abc")));
         assert!(chunks.is_end() && unread.is_empty());

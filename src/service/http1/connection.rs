@@ -3,13 +3,13 @@
 
 use std::cell::Cell;
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use super::decode::{self, Body, Invalid};
 use super::outgoing::Outgoing;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::http::body::{AttemptBody, BodyError};
+use crate::http::response::Response;
 use crate::service::{Head, InformationalSink};
 
 /// To one request. An instance may show progress this way (102, 104), so it isn't very few.
@@ -65,7 +66,7 @@ pub struct Connection {
     stream: TcpStream,
     workspace: Rc<Workspace>,
     /// Read and not used yet.
-    unread: Bytes,
+    unread: BytesMut,
     /// So much of `unread` is known to be the beginning of a head and not all of it.
     scanned: usize,
     outgoing: Outgoing,
@@ -82,7 +83,7 @@ impl Connection {
         Connection {
             stream,
             workspace,
-            unread: Bytes::new(),
+            unread: BytesMut::new(),
             scanned: 0,
             outgoing: Outgoing::default(),
             interims: 0,
@@ -132,7 +133,7 @@ impl Connection {
         self.poll_request(cx).map_err(Failed::Client)?;
         loop {
             while let Some(head) = self.take_head().map_err(Failed::Invalid)? {
-                let status = head.response.status();
+                let status = head.response.status;
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                     self.pass_interim(sink, &head.response).map_err(Failed::Invalid)?;
                     continue;
@@ -175,9 +176,9 @@ impl Connection {
         };
         let polled = pin!(self.stream.read_buf(&mut buffer)).poll(cx);
         let came = match polled {
-            Poll::Ready(Ok(length)) if length > SMALL_READ_BYTES => buffer.freeze(),
+            Poll::Ready(Ok(length)) if length > SMALL_READ_BYTES => buffer,
             Poll::Ready(Ok(1..)) => {
-                let came = Bytes::copy_from_slice(&buffer);
+                let came = BytesMut::from(&buffer[..]);
                 buffers.give(buffer);
                 came
             }
@@ -190,15 +191,13 @@ impl Connection {
         if self.unread.is_empty() {
             self.unread = came;
         } else {
-            let mut joined = BytesMut::from(mem::take(&mut self.unread));
-            joined.extend_from_slice(&came);
-            self.unread = joined.freeze();
+            self.unread.extend_from_slice(&came);
         }
         Poll::Ready(Ok(()))
     }
 
     /// What was read and belongs to the body of the response, or to nobody.
-    pub fn unread(&mut self) -> &mut Bytes {
+    pub fn unread(&mut self) -> &mut BytesMut {
         &mut self.unread
     }
 
@@ -209,7 +208,7 @@ impl Connection {
 
     /// The connection after a switch of protocols, with what has come of the other protocol already.
     pub fn into_stream(self) -> (TcpStream, Bytes) {
-        (self.stream, self.unread)
+        (self.stream, self.unread.freeze())
     }
 
     fn take_head(&mut self) -> Result<Option<decode::Head>, Invalid> {
@@ -239,7 +238,7 @@ impl Connection {
             return Err(Invalid::Interims);
         }
         if let Some(sink) = sink {
-            sink.interim(response.status(), response.headers());
+            sink.interim(response.status, &response.fields);
         }
         Ok(())
     }

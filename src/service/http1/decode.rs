@@ -4,18 +4,18 @@
 
 use std::io;
 use std::mem;
+use std::ops::Range;
 
-use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 
 use super::chunked::Chunks;
+use crate::http::fields::{self, NAME_BYTES, Places};
+use crate::http::response::Response;
 
 /// A response head may be this long, with all its fields.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub const MAX_FIELDS: usize = 256;
-/// With what the gateway adds: a map for so many is allocated once.
-const USUAL_FIELDS: usize = 24;
 
 /// Why something is no response that could be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,7 @@ pub struct Head {
     pub response: Response<()>,
     /// Another request may follow on the connection.
     pub keeps_alive: bool,
+    is_http10: bool,
     told: Told,
 }
 
@@ -53,115 +54,126 @@ struct Told {
 }
 
 /// Takes a head off the front; `None` when not all of it is there yet.
-pub fn take_head(unread: &mut Bytes) -> Result<Option<Head>, Invalid> {
-    let whole = mem::take(unread);
-    let mut lines = Lines { bytes: &whole, at: 0 };
-    let mut response = Response::new(());
-    let Some(status_line) = lines.next() else {
-        let begins_well = START.iter().zip(&*whole).all(|(expected, byte)| expected == byte);
-        return not_yet(unread, whole, begins_well);
+pub fn take_head(unread: &mut BytesMut) -> Result<Option<Head>, Invalid> {
+    let Some(line_end) = memchr::memchr(b'\n', unread) else {
+        let begins_well = START.iter().zip(&**unread).all(|(expected, byte)| expected == byte);
+        return not_yet(unread, begins_well);
     };
-    take_status(&mut response, status_line).ok_or(Invalid::Head)?;
-    let mut headers = HeaderMap::with_capacity(USUAL_FIELDS);
+    let status_line = StatusLine::of(without_cr(&unread[..line_end])).ok_or(Invalid::Head)?;
+    let mut places = Places::default();
     let mut told = Told::default();
-    let mut fields = 0;
+    let mut at = line_end + 1;
     loop {
-        let Some(line) = lines.next() else { return not_yet(unread, whole, true) };
-        if line.is_empty() {
+        let Some(length) = memchr::memchr(b'\n', &unread[at..]) else { return not_yet(unread, true) };
+        let line = at..at + length;
+        at = line.end + 1;
+        if without_cr(&unread[line.clone()]).is_empty() {
             break;
         }
-        fields += 1;
-        if fields > MAX_FIELDS {
+        if places.count() == MAX_FIELDS {
             return Err(Invalid::TooLarge);
         }
-        let (name, value) = field(line).ok_or(Invalid::Head)?;
-        told.hear(&name, value);
-        let value = HeaderValue::from_maybe_shared(whole.slice_ref(value)).map_err(|_| Invalid::Head)?;
-        headers.append(name, value);
+        let (name, value) = field(unread, line).ok_or(Invalid::Head)?;
+        told.hear(&unread[name.clone()], &unread[value.clone()]);
+        places.push(name, value);
     }
-    let length = lines.at;
-    if length > MAX_HEAD_BYTES {
+    if at > MAX_HEAD_BYTES {
         return Err(Invalid::TooLarge);
     }
-    *response.headers_mut() = headers;
-    if length < whole.len() {
-        *unread = whole;
-        unread.advance(length);
-    }
+    let StatusLine { is_http10, status, phrase } = status_line;
+    let head = take(unread, at);
+    let fields = places.within(head).ok_or(Invalid::TooLarge)?;
     // HTTP/1.0 may promise to keep the connection; who still speaks it is not worth the risk.
-    let keeps_alive = response.version() == Version::HTTP_11 && !told.close;
-    Ok(Some(Head { response, keeps_alive, told }))
+    let keeps_alive = !is_http10 && !told.close;
+    let response = Response { fields, phrase, ..Response::new(status, ()) };
+    Ok(Some(Head { response, keeps_alive, is_http10, told }))
+}
+
+/// Takes so many bytes off the front.
+pub(super) fn take(unread: &mut BytesMut, length: usize) -> Bytes {
+    if length == unread.len() { mem::take(unread).freeze() } else { unread.split_to(length).freeze() }
 }
 
 /// What every status line begins with.
 const START: &[u8] = b"HTTP/1.";
 
-fn not_yet(unread: &mut Bytes, whole: Bytes, begins_well: bool) -> Result<Option<Head>, Invalid> {
+fn not_yet(so_far: &[u8], begins_well: bool) -> Result<Option<Head>, Invalid> {
     if !begins_well {
         return Err(Invalid::Head);
     }
-    if whole.len() > MAX_HEAD_BYTES {
-        return Err(Invalid::TooLarge);
+    if so_far.len() > MAX_HEAD_BYTES { Err(Invalid::TooLarge) } else { Ok(None) }
+}
+
+/// A line without its end: a LF alone ends one as well (RFC 9112 §2.2).
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+struct StatusLine {
+    is_http10: bool,
+    status: StatusCode,
+    /// One of the instance's own; the usual ones are known from the status.
+    phrase: Option<Box<Bytes>>,
+}
+
+impl StatusLine {
+    fn of(line: &[u8]) -> Option<Self> {
+        let (&[minor, b' ', hundreds, tens, ones], behind) = line.strip_prefix(START)?.split_first_chunk()?
+        else {
+            return None;
+        };
+        let is_http10 = match minor {
+            b'1' => false,
+            b'0' => true,
+            _ => return None,
+        };
+        let status = StatusCode::from_bytes(&[hundreds, tens, ones]).ok()?;
+        let phrase = match behind {
+            [] => b"",
+            [b' ', phrase @ ..] => phrase,
+            _ => return None,
+        };
+        if !fields::is_value(phrase) {
+            return None;
+        }
+        let is_usual =
+            phrase.is_empty() || phrase == status.canonical_reason().unwrap_or_default().as_bytes();
+        let phrase = (!is_usual).then(|| Box::new(Bytes::copy_from_slice(phrase)));
+        Some(StatusLine { is_http10, status, phrase })
     }
-    *unread = whole;
-    Ok(None)
 }
 
-/// Reads lines without their ends. A LF alone ends one as well (RFC 9112 §2.2).
-struct Lines<'b> {
-    bytes: &'b [u8],
-    at: usize,
-}
-
-impl<'b> Lines<'b> {
-    fn next(&mut self) -> Option<&'b [u8]> {
-        let rest = &self.bytes[self.at..];
-        let end = memchr::memchr(b'\n', rest)?;
-        self.at += end + 1;
-        Some(rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]))
-    }
-}
-
-fn take_status(response: &mut Response<()>, line: &[u8]) -> Option<()> {
-    let (&[minor, b' ', hundreds, tens, ones], reason) = line.strip_prefix(START)?.split_first_chunk()?
-    else {
-        return None;
-    };
-    *response.version_mut() = match minor {
-        b'1' => Version::HTTP_11,
-        b'0' => Version::HTTP_10,
-        _ => return None,
-    };
-    *response.status_mut() = StatusCode::from_bytes(&[hundreds, tens, ones]).ok()?;
-    match reason {
-        [] => Some(()),
-        [b' ', reason @ ..] => keep_reason(response, reason),
-        _ => None,
-    }
-}
-
-/// A field line in its two parts; whether the value is a good one is left to see.
-pub(super) fn field(line: &[u8]) -> Option<(HeaderName, &[u8])> {
-    let colon = memchr::memchr(b':', line)?;
+/// The two parts of a field line, its name in lower case from now on.
+pub(super) fn field(bytes: &mut [u8], line: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+    let mut colon = line.start;
     // Blanks around the name, and lines that go on from the one before, fail here.
-    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-    Some((name, trim_blanks(&line[colon + 1..])))
+    while let Some(byte) = bytes[..line.end].get_mut(colon)
+        && *byte != b':'
+    {
+        *byte = NAME_BYTES[usize::from(*byte)];
+        if *byte == 0 {
+            return None;
+        }
+        colon += 1;
+    }
+    if colon == line.start || colon >= line.end {
+        return None;
+    }
+    let (mut start, mut end) = (colon + 1, line.end);
+    if bytes[start..end].ends_with(b"\r") {
+        end -= 1;
+    }
+    while start < end && is_blank(bytes[start]) {
+        start += 1;
+    }
+    while start < end && is_blank(bytes[end - 1]) {
+        end -= 1;
+    }
+    fields::is_value(&bytes[start..end]).then_some((line.start..colon, start..end))
 }
 
-fn trim_blanks(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// A reason phrase of the instance's own is passed on; the usual ones are known from the status.
-fn keep_reason(response: &mut Response<()>, reason: &[u8]) -> Option<()> {
-    let usual = response.status().canonical_reason().unwrap_or_default();
-    if reason != usual.as_bytes() && !reason.is_empty() {
-        response.extensions_mut().insert(hyper::ext::ReasonPhrase::try_from(reason).ok()?);
-    }
-    Some(())
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// Whether a head that is known to be incomplete up to `from` may be complete now.
@@ -172,8 +184,9 @@ pub fn may_end(bytes: &[u8], from: usize) -> bool {
 }
 
 impl Told {
-    fn hear(&mut self, name: &HeaderName, value: &[u8]) {
-        if name == CONTENT_LENGTH {
+    /// `name` is in lower case.
+    fn hear(&mut self, name: &[u8], value: &[u8]) {
+        if name == b"content-length" {
             for number in value.split(|&byte| byte == b',') {
                 let number = parse_length(number.trim_ascii());
                 self.length = Some(match (self.length, number) {
@@ -182,10 +195,10 @@ impl Told {
                     _ => Err(Invalid::Length),
                 });
             }
-        } else if name == TRANSFER_ENCODING {
+        } else if name == b"transfer-encoding" {
             self.codings = self.codings.saturating_add(1);
             self.is_chunked = value.eq_ignore_ascii_case(b"chunked");
-        } else if name == CONNECTION {
+        } else if name == b"connection" {
             self.close |= value
                 .split(|&byte| byte == b',')
                 .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
@@ -211,13 +224,13 @@ impl Head {
         // ends at this hop.
         let is_plain = match told.codings {
             0 => true,
-            1 => told.is_chunked && told.length.is_none() && self.response.version() == Version::HTTP_11,
+            1 => told.is_chunked && told.length.is_none() && !self.is_http10,
             _ => false,
         };
         if !is_plain {
             return Err(Invalid::Length);
         }
-        let status = self.response.status();
+        let status = self.response.status;
         let has_none = to_head
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -252,7 +265,7 @@ pub enum Step {
 
 impl Body {
     /// Takes the next piece off the front.
-    pub fn next(&mut self, unread: &mut Bytes) -> Result<Step, Invalid> {
+    pub fn next(&mut self, unread: &mut BytesMut) -> Result<Step, Invalid> {
         match self {
             Body::Length(0) => Ok(Step::End),
             Body::Chunked(chunks) => chunks.next(unread),
@@ -260,9 +273,9 @@ impl Body {
             Body::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
                 *left -= length as u64;
-                Ok(Step::Data(unread.split_to(length)))
+                Ok(Step::Data(take(unread, length)))
             }
-            Body::UntilClose => Ok(Step::Data(mem::take(unread))),
+            Body::UntilClose => Ok(Step::Data(mem::take(unread).freeze())),
         }
     }
 
@@ -305,16 +318,16 @@ mod tests {
     }
 
     fn read(pieces: &[&[u8]], to_head: bool) -> Result<Option<Read>, Invalid> {
-        let mut unread = Bytes::new();
+        let mut unread = BytesMut::new();
         let (mut read, mut body) = (None, None);
         for piece in pieces {
-            unread = [&unread, *piece].concat().into();
+            unread.extend_from_slice(piece);
             if read.is_none() {
                 let Some(head) = take_head(&mut unread)? else { continue };
                 body = Some(head.body(to_head)?);
                 read = Some(Read {
-                    status: head.response.status().as_u16(),
-                    headers: head.response.headers().clone(),
+                    status: head.response.status.as_u16(),
+                    headers: head.response.fields.to_map(),
                     keeps_alive: head.keeps_alive,
                     data: Vec::new(),
                     trailers: None,
@@ -460,8 +473,9 @@ mod tests {
     #[test]
     fn a_reason_phrase_of_its_own_is_kept() {
         let phrase = |line: &str| {
-            let head = take_head(&mut Bytes::from(format!("{line}\r\n\r\n"))).expect(line).expect("whole");
-            head.response.extensions().get::<hyper::ext::ReasonPhrase>().map(|kept| kept.as_bytes().to_vec())
+            let head =
+                take_head(&mut BytesMut::from(&*format!("{line}\r\n\r\n"))).expect(line).expect("whole");
+            head.response.phrase.map(|kept| kept.to_vec())
         };
         assert_eq!(phrase("HTTP/1.1 200 Fine"), Some(b"Fine".to_vec()));
         for usual in ["HTTP/1.1 200 OK", "HTTP/1.1 200 ", "HTTP/1.1 200"] {
@@ -499,7 +513,7 @@ mod tests {
         fn what_passes_is_read_alike_by_another_parser(
             text in "HTTP/1.[012] [0-9]{3}[ -~\t]{0,5}\r?\n([a-zA-Z_(: \t]{1,4}:[ -~\t\r\0\u{e9}]{0,6}\r?\n){0,4}\r?\n",
         ) {
-            let mut unread = Bytes::from(text.clone());
+            let mut unread = BytesMut::from(&*text);
             let Ok(Some(head)) = take_head(&mut unread) else { return Ok(()) };
             let mut fields = [httparse::EMPTY_HEADER; 8];
             let mut other = httparse::Response::new(&mut fields);
@@ -508,12 +522,13 @@ mod tests {
                 refused => return Err(TestCaseError::fail(format!("{text:?}: {refused:?}"))),
             };
             prop_assert_eq!(length, text.len() - unread.len());
-            prop_assert_eq!(other.code, Some(head.response.status().as_u16()));
+            prop_assert_eq!(other.code, Some(head.response.status.as_u16()));
             for field in other.headers.iter() {
-                let mut values = head.response.headers().get_all(field.name).iter();
-                prop_assert!(values.any(|value| value.as_bytes() == field.value), "{:?}", field);
+                let name = field.name.to_lowercase();
+                let mut fields = head.response.fields.iter();
+                prop_assert!(fields.any(|ours| ours == (name.as_bytes(), field.value)), "{:?}", field);
             }
-            prop_assert_eq!(other.headers.len(), head.response.headers().len());
+            prop_assert_eq!(other.headers.len(), head.response.fields.len());
         }
 
         #[test]

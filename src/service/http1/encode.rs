@@ -2,11 +2,12 @@
 //! targets were checked when they were made, and the fields that tell the length of the body are written
 //! here and nowhere else.
 
-use http::header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING};
+use http::header::TRAILER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::body::Body;
 
 use crate::http::body::AttemptBody;
+use crate::http::fields::Fields;
 use crate::service::Head;
 
 /// How a request tells where its body ends (RFC 9112 §6).
@@ -36,13 +37,13 @@ pub fn head(into: &mut Vec<u8>, head: &Head, host: &HeaderValue, framing: Framin
     let target = head.target.path_and_query().map_or("/", |target| target.as_str());
     into.extend_from_slice(target.as_bytes());
     into.extend_from_slice(b" HTTP/1.1\r\n");
-    field(into, &HOST, host);
+    field(into, b"host", host.as_bytes());
     let mut had_length = false;
-    for (name, value) in &head.headers {
-        if name == CONTENT_LENGTH {
-            had_length = true;
-        } else if name != TRANSFER_ENCODING && name != HOST {
-            field(into, name, value);
+    for (name, value) in head.headers.iter() {
+        match name {
+            b"content-length" => had_length = true,
+            b"transfer-encoding" | b"host" => {}
+            _ => field(into, name, value),
         }
     }
     into.extend_from_slice(head.lines.as_bytes());
@@ -74,23 +75,25 @@ pub fn last_chunk(into: &mut Vec<u8>, trailers: &HeaderMap, announced: &[HeaderN
     into.extend_from_slice(b"0\r\n");
     for (name, value) in trailers {
         if announced.contains(name) {
-            field(into, name, value);
+            field(into, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     into.extend_from_slice(b"\r\n");
 }
 
 /// The names of the trailers that a head announces.
-pub fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(TRAILER).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+pub fn announced_trailers(fields: &Fields) -> Vec<HeaderName> {
+    let lines = fields.get_all(&TRAILER);
+    let names = lines.flat_map(|line| line.split(|&byte| byte == b','));
     names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
 
-fn field(into: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    into.extend_from_slice(name.as_str().as_bytes());
+fn field(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    // One reservation for all four.
+    into.reserve(name.len() + value.len() + 4);
+    into.extend_from_slice(name);
     into.extend_from_slice(b": ");
-    into.extend_from_slice(value.as_bytes());
+    into.extend_from_slice(value);
     into.extend_from_slice(b"\r\n");
 }
 
@@ -107,9 +110,9 @@ mod tests {
         lines: &[(&'static str, &'static str)],
         framing: Framing,
     ) -> String {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let mut ours = FieldLines::default();
         ours.push(&http::header::VIA, &HeaderValue::from_static("1.1 gatehouse"));
@@ -125,7 +128,7 @@ mod tests {
         let lines = [("host", "a"), ("x-one", "1"), ("x-two", ""), ("x-one", "2")];
         assert_eq!(
             written(Method::GET, "/a/b?c=d", &lines, Framing::Empty),
-            "GET /a/b?c=d HTTP/1.1\r\nhost: instance\r\nx-one: 1\r\nx-one: 2\r\nx-two: \r\n\
+            "GET /a/b?c=d HTTP/1.1\r\nhost: instance\r\nx-one: 1\r\nx-two: \r\nx-one: 2\r\n\
              via: 1.1 gatehouse\r\n\r\n"
         );
     }
@@ -159,10 +162,8 @@ mod tests {
 
     #[test]
     fn trailers_are_written_when_they_were_announced() {
-        let announced = announced_trailers(&HeaderMap::from_iter([(
-            TRAILER,
-            HeaderValue::from_static("X-Sum, ,x-other"),
-        )]));
+        let announced =
+            announced_trailers(&Fields::from_iter([(TRAILER, HeaderValue::from_static("X-Sum, ,x-other"))]));
         let trailers = HeaderMap::from_iter([
             (HeaderName::from_static("x-sum"), HeaderValue::from_static("7")),
             (HeaderName::from_static("x-more"), HeaderValue::from_static("8")),

@@ -294,7 +294,8 @@ async fn of_several_authenticators_one_suffices_and_the_most_telling_refusal_is_
     .expect("both are known");
     let cache = TokenCache::new();
 
-    let nothing = policy.authenticate(&HeaderMap::new(), &cache, now()).await.expect_err("no token");
+    let nothing =
+        policy.authenticate(&crate::http::fields::Fields::new(), &cache, now()).await.expect_err("no token");
     assert_eq!(nothing.reason, Reason::TokenMissing);
     assert_eq!(nothing.challenge, Some(HeaderValue::from_static("Bearer realm=\"partner\"")));
 

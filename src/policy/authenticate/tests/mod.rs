@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
@@ -135,9 +135,9 @@ pub fn token(algorithm: Algorithm, kid: Option<&str>) -> String {
     forge(&header.to_string(), &claims(json!({})), algorithm, &private_key(algorithm))
 }
 
-pub fn bearer(token: &str) -> HeaderMap {
+pub fn bearer(token: &str) -> crate::http::fields::Fields {
     let value = HeaderValue::try_from(format!("Bearer {token}")).expect("tokens are ASCII");
-    HeaderMap::from_iter([(header::AUTHORIZATION, value)])
+    crate::http::fields::Fields::from_iter([(header::AUTHORIZATION, value)])
 }
 
 /// The verdict without waiting and without a memory.
