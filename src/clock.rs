@@ -64,7 +64,8 @@ pub fn rest() {
 impl Millis {
     /// The moment of a reading of the clock that somebody has made already.
     pub fn of(instant: Instant) -> Millis {
-        Millis(instant.saturating_duration_since(start()).as_millis() as u64)
+        let since = instant.saturating_duration_since(start());
+        Millis(since.as_secs() * 1000 + u64::from(since.subsec_millis()))
     }
 
     pub fn plus(self, duration: Duration) -> Millis {

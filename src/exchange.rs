@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::http::body::{ClientBody, RequestBody};
 use crate::http::fields::Fields;
 use crate::http::forwarded::Scheme;
 use crate::http::request_id::RequestId;
+use crate::http::target::Target;
 use crate::http::trace::TraceContext;
 use crate::identity::Identity;
 use crate::listener::{Connection, Upgrade};
@@ -32,16 +33,21 @@ use crate::worker::CurrentSnapshot;
 /// A request as its connection hands it over.
 pub struct Arrived {
     pub method: Method,
-    pub target: Uri,
     pub version: Version,
-    pub fields: Fields,
-    pub body: ClientBody,
-    /// The length that the head announces.
-    pub declared: Option<u64>,
+    pub incoming: Incoming,
     /// The client's side of a tunnel, where it asked for one (RFC 9110 §7.8).
     pub upgrade: Option<Upgrade>,
     /// Where interim responses go.
     pub interim: Option<Rc<dyn InformationalSink>>,
+}
+
+/// What of a request is still to be understood.
+pub struct Incoming {
+    pub target: Target,
+    pub fields: Fields,
+    pub body: ClientBody,
+    /// The length that the head announces.
+    pub declared: Option<u64>,
 }
 
 /// What the service side of a request came to.
@@ -76,6 +82,8 @@ pub struct Exchange {
     pub started: Instant,
     pub method: Method,
     pub version: Version,
+    /// Until it is understood.
+    pub incoming: Option<Incoming>,
     pub client: IpAddr,
     /// Both are known as soon as the head has been read.
     pub request_id: Option<RequestId>,
@@ -110,13 +118,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn begin(connection: Rc<Connection>, arrived: &mut Arrived) -> Box<Self> {
+    pub fn begin(connection: Rc<Connection>, arrived: Arrived) -> Box<Self> {
+        let Arrived { method, version, incoming, upgrade, interim } = arrived;
         let snapshot = connection.worker.snapshot();
         connection.worker.request_began();
         Box::new(Exchange {
             started: Instant::now(),
-            method: arrived.method.clone(),
-            version: arrived.version,
+            method,
+            version,
             client: connection.facts.peer(),
             request_id: None,
             trace: None,
@@ -129,11 +138,12 @@ impl Exchange {
             identity: None,
             spent: Vec::new(),
             body: None,
-            upgrade: arrived.upgrade.take(),
-            interim: arrived.interim.take(),
+            upgrade,
+            interim,
             upstream: UpstreamRecord::default(),
             reason: None,
-            has_body: !matches!(arrived.body, ClientBody::Empty),
+            has_body: !matches!(incoming.body, ClientBody::Empty),
+            incoming: Some(incoming),
             is_preflight: false,
             status: None,
             sent: 0,
@@ -147,17 +157,16 @@ impl Exchange {
 
     /// For a request whose head could not be read: there is nothing to know but the connection.
     pub fn unread(connection: Rc<Connection>) -> Box<Self> {
-        let mut arrived = Arrived {
+        let target = Target::Uri(http::Uri::default());
+        let incoming = Incoming { target, fields: Fields::new(), body: ClientBody::Empty, declared: None };
+        let arrived = Arrived {
             method: Method::GET,
-            target: Uri::default(),
             version: Version::HTTP_11,
-            fields: Fields::new(),
-            body: ClientBody::Empty,
-            declared: None,
+            incoming,
             upgrade: None,
             interim: None,
         };
-        let mut exchange = Self::begin(connection, &mut arrived);
+        let mut exchange = Self::begin(connection, arrived);
         exchange.request_id = Some(RequestId::fresh());
         exchange
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use http::Method;
 
 use crate::action;
-use crate::exchange::{Arrived, Content, Exchange, ResponseBody};
+use crate::exchange::{Content, Exchange, ResponseBody};
 use crate::http::response::Response;
 use crate::listener::Connection;
 use crate::policy;
@@ -16,9 +16,8 @@ use crate::request::{self, Request};
 use crate::route::Found;
 
 /// Answers a request, whatever it is: every way out of here is a response and a line in the log.
-pub async fn serve(connection: Rc<Connection>, mut arrived: Arrived) -> Response<ResponseBody> {
-    let mut exchange = Exchange::begin(connection, &mut arrived);
-    let answer = answer(&mut exchange, arrived).await;
+pub async fn serve(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let answer = answer(&mut exchange).await;
     let mut response = match answer {
         Ok(response) => response,
         Err(Stop::Answer(response)) => *response,
@@ -29,8 +28,8 @@ pub async fn serve(connection: Rc<Connection>, mut arrived: Arrived) -> Response
     response.map(|content| ResponseBody::new(content, exchange))
 }
 
-async fn answer(exchange: &mut Exchange, arrived: Arrived) -> Result<Response<Content>, Stop> {
-    let mut request = request::understand(exchange, arrived)?;
+async fn answer(exchange: &mut Exchange) -> Result<Response<Content>, Stop> {
+    let mut request = request::understand(exchange)?;
     let preflight = choose_route(exchange, &mut request)?;
     policy::on_request(exchange, &mut request, preflight).await?;
     action::run(exchange, &mut request).await

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header, uri};
+use http::uri::{self, PathAndQuery};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::exchange::{Arrived, Content, Exchange};
+use crate::exchange::{Content, Exchange, Incoming};
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::fields::Fields;
 use crate::http::forwarded;
@@ -16,6 +17,7 @@ use crate::http::notable::Notable;
 use crate::http::path::{self, PathError};
 use crate::http::request_id::RequestId;
 use crate::http::response::Response;
+use crate::http::target::Target;
 use crate::http::trace::TraceContext;
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
@@ -34,14 +36,15 @@ pub struct Request {
     pub has_encoded_slash: bool,
     /// The target as the client wrote it, where that is its one form: origin-form, and a path that had nothing
     /// to be normalised.
-    pub target: Option<Uri>,
+    pub target: Option<PathAndQuery>,
     pub declared: Option<u64>,
     body: Option<ClientBody>,
 }
 
 /// Fills in who asks for what. Identification comes first, so that even a refusal of the rest carries it.
-pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, Stop> {
-    let Arrived { target, fields: headers, body, declared, .. } = arrived;
+pub fn understand(exchange: &mut Exchange) -> Result<Request, Stop> {
+    let incoming = exchange.incoming.take().expect("a request is understood once");
+    let Incoming { target, fields: headers, body, declared } = incoming;
     let snapshot = exchange.snapshot.clone();
     let is_ours = |name: &[u8]| {
         let ours = snapshot.identity_headers.iter().chain([&snapshot.request_id_header]);
@@ -77,7 +80,7 @@ pub fn understand(exchange: &mut Exchange, arrived: Arrived) -> Result<Request, 
     Ok(request)
 }
 
-fn check_form(method: &Method, target: &Uri, version: Version) -> Result<(), Stop> {
+fn check_form(method: &Method, target: &Target, version: Version) -> Result<(), Stop> {
     // A tunnel to anywhere is not what a gateway is for (RFC 9110 §9.3.6), and TRACE shows fields to
     // scripts that must not see them (§9.3.8).
     if matches!(*method, Method::CONNECT | Method::TRACE) {
@@ -89,7 +92,7 @@ fn check_form(method: &Method, target: &Uri, version: Version) -> Result<(), Sto
     if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err(invalid("a method is written in capitals"));
     }
-    match target.scheme_str() {
+    match target.scheme() {
         Some("http" | "https") => Ok(()),
         Some(_) => Err(invalid("the scheme of the request target is not http or https")),
         // RFC 9112 §3.2.3: the authority alone is a target for CONNECT only.
@@ -126,7 +129,7 @@ fn refusal(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Refusal {
 }
 
 /// RFC 9112 §3.2: one Host, and the same as in the target where that has one. RFC 9113 §8.3.1 likewise.
-fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Uri) -> Result<(), Stop> {
+fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Target) -> Result<(), Stop> {
     let bad = |detail: &'static str| Stop::from(refusal(Reason::InvalidHost, detail));
     let field = request.headers.value(&header::HOST);
     if field.is_some() && request.headers.only(&header::HOST).is_none() {
@@ -156,7 +159,7 @@ fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Uri)
 
 const NO_HOST: &str = "the host is not a name or an address with a port";
 
-fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Uri) -> Result<(), Stop> {
+fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Target) -> Result<(), Stop> {
     let length = target.path().len() + target.query().map_or(0, |query| query.len() + 1);
     let limit = exchange.connection.settings.limits.max_uri_bytes;
     if length > limit {
@@ -175,9 +178,7 @@ fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Uri
     let is_as_written = matches!(normalised.path, Cow::Borrowed(_));
     exchange.path = normalised.path.into_owned();
     if is_as_written {
-        // `http://host?q` has no path to write, and yet a path: the slash.
-        let written = target.into_parts().path_and_query.filter(|written| written.as_str().starts_with('/'));
-        request.target = written.map(Uri::from);
+        request.target = target.into_path();
     }
     Ok(())
 }

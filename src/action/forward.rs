@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Body;
 
 use super::tunnel;
@@ -11,6 +12,7 @@ use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
 use crate::http::hop_by_hop;
 use crate::http::response::Response;
+use crate::http::target;
 use crate::http::template::{StripPrefix, Template};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
@@ -86,7 +88,7 @@ impl Forward {
         })
     }
 
-    fn target(&self, exchange: &Exchange, request: &mut Request) -> Result<Uri, Stop> {
+    fn target(&self, exchange: &Exchange, request: &mut Request) -> Result<PathAndQuery, Stop> {
         if let (Rewrite::None, Some(target)) = (&self.rewrite, request.target.take()) {
             return Ok(target);
         }
@@ -100,8 +102,8 @@ impl Forward {
             target.push(if target.contains('?') { '&' } else { '?' });
             target.push_str(query);
         }
-        Uri::try_from(target)
-            .map_err(|_| Refusal::new(Reason::InvalidPath, "the path can't be passed on").into())
+        target::path_of(target)
+            .ok_or_else(|| Refusal::new(Reason::InvalidPath, "the path can't be passed on").into())
     }
 
     /// The service gave no answer: its fallback if it has one, else the reason.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use crate::exchange::Exchange;
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
+use crate::http::target;
 use crate::http::template::Template;
 use crate::reason::Reason;
 use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody};
@@ -78,12 +80,12 @@ impl Part {
     pub async fn fetch(
         &self,
         caller: Caller<'_>,
-        target: Result<Uri, http::uri::InvalidUri>,
+        target: Option<PathAndQuery>,
         (headers, lines): (Fields, FieldLines),
         deadline: Instant,
         progress: &mut dyn Progress,
     ) -> Result<Bytes, PartError> {
-        let target = target.map_err(|_| PartError::BadPath)?;
+        let target = target.ok_or(PartError::BadPath)?;
         let call = Call {
             head: Head { method: Method::GET, target, host: None, headers, lines, informational: None },
             body: RequestBody::new(ClientBody::Empty, None, None),
@@ -102,8 +104,8 @@ impl Part {
         tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
     }
 
-    pub fn target(&self, exchange: &Exchange) -> Result<Uri, http::uri::InvalidUri> {
-        Uri::try_from(self.path.render(&exchange.path, &exchange.params))
+    pub fn target(&self, exchange: &Exchange) -> Option<PathAndQuery> {
+        target::path_of(self.path.render(&exchange.path, &exchange.params))
     }
 }
 

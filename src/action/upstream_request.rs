@@ -29,15 +29,12 @@ pub fn rewrite(
     if notable.has(Notable::ORIGIN_CLAIM) {
         forwarded::remove_claims(headers, trusted);
     }
-    let mut lines = FieldLines::with_capacity(USUAL_BYTES);
+    let mut lines = FieldLines::of_request();
     let mut sink = Sink::Lines(&mut lines);
     facts.write(client_host, &mut sink);
     add(exchange, &mut sink);
     lines
 }
-
-/// The lines of a gateway, an id, a trace and one or two claims.
-const USUAL_BYTES: usize = 512;
 
 /// Takes away what ends here, and what only the gateway says something in.
 fn strip(headers: &mut Fields, notable: Notable, exchange: &Exchange) {

@@ -140,9 +140,18 @@ pub struct RequestBody {
     spoken_for: RefCell<Vec<HeaderName>>,
 }
 
+thread_local! {
+    static NONE: Rc<RequestBody> = RequestBody::of(ClientBody::Empty, None, None);
+}
+
 impl RequestBody {
     /// `limit` in bytes; `declared` is the length that the head announced, if any.
     pub fn new(source: ClientBody, declared: Option<u64>, limit: Option<u64>) -> Rc<Self> {
+        // Nothing is ever remembered of a body that isn't there: one does for all.
+        if source.is_end() { NONE.with(Rc::clone) } else { Self::of(source, declared, limit) }
+    }
+
+    fn of(source: ClientBody, declared: Option<u64>, limit: Option<u64>) -> Rc<Self> {
         let ended = source.is_end();
         let hint = match declared {
             _ if ended => SizeHint::with_exact(0),

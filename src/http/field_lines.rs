@@ -1,6 +1,8 @@
 //! Fields in the form in which HTTP/1.1 sends them. What the gateway adds to a message is written once, into
 //! these, and not first into a list that is then gone through.
 
+use std::cell::RefCell;
+
 use http::{HeaderName, HeaderValue};
 
 use super::fields::Fields;
@@ -9,9 +11,21 @@ use super::fields::Fields;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldLines(Vec<u8>);
 
+/// The lines of a gateway, an id, a trace and one or two claims.
+const USUAL_BYTES: usize = 512;
+/// More than so many spare ones are given back to the allocator, and none that is longer than so.
+const MAX_SPARE: usize = 64;
+const MAX_SPARE_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl FieldLines {
-    pub fn with_capacity(bytes: usize) -> FieldLines {
-        FieldLines(Vec::with_capacity(bytes))
+    /// Those of a request, with room for the usual ones.
+    pub fn of_request() -> FieldLines {
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+        FieldLines(spare.unwrap_or_else(|| Vec::with_capacity(USUAL_BYTES)))
     }
 
     pub fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
@@ -33,6 +47,23 @@ impl FieldLines {
         self.0.extend_from_slice(b": ");
         self.0.extend_from_slice(value);
         self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Drop for FieldLines {
+    fn drop(&mut self) {
+        if !(USUAL_BYTES..=MAX_SPARE_BYTES).contains(&self.0.capacity()) {
+            return;
+        }
+        let mut lines = std::mem::take(&mut self.0);
+        lines.clear();
+        // At the end of a thread there is nobody left to keep it for.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MAX_SPARE {
+                spare.push(lines);
+            }
+        });
     }
 }
 
@@ -82,7 +113,7 @@ mod tests {
     fn lines_are_whole() {
         let mut lines = FieldLines::default();
         lines.push(&http::header::VIA, &HeaderValue::from_static("1.1 gatehouse"));
-        let mut more = FieldLines::with_capacity(8);
+        let mut more = FieldLines::of_request();
         more.push(&http::header::HOST, &HeaderValue::from_static(""));
         lines.extend(&more);
         assert_eq!(lines.as_bytes(), b"via: 1.1 gatehouse\r\nhost: \r\n");

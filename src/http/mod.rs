@@ -21,6 +21,7 @@ pub mod request_id;
 pub mod response;
 pub mod rewound;
 pub mod small_server;
+pub mod target;
 pub mod template;
 pub mod trace;
 pub mod via;

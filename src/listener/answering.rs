@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Connection;
-use crate::exchange::{Arrived, ResponseBody};
+use crate::exchange::{Arrived, Exchange, ResponseBody};
 use crate::http::response::Response;
 use crate::pipeline;
 
@@ -24,7 +24,7 @@ pub struct Answering {
 /// Where requests are put, and responses found.
 #[derive(Default)]
 struct Place {
-    request: Cell<Option<(Rc<Connection>, Arrived)>>,
+    request: Cell<Option<Box<Exchange>>>,
     response: Cell<Option<Response<ResponseBody>>>,
 }
 
@@ -36,9 +36,9 @@ thread_local! {
 }
 
 impl Answering {
-    pub fn begin(connection: Rc<Connection>, request: Arrived) -> Self {
+    pub fn begin(connection: Rc<Connection>, arrived: Arrived) -> Self {
         let answering = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(Self::new);
-        answering.place.request.set(Some((connection, request)));
+        answering.place.request.set(Some(Exchange::begin(connection, arrived)));
         answering
     }
 
@@ -66,9 +66,8 @@ impl Answering {
 async fn work(place: Rc<Place>) -> Infallible {
     loop {
         // Whoever puts a request there polls next.
-        let (connection, request) =
-            poll_fn(|_| place.request.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let response = pipeline::serve(connection, request).await;
+        let exchange = poll_fn(|_| place.request.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let response = pipeline::serve(exchange).await;
         place.response.set(Some(response));
     }
 }

@@ -9,11 +9,12 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName};
-use http::{Method, Uri, Version, header};
+use http::{Method, Version, header};
 use memchr::memchr;
 
 use super::framing::{BodyFraming, Malformed, malformed};
 use crate::http::fields::{self, Fields, NAME_BYTES, Places};
+use crate::http::target::Target;
 use crate::reason::Reason;
 
 /// The limits of a request head.
@@ -28,7 +29,7 @@ pub struct HeadLimits {
 #[derive(Debug)]
 pub struct RequestHead {
     pub method: Method,
-    pub target: Uri,
+    pub target: Target,
     pub version: Version,
     pub fields: Fields,
     pub body: BodyFraming,
@@ -239,7 +240,7 @@ pub fn trailers(section: Bytes, limits: &HeadLimits) -> Result<HeaderMap, Malfor
 fn build(head: Bytes, line: RequestLine, fields: Places, said: &Said) -> Result<RequestHead, Malformed> {
     let method = Method::from_bytes(&head[..line.method]).map_err(|_| malformed("the method is not one"))?;
     let target = head.slice(line.method + 1..line.target);
-    let target = Uri::from_maybe_shared(target).map_err(|_| malformed("the request target is not one"))?;
+    let target = Target::read(target).map_err(|_| malformed("the request target is not one"))?;
     Ok(RequestHead {
         method,
         target,

@@ -25,7 +25,7 @@ use super::state::{ConnectionState, Overdue, Patience};
 use super::upgrade::{self, Switched};
 use super::watchdog::Watchdog;
 use super::{Connection, LAST_CALL};
-use crate::exchange::{Arrived, ResponseBody};
+use crate::exchange::{Arrived, Incoming, ResponseBody};
 use crate::http::body::ClientBody;
 use crate::http::hop_by_hop;
 use crate::http::response::Response;
@@ -201,7 +201,8 @@ impl Http1 {
             self.line.interims.open();
             self.line.interims.clone() as _
         });
-        (Arrived { method, target, version, fields, body, declared, upgrade, interim }, switch)
+        let incoming = Incoming { target, fields, body, declared };
+        (Arrived { method, version, incoming, upgrade, interim }, switch)
     }
 
     /// Waits for the response. Its head stands ready to be written then, to leave together with what comes of its body

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::Failure;
@@ -23,7 +24,7 @@ use crate::telemetry::metrics::Outcome;
 /// The head of a request to an instance: origin-form target, end-to-end fields only.
 pub struct Head {
     pub method: Method,
-    pub target: Uri,
+    pub target: PathAndQuery,
     /// What `Host` says; without one it is the instance's own name.
     pub host: Option<HeaderValue>,
     pub headers: Fields,

@@ -90,11 +90,12 @@ pub async fn call(
 ) -> Result<Answer, CallError> {
     // Read once for all that begins now.
     let mut now = Instant::now();
-    service.budget.count_request(caller.worker, Millis::of(now));
+    let mut at = Millis::of(now);
+    service.budget.count_request(caller.worker, at);
     let mut tries = Tries::new(service, call, caller, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
-        let picked = match service.pick(caller.worker, tried, Millis::of(now), &mut tries.rng) {
+        let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
             Ok(picked) => picked,
             Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
         };
@@ -112,6 +113,7 @@ pub async fn call(
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
         now = Instant::now();
+        at = Millis::of(now);
     }
 }
 

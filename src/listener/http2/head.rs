@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, hea
 use hyper::body::Body;
 
 use super::stream::Interims;
-use crate::exchange::{Arrived, ResponseBody};
+use crate::exchange::{Arrived, Incoming, ResponseBody};
 use crate::http::body::{ClientBody, Http2Body};
 use crate::http::response::Response;
 
@@ -36,13 +36,11 @@ pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived
     if crumbs > 1 {
         join_cookies(&mut head.headers);
     }
+    let incoming = Incoming { target: head.uri.into(), fields: head.headers.into(), body, declared };
     Arrived {
         method: head.method,
-        target: head.uri,
         version: Version::HTTP_2,
-        fields: head.headers.into(),
-        body,
-        declared,
+        incoming,
         upgrade: None,
         interim: Some(interims.clone()),
     }

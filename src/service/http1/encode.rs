@@ -34,8 +34,7 @@ impl Framing {
 pub fn head(into: &mut Vec<u8>, head: &Head, host: &HeaderValue, framing: Framing) {
     into.extend_from_slice(head.method.as_str().as_bytes());
     into.push(b' ');
-    let target = head.target.path_and_query().map_or("/", |target| target.as_str());
-    into.extend_from_slice(target.as_bytes());
+    into.extend_from_slice(head.target.as_str().as_bytes());
     into.extend_from_slice(b" HTTP/1.1\r\n");
     field(into, b"host", host.as_bytes());
     let mut had_length = false;
@@ -99,7 +98,8 @@ fn field(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, Uri};
+    use http::Method;
+    use http::uri::PathAndQuery;
 
     use super::*;
     use crate::http::field_lines::FieldLines;
@@ -116,7 +116,7 @@ mod tests {
         }
         let mut ours = FieldLines::default();
         ours.push(&http::header::VIA, &HeaderValue::from_static("1.1 gatehouse"));
-        let target = Uri::from_static(target);
+        let target = PathAndQuery::from_static(target);
         let asked = Head { method, target, host: None, headers, lines: ours, informational: None };
         let mut bytes = Vec::new();
         head(&mut bytes, &asked, &HeaderValue::from_static("instance"), framing);
