@@ -16,6 +16,14 @@ impl FieldLines {
         self.push_parts(name.as_str(), value.as_bytes());
     }
 
+    /// As [`FieldLines::push`], of a value that `write` appends.
+    pub(super) fn push_with(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        write(&mut self.0);
+        self.0.extend_from_slice(b"\r\n");
+    }
+
     /// Lines that were written before.
     pub fn extend(&mut self, lines: &FieldLines) {
         self.0.extend_from_slice(&lines.0);
