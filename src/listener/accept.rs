@@ -7,21 +7,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::drain::{Drain, Drained};
+use super::http1::Http2Begun;
 use super::io::Transport;
 use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
-use crate::buffers::Buffers;
 use crate::http::forwarded::{ConnFacts, Scheme};
 use crate::http::rewound::Rewound;
 use crate::telemetry::events;
 use crate::worker::Worker;
-
-/// What an HTTP/2 client says first (RFC 9113 §3.4). No HTTP/1.1 request begins so.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long handshakes that were under way when draining began may take to complete.
 const LATECOMERS: Duration = Duration::from_millis(20);
@@ -97,70 +94,39 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
 }
 
 async fn serve(stream: TcpStream, connection: Rc<Connection>, drained: Drained) {
-    let begun = begin(stream, &connection);
-    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
-    let begun = tokio::select! {
-        biased;
-        begun = tokio::time::timeout(connection.settings.limits.header_timeout, begun) => begun,
-        () = last_call(&drained) => return,
-    };
-    let Ok(Some(Begun { transport, first, is_http2 })) = begun else {
-        if connection.settings.tls.is_some() {
-            connection.settings.metrics.tls_failed(connection.worker.id);
+    let settings = &connection.settings;
+    let Some(tls) = &settings.tls else {
+        if let Some(http2) = http1::serve(Transport::Plain(stream), true, connection, drained).await {
+            serve_http2(http2).await;
         }
         return;
     };
+    let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream));
+    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
+    let accepted = tokio::select! {
+        biased;
+        accepted = tokio::time::timeout(settings.limits.header_timeout, accepting) => accepted,
+        () = last_call(&drained) => return,
+    };
+    let Ok(Ok(stream)) = accepted else {
+        return settings.metrics.tls_failed(connection.worker.id);
+    };
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let transport = Transport::Tls(Box::new(stream));
     if is_http2 {
-        // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
-        Box::pin(http2::serve(Rewound::new(first.freeze(), transport), connection, drained)).await;
+        serve_http2(Http2Begun { transport, first: Bytes::new(), connection, drained }).await;
     } else {
-        http1::serve(transport, first, connection, drained).await;
+        http1::serve(transport, false, connection, drained).await;
     }
 }
 
-/// A connection whose protocol is known.
-struct Begun {
-    transport: Transport,
-    /// What was read to find out.
-    first: BytesMut,
-    is_http2: bool,
-}
-
-/// What comes before HTTP, and which version of it follows.
-async fn begin(stream: TcpStream, connection: &Connection) -> Option<Begun> {
-    let Some(tls) = &connection.settings.tls else {
-        let mut transport = Transport::Plain(stream);
-        let (first, is_http2) = preface(&mut transport, &connection.worker.buffers).await.ok()?;
-        return Some(Begun { transport, first, is_http2 });
-    };
-    let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream));
-    let stream = accepting.await.ok()?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Some(Begun { transport: Transport::Tls(Box::new(stream)), first: BytesMut::new(), is_http2 })
+async fn serve_http2(begun: Http2Begun) {
+    let Http2Begun { transport, first, connection, drained } = begun;
+    // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
+    Box::pin(http2::serve(Rewound::new(first, transport), connection, drained)).await;
 }
 
 async fn last_call(drained: &Drained) {
     poll_fn(|cx| drained.poll(cx)).await;
     tokio::time::sleep(LAST_CALL).await;
-}
-
-/// Reads until it is clear whether the client speaks HTTP/2, and returns what was read. An HTTP/1.1
-/// client is told by its first bytes, mostly by the first.
-async fn preface(transport: &mut Transport, buffers: &Buffers) -> std::io::Result<(BytesMut, bool)> {
-    let mut first = BytesMut::new();
-    loop {
-        let read = poll_fn(|cx| {
-            let polled = transport.poll_fill(&mut first, buffers, cx);
-            if polled.is_pending() && first.is_empty() {
-                buffers.give(std::mem::take(&mut first));
-            }
-            polled
-        });
-        if read.await? == 0 || !first.starts_with(&PREFACE[..first.len().min(PREFACE.len())]) {
-            return Ok((first, false));
-        }
-        if first.len() >= PREFACE.len() {
-            return Ok((first, true));
-        }
-    }
 }

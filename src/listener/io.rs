@@ -1,11 +1,12 @@
 //! The transport of a client connection: plain or TLS.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -64,6 +65,29 @@ impl Transport {
             Transport::Plain(stream) => pin!(stream.read_buf(inbound)).poll(cx),
             Transport::Tls(stream) => pin!(stream.read_buf(inbound)).poll(cx),
             Transport::Gone => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// As `poll_write_vectored`, of the last bytes before the end. The kernel lets the last packet of them wait for it,
+    /// so that both are one; the end has to follow at once.
+    pub fn poll_write_last(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Transport::Plain(stream) = self else { return Pin::new(self).poll_write_vectored(cx, slices) };
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        let send = || match slices {
+            [slice] => rustix::net::send(&*stream, slice, flags).map_err(io::Error::from),
+            _ => rustix::net::sendmsg(&*stream, slices, &mut SendAncillaryBuffer::default(), flags)
+                .map_err(io::Error::from),
+        };
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
         }
     }
 }
