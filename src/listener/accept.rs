@@ -3,17 +3,21 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::drain::{Drain, Drained};
 use super::http1::Http2Begun;
 use super::io::Transport;
+use super::listening::Listening;
 use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
 use crate::http::forwarded::{ConnFacts, Scheme};
 use crate::http::rewound::Rewound;
@@ -24,7 +28,7 @@ use crate::worker::Worker;
 const LATECOMERS: Duration = Duration::from_millis(20);
 
 pub struct Acceptor {
-    pub socket: TcpListener,
+    pub socket: Listening,
     /// Replaced by a reload; connections keep what they began with.
     pub settings: Rc<RefCell<Rc<Settings>>>,
 }
@@ -66,7 +70,7 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
 
 /// Closing a socket resets the connections in its queue, so nobody may join the queue between the last
 /// look at it and the close.
-async fn take_latecomers(socket: &TcpListener, start: impl Fn(TcpStream, SocketAddr)) {
+async fn take_latecomers(socket: &Listening, start: impl Fn(TcpStream, SocketAddr)) {
     bind::refuse_new(socket);
     let end = Instant::now() + LATECOMERS;
     while let Ok(Ok((stream, peer))) = tokio::time::timeout_at(end, socket.accept()).await {
@@ -88,35 +92,50 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
     });
     let drained = drain.join();
     settings.metrics.accepted(worker.id);
-    tokio::task::spawn_local(async move {
-        serve(stream, connection, drained).await;
-    });
+    // In boxes, for the runtime moves what it is given several times.
+    match settings.tls.clone() {
+        None => tokio::task::spawn_local(Box::pin(serve(stream, connection, drained))),
+        Some(tls) => tokio::task::spawn_local(Box::pin(serve_tls(stream, tls, connection, drained))),
+    };
 }
 
 async fn serve(stream: TcpStream, connection: Rc<Connection>, drained: Drained) {
-    let settings = &connection.settings;
-    let Some(tls) = &settings.tls else {
-        if let Some(http2) = http1::serve(Transport::Plain(stream), true, connection, drained).await {
-            serve_http2(http2).await;
-        }
-        return;
-    };
-    let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream));
-    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
-    let accepted = tokio::select! {
-        biased;
-        accepted = tokio::time::timeout(settings.limits.header_timeout, accepting) => accepted,
-        () = last_call(&drained) => return,
-    };
-    let Ok(Ok(stream)) = accepted else {
-        return settings.metrics.tls_failed(connection.worker.id);
-    };
+    if let Some(begun) = http1::serve(Transport::fresh(stream), true, connection, drained).await {
+        serve_http2(begun).await;
+    }
+}
+
+async fn serve_tls(stream: TcpStream, tls: Arc<ServerConfig>, connection: Rc<Connection>, drained: Drained) {
+    // Larger than all that comes after it.
+    let Some(stream) = Box::pin(shake_hands(stream, tls, &connection, &drained)).await else { return };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let transport = Transport::Tls(Box::new(stream));
+    let transport = Transport::Tls(stream);
     if is_http2 {
         serve_http2(Http2Begun { transport, first: Bytes::new(), connection, drained }).await;
     } else {
         http1::serve(transport, false, connection, drained).await;
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    connection: &Connection,
+    drained: &Drained,
+) -> Option<Box<TlsStream<tokio::net::TcpStream>>> {
+    let settings = &connection.settings;
+    let accepting = TlsAcceptor::from(tls).accept(tokio::net::TcpStream::from_std(stream).ok()?);
+    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
+    tokio::select! {
+        biased;
+        accepted = tokio::time::timeout(settings.limits.header_timeout, accepting) => {
+            let accepted = accepted.ok().and_then(Result::ok);
+            if accepted.is_none() {
+                settings.metrics.tls_failed(connection.worker.id);
+            }
+            accepted.map(Box::new)
+        }
+        () = last_call(drained) => None,
     }
 }
 

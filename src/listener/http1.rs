@@ -76,6 +76,10 @@ struct Http1 {
     /// The client has not said yet which version it speaks.
     may_be_http2: bool,
     out: Outbound,
+    /// Whether the client leaves is looked at from the next pulse on.
+    is_looked_at_later: bool,
+    /// The client has said that it sends no further request.
+    is_client_done: bool,
     /// Runs since draining was noticed between requests.
     last_call: Option<Pin<Box<Sleep>>>,
 }
@@ -106,6 +110,8 @@ pub async fn serve(
         reader: HeadReader::default(),
         may_be_http2,
         out: Outbound::default(),
+        is_looked_at_later: false,
+        is_client_done: false,
         last_call: None,
     };
     let end = http1.run().await;
@@ -159,6 +165,7 @@ impl Http1 {
                 match self.reader.read(&mut io.inbound, &line.limits) {
                     Ok(Some(head)) => {
                         self.state.request_began();
+                        self.is_client_done = !head.keeps_alive;
                         return Poll::Ready(Ok(head));
                     }
                     // The beginning of an empty line is not yet that of a request.
@@ -283,7 +290,7 @@ impl Http1 {
         loop {
             let line = &self.line;
             let gathered = line.in_turn(|| sending.poll_gather(&mut self.out, &line.buffers, cx));
-            if sending.is_over() && sending.closes && !sending.broke_off() {
+            if sending.is_over() && sending.closes && !sending.broke_off() && !sending.switches {
                 self.out.mark_last();
             }
             match self.poll_write(cx) {
@@ -321,6 +328,11 @@ impl Http1 {
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let line = self.line.clone();
         let io = &mut *line.io.borrow_mut();
+        if io.transport.is_fresh() && !std::mem::replace(&mut self.is_looked_at_later, true) {
+            // Most answers are there by then, and nothing needs to be waited for. Later it is made known, and read.
+            self.connection.worker.wake_later(cx.waker());
+            return self.watchdog.poll(&self.state, cx).map(|_| End::Gone);
+        }
         // As long as the request isn't over, it is the body's reader who notices.
         while io.is_request_over() && io.inbound.len() < READ_AHEAD_BYTES.max(line.limits.bytes) {
             match io.transport.poll_fill(&mut io.inbound, &line.buffers, cx) {
@@ -390,7 +402,10 @@ impl Http1 {
             End::Finished => {
                 let (transport, sends_on) = {
                     let io = &mut *self.line.io.borrow_mut();
-                    (io.transport.take(), !io.is_request_over() || !io.inbound.is_empty())
+                    let more = !self.is_client_done;
+                    let sends_on =
+                        !io.is_request_over() || !io.inbound.is_empty() || io.transport.has_unread(more);
+                    (io.transport.take(), sends_on)
                 };
                 closing::close(transport, sends_on).await;
             }

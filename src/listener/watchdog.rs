@@ -91,6 +91,17 @@ mod tests {
     const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
     #[tokio::test(start_paused = true)]
+    async fn there_is_no_timer_before_something_can_come_due() {
+        let mut state = ConnectionState::new();
+        state.request_began();
+        let mut watchdog = Watchdog::new(PATIENCE);
+        assert!(poll_fn(|cx| Poll::Ready(watchdog.poll(&state, cx))).await.is_pending());
+        assert!(watchdog.timer.is_none());
+        state.request_ended();
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn each_limit_is_found_when_it_is_due() {
         let began = tokio::time::Instant::now();
         let mut state = ConnectionState::new();
