@@ -22,6 +22,13 @@ impl Buffers {
         self.spare.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(BUFFER_BYTES))
     }
 
+    /// As [`give`](Self::give), if there is one.
+    pub fn give_back(&self, buffer: &mut BytesMut) {
+        if buffer.capacity() > 0 {
+            self.give(std::mem::take(buffer));
+        }
+    }
+
     /// Takes back a buffer that nobody needs any more. One of which somebody still holds a piece is left to
     /// whoever drops the last piece.
     pub fn give(&self, mut buffer: BytesMut) {

@@ -28,8 +28,20 @@ impl FieldLines {
         FieldLines(spare.unwrap_or_else(|| Vec::with_capacity(USUAL_BYTES)))
     }
 
+    pub fn with_capacity(bytes: usize) -> FieldLines {
+        FieldLines(Vec::with_capacity(bytes))
+    }
+
     pub fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.push_parts(name.as_str(), value.as_bytes());
+    }
+
+    /// As [`FieldLines::push`], of a value that `write` appends.
+    pub(super) fn push_with(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        write(&mut self.0);
+        self.0.extend_from_slice(b"\r\n");
     }
 
     /// Lines that were written before.

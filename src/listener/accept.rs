@@ -3,31 +3,32 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::net::{TcpListener, TcpStream};
+use bytes::Bytes;
+use rustls::ServerConfig;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::drain::{Drain, Drained};
+use super::http1::Http2Begun;
 use super::io::Transport;
+use super::listening::Listening;
 use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
-use crate::buffers::Buffers;
 use crate::http::forwarded::{ConnFacts, Scheme};
 use crate::http::rewound::Rewound;
 use crate::telemetry::events;
 use crate::worker::Worker;
 
-/// What an HTTP/2 client says first (RFC 9113 §3.4). No HTTP/1.1 request begins so.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// How long handshakes that were under way when draining began may take to complete.
 const LATECOMERS: Duration = Duration::from_millis(20);
 
 pub struct Acceptor {
-    pub socket: TcpListener,
+    pub socket: Listening,
     /// Replaced by a reload; connections keep what they began with.
     pub settings: Rc<RefCell<Rc<Settings>>>,
 }
@@ -69,7 +70,7 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
 
 /// Closing a socket resets the connections in its queue, so nobody may join the queue between the last
 /// look at it and the close.
-async fn take_latecomers(socket: &TcpListener, start: impl Fn(TcpStream, SocketAddr)) {
+async fn take_latecomers(socket: &Listening, start: impl Fn(TcpStream, SocketAddr)) {
     bind::refuse_new(socket);
     let end = Instant::now() + LATECOMERS;
     while let Ok(Ok((stream, peer))) = tokio::time::timeout_at(end, socket.accept()).await {
@@ -91,76 +92,60 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
     });
     let drained = drain.join();
     settings.metrics.accepted(worker.id);
-    tokio::task::spawn_local(async move {
-        serve(stream, connection, drained).await;
-    });
+    // In boxes, for the runtime moves what it is given several times.
+    match settings.tls.clone() {
+        None => tokio::task::spawn_local(Box::pin(serve(stream, connection, drained))),
+        Some(tls) => tokio::task::spawn_local(Box::pin(serve_tls(stream, tls, connection, drained))),
+    };
 }
 
 async fn serve(stream: TcpStream, connection: Rc<Connection>, drained: Drained) {
-    let begun = begin(stream, &connection);
-    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
-    let begun = tokio::select! {
-        biased;
-        begun = tokio::time::timeout(connection.settings.limits.header_timeout, begun) => begun,
-        () = last_call(&drained) => return,
-    };
-    let Ok(Some(Begun { transport, first, is_http2 })) = begun else {
-        if connection.settings.tls.is_some() {
-            connection.settings.metrics.tls_failed(connection.worker.id);
-        }
-        return;
-    };
-    if is_http2 {
-        // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
-        Box::pin(http2::serve(Rewound::new(first.freeze(), transport), connection, drained)).await;
-    } else {
-        http1::serve(transport, first, connection, drained).await;
+    if let Some(begun) = http1::serve(Transport::fresh(stream), true, connection, drained).await {
+        serve_http2(begun).await;
     }
 }
 
-/// A connection whose protocol is known.
-struct Begun {
-    transport: Transport,
-    /// What was read to find out.
-    first: BytesMut,
-    is_http2: bool,
+async fn serve_tls(stream: TcpStream, tls: Arc<ServerConfig>, connection: Rc<Connection>, drained: Drained) {
+    // Larger than all that comes after it.
+    let Some(stream) = Box::pin(shake_hands(stream, tls, &connection, &drained)).await else { return };
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let transport = Transport::Tls(stream);
+    if is_http2 {
+        serve_http2(Http2Begun { transport, first: Bytes::new(), connection, drained }).await;
+    } else {
+        http1::serve(transport, false, connection, drained).await;
+    }
 }
 
-/// What comes before HTTP, and which version of it follows.
-async fn begin(stream: TcpStream, connection: &Connection) -> Option<Begun> {
-    let Some(tls) = &connection.settings.tls else {
-        let mut transport = Transport::Plain(stream);
-        let (first, is_http2) = preface(&mut transport, &connection.worker.buffers).await.ok()?;
-        return Some(Begun { transport, first, is_http2 });
-    };
-    let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream));
-    let stream = accepting.await.ok()?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Some(Begun { transport: Transport::Tls(Box::new(stream)), first: BytesMut::new(), is_http2 })
+async fn shake_hands(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    connection: &Connection,
+    drained: &Drained,
+) -> Option<Box<TlsStream<tokio::net::TcpStream>>> {
+    let settings = &connection.settings;
+    let accepting = TlsAcceptor::from(tls).accept(tokio::net::TcpStream::from_std(stream).ok()?);
+    // Whoever has connected may send a request yet, but not take for ever over it when all else is over.
+    tokio::select! {
+        biased;
+        accepted = tokio::time::timeout(settings.limits.header_timeout, accepting) => {
+            let accepted = accepted.ok().and_then(Result::ok);
+            if accepted.is_none() {
+                settings.metrics.tls_failed(connection.worker.id);
+            }
+            accepted.map(Box::new)
+        }
+        () = last_call(drained) => None,
+    }
+}
+
+async fn serve_http2(begun: Http2Begun) {
+    let Http2Begun { transport, first, connection, drained } = begun;
+    // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
+    Box::pin(http2::serve(Rewound::new(first, transport), connection, drained)).await;
 }
 
 async fn last_call(drained: &Drained) {
     poll_fn(|cx| drained.poll(cx)).await;
     tokio::time::sleep(LAST_CALL).await;
-}
-
-/// Reads until it is clear whether the client speaks HTTP/2, and returns what was read. An HTTP/1.1
-/// client is told by its first bytes, mostly by the first.
-async fn preface(transport: &mut Transport, buffers: &Buffers) -> std::io::Result<(BytesMut, bool)> {
-    let mut first = BytesMut::new();
-    loop {
-        let read = poll_fn(|cx| {
-            let polled = transport.poll_fill(&mut first, buffers, cx);
-            if polled.is_pending() && first.is_empty() {
-                buffers.give(std::mem::take(&mut first));
-            }
-            polled
-        });
-        if read.await? == 0 || !first.starts_with(&PREFACE[..first.len().min(PREFACE.len())]) {
-            return Ok((first, false));
-        }
-        if first.len() >= PREFACE.len() {
-            return Ok((first, true));
-        }
-    }
 }

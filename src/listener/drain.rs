@@ -12,7 +12,8 @@ pub struct Drain {
     begun: Cell<bool>,
     open: Cell<usize>,
     next: Cell<u64>,
-    waiting: RefCell<HashMap<u64, Waker>>,
+    /// The keys are our own numbers: nobody can choose them so that they collide.
+    waiting: RefCell<HashMap<u64, Waker, foldhash::fast::FixedState>>,
     left: Notify,
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -47,6 +47,17 @@ enum End {
     Refused(Malformed),
     /// The transport is in other hands.
     Switched,
+    /// The client speaks HTTP/2.
+    IsHttp2,
+}
+
+/// A connection that turned out to be an HTTP/2 one.
+pub struct Http2Begun {
+    pub transport: Transport,
+    /// What was read to find out.
+    pub first: Bytes,
+    pub connection: Rc<Connection>,
+    pub drained: Drained,
 }
 
 /// A request that is being answered.
@@ -63,13 +74,27 @@ struct Http1 {
     state: ConnectionState,
     watchdog: Watchdog,
     reader: HeadReader,
+    /// The client has not said yet which version it speaks.
+    may_be_http2: bool,
     out: Outbound,
+    /// Whether the client leaves is looked at from the next pulse on.
+    is_looked_at_later: bool,
+    /// The client has said that it sends no further request.
+    is_client_done: bool,
     /// Runs since draining was noticed between requests.
     last_call: Option<Pin<Box<Sleep>>>,
 }
 
-/// Serves the connection, of which `first` was read already, to its end.
-pub async fn serve(transport: Transport, first: BytesMut, connection: Rc<Connection>, drained: Drained) {
+/// What an HTTP/2 client says first (RFC 9113 §3.4). No HTTP/1.1 request begins so.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves the connection to its end, or until it turns out to be one of HTTP/2, where that is possible.
+pub async fn serve(
+    transport: Transport,
+    may_be_http2: bool,
+    connection: Rc<Connection>,
+    drained: Drained,
+) -> Option<Http2Begun> {
     let limits = &connection.settings.limits;
     let head = HeadLimits {
         bytes: limits.max_header_bytes,
@@ -78,17 +103,24 @@ pub async fn serve(transport: Transport, first: BytesMut, connection: Rc<Connect
     };
     let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
     let mut http1 = Http1 {
-        line: Line::new(transport, first, connection.worker.buffers.clone(), head),
+        line: Line::new(transport, connection.worker.buffers.clone(), head),
         connection,
         drained,
         state: ConnectionState::new(),
         watchdog: Watchdog::new(patience),
         reader: HeadReader::default(),
+        may_be_http2,
         out: Outbound::default(),
+        is_looked_at_later: false,
+        is_client_done: false,
         last_call: None,
     };
     let end = http1.run().await;
+    if let End::IsHttp2 = end {
+        return Some(http1.into_http2());
+    }
     http1.end(end).await;
+    None
 }
 
 const HEAD_TOO_SLOW: Malformed =
@@ -123,10 +155,18 @@ impl Http1 {
         let line = self.line.clone();
         let io = &mut *line.io.borrow_mut();
         loop {
-            if !io.inbound.is_empty() {
+            if self.may_be_http2 && !io.inbound.is_empty() {
+                let (compared, _) = PREFACE.split_at(io.inbound.len().min(PREFACE.len()));
+                self.may_be_http2 = io.inbound.starts_with(compared);
+                if self.may_be_http2 && compared.len() == PREFACE.len() {
+                    return Poll::Ready(Err(End::IsHttp2));
+                }
+            }
+            if !io.inbound.is_empty() && !self.may_be_http2 {
                 match self.reader.read(&mut io.inbound, &line.limits) {
                     Ok(Some(head)) => {
                         self.state.request_began();
+                        self.is_client_done = !head.keeps_alive;
                         return Poll::Ready(Ok(head));
                     }
                     // The beginning of an empty line is not yet that of a request.
@@ -254,6 +294,9 @@ impl Http1 {
         loop {
             let line = &self.line;
             let gathered = line.in_turn(|| sending.poll_gather(&mut self.out, &line.buffers, cx));
+            if sending.is_over() && sending.closes && !sending.broke_off() && !sending.switches {
+                self.out.mark_last();
+            }
             match self.poll_write(cx) {
                 Poll::Ready(Ok(())) if sending.is_over() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if gathered.is_ready() => {}
@@ -289,6 +332,11 @@ impl Http1 {
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let line = self.line.clone();
         let io = &mut *line.io.borrow_mut();
+        if io.transport.is_fresh() && !std::mem::replace(&mut self.is_looked_at_later, true) {
+            // Most answers are there by then, and nothing needs to be waited for. Later it is made known, and read.
+            self.connection.worker.wake_later(cx.waker());
+            return self.watchdog.poll(&self.state, cx).map(|_| End::Gone);
+        }
         // As long as the request isn't over, it is the body's reader who notices.
         while io.is_request_over() && io.inbound.len() < READ_AHEAD_BYTES.max(line.limits.bytes) {
             match io.transport.poll_fill(&mut io.inbound, &line.buffers, cx) {
@@ -338,16 +386,30 @@ impl Http1 {
         .await
     }
 
+    fn into_http2(self) -> Http2Begun {
+        let io = &mut *self.line.io.borrow_mut();
+        let first = std::mem::take(&mut io.inbound).freeze();
+        Http2Begun {
+            transport: io.transport.take(),
+            first,
+            connection: self.connection,
+            drained: self.drained,
+        }
+    }
+
     async fn end(&mut self, end: End) {
         match end {
             End::Gone | End::BrokeOff { unseen: false } => drop(self.line.io.borrow_mut().transport.take()),
             // Only the end of the connection tells HTTP/1.0 that a body is whole: this end must not look like it.
             End::BrokeOff { unseen: true } => self.line.io.borrow_mut().transport.take().reset(),
-            End::Switched => {}
+            End::Switched | End::IsHttp2 => {}
             End::Finished => {
                 let (transport, sends_on) = {
                     let io = &mut *self.line.io.borrow_mut();
-                    (io.transport.take(), !io.is_request_over() || !io.inbound.is_empty())
+                    let more = !self.is_client_done;
+                    let sends_on =
+                        !io.is_request_over() || !io.inbound.is_empty() || io.transport.has_unread(more);
+                    (io.transport.take(), sends_on)
                 };
                 closing::close(transport, sends_on).await;
             }

@@ -53,12 +53,7 @@ pub struct IncomingBody {
 }
 
 impl Line {
-    pub fn new(
-        transport: Transport,
-        inbound: BytesMut,
-        buffers: Rc<Buffers>,
-        limits: HeadLimits,
-    ) -> Rc<Self> {
+    pub fn new(transport: Transport, buffers: Rc<Buffers>, limits: HeadLimits) -> Rc<Self> {
         let body = IncomingBody {
             framing: BodyFraming::length(0),
             request: 0,
@@ -67,7 +62,7 @@ impl Line {
             trailers: Vec::new(),
         };
         Rc::new(Line {
-            io: RefCell::new(Io { transport, inbound, body }),
+            io: RefCell::new(Io { transport, inbound: BytesMut::new(), body }),
             buffers,
             limits,
             interims: Rc::default(),
@@ -119,6 +114,13 @@ impl Line {
     }
 }
 
+impl Drop for Line {
+    /// The connection may have ended while its buffer was in use. It is warm, and the next one may have it.
+    fn drop(&mut self) {
+        self.buffers.give_back(&mut self.io.get_mut().inbound);
+    }
+}
+
 impl Http1Source for Line {
     fn poll_frame(
         &self,
@@ -150,8 +152,8 @@ impl Http1Source for Line {
 impl Io {
     /// Gives the buffer back when there is nothing in it, and nobody knows how long that will be so.
     pub fn rest(&mut self, buffers: &Buffers) {
-        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
-            buffers.give(std::mem::take(&mut self.inbound));
+        if self.inbound.is_empty() {
+            buffers.give_back(&mut self.inbound);
         }
     }
 

@@ -14,6 +14,7 @@ mod http2;
 mod interims;
 mod io;
 mod line;
+mod listening;
 mod outbound;
 mod sending;
 mod state;
@@ -35,6 +36,7 @@ pub use bind::{BindError, bind};
 pub use drain::Drain;
 pub use framing::BodyFraming;
 pub use head::{HeadLimits, HeadReader, trailers};
+pub use listening::Listening;
 pub use tls::server_config;
 pub use upgrade::Upgrade;
 

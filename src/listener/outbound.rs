@@ -24,6 +24,8 @@ pub struct Outbound {
     tail: &'static [u8],
     /// TLS has taken all, and may not have passed all of it on.
     unflushed: bool,
+    /// The connection ends behind what is here.
+    is_last: bool,
 }
 
 impl Outbound {
@@ -67,6 +69,11 @@ impl Outbound {
         buffer.extend_from_slice(tail);
     }
 
+    /// Nothing comes behind what is here, and as soon as it is written, the transport is closed.
+    pub fn mark_last(&mut self) {
+        self.is_last = true;
+    }
+
     /// Ready when everything has been handed to the kernel.
     pub fn poll_write(
         &mut self,
@@ -75,11 +82,12 @@ impl Outbound {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.is_written() {
-            let written = if self.piece.is_empty() && self.tail.is_empty() {
-                ready!(Pin::new(&mut *transport).poll_write(cx, &self.buffer[self.written..]))?
-            } else {
-                let slices = [&self.buffer[self.written..], &self.piece, self.tail].map(IoSlice::new);
-                ready!(Pin::new(&mut *transport).poll_write_vectored(cx, &slices))?
+            let slices = [&self.buffer[self.written..], &self.piece, self.tail].map(IoSlice::new);
+            let slices = if self.piece.is_empty() && self.tail.is_empty() { &slices[..1] } else { &slices };
+            let written = match slices {
+                _ if self.is_last => ready!(transport.poll_write_last(slices, cx))?,
+                [slice] => ready!(Pin::new(&mut *transport).poll_write(cx, slice))?,
+                _ => ready!(Pin::new(&mut *transport).poll_write_vectored(cx, slices))?,
             };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -5,65 +5,80 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tokio::task::unconstrained;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::state::{ConnectionState, Overdue, Patience};
 use crate::clock::{self, Millis};
 
 pub struct Watchdog {
     patience: Patience,
+    /// `None` until something can come due: a connection whose only request is there at once needs none.
+    timer: Option<Timer>,
+}
+
+struct Timer {
     armed: Millis,
-    timer: Pin<Box<Sleep>>,
+    sleep: Pin<Box<Sleep>>,
     /// The timer has the task's waker, which stays the same for its life: it need not be given it again.
     is_set: bool,
 }
 
 impl Watchdog {
     pub fn new(patience: Patience) -> Self {
-        let first = patience.head.min(patience.idle);
-        Watchdog {
-            patience,
-            armed: clock::now().plus(first),
-            timer: Box::pin(tokio::time::sleep(first)),
-            is_set: false,
-        }
+        Watchdog { patience, timer: None }
     }
 
     /// Ready when the connection has taken too long over something. Always called by the same task.
     pub fn poll(&mut self, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<Overdue> {
         let due = state.deadline(self.patience);
+        let timer = match (&mut self.timer, due) {
+            (Some(timer), _) => timer,
+            (none, Some((at, _))) => none.insert(Timer::new(at)),
+            (None, None) => return Poll::Pending,
+        };
         if let Some((at, _)) = due
-            && at < self.armed
+            && at < timer.armed
         {
-            self.arm(at);
+            timer.arm(at);
         }
-        while self.fires(cx) {
+        while timer.fires(cx) {
             let now = clock::now();
             match due {
                 Some((at, overdue)) if at <= now => return Poll::Ready(overdue),
-                Some((at, _)) => self.arm(at),
+                Some((at, _)) => timer.arm(at),
                 // Nothing is due while a request is answered: look again when something could be.
-                None => self.arm(now.plus(self.patience.head.min(self.patience.idle))),
+                None => timer.arm(now.plus(self.patience.head.min(self.patience.idle))),
             }
         }
         Poll::Pending
     }
+}
+
+impl Timer {
+    fn new(at: Millis) -> Self {
+        let sleep = Box::pin(tokio::time::sleep_until(moment(at)));
+        Timer { armed: at, sleep, is_set: false }
+    }
 
     fn fires(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.is_set && !self.timer.is_elapsed() {
+        if self.is_set && !self.sleep.is_elapsed() {
             return false;
         }
         self.is_set = true;
         // A task that has used up its turn is told to come again, and the timer would not have taken its waker.
-        pin!(unconstrained(self.timer.as_mut())).poll(cx).is_ready()
+        pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready()
     }
 
     fn arm(&mut self, at: Millis) {
         self.armed = at;
         self.is_set = false;
-        let now = clock::now();
-        self.timer.as_mut().reset(tokio::time::Instant::now() + at.since(now));
+        self.sleep.as_mut().reset(moment(at));
     }
+}
+
+fn moment(at: Millis) -> Instant {
+    let now = Instant::now();
+    now + at.since(Millis::of(now))
 }
 
 #[cfg(test)]
@@ -74,6 +89,17 @@ mod tests {
     use super::*;
 
     const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_no_timer_before_something_can_come_due() {
+        let mut state = ConnectionState::new();
+        state.request_began();
+        let mut watchdog = Watchdog::new(PATIENCE);
+        assert!(poll_fn(|cx| Poll::Ready(watchdog.poll(&state, cx))).await.is_pending());
+        assert!(watchdog.timer.is_none());
+        state.request_ended();
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Idle);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn each_limit_is_found_when_it_is_due() {

@@ -7,6 +7,7 @@ mod thread;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use arc_swap::ArcSwap;
 
@@ -35,6 +36,8 @@ pub struct Worker {
     /// Requests that no route took.
     pub unrouted: Arc<RouteMetrics>,
     pulse: pulse::Pulse,
+    /// Tasks that go on at the next pulse.
+    later: RefCell<Vec<Waker>>,
     published: Arc<ArcSwap<Snapshot>>,
     current: RefCell<CurrentSnapshot>,
 }
@@ -58,6 +61,7 @@ impl Worker {
             unrouted: metrics.route(NO_ROUTE),
             metrics,
             pulse: pulse::Pulse::default(),
+            later: RefCell::default(),
             current: RefCell::new(Rc::new(published.load_full())),
             published,
         })
@@ -81,6 +85,20 @@ impl Worker {
     /// A request has begun: the worker's clockwork runs while there are any.
     pub fn request_began(&self) {
         self.pulse.beat();
+    }
+
+    /// Wakes a task some milliseconds from now, at the latest when it has ended. Only while it answers a request, or
+    /// there is no pulse. It costs less than a timer, for what has no hurry and mostly is not needed by then.
+    pub fn wake_later(&self, task: &Waker) {
+        self.later.borrow_mut().push(task.clone());
+    }
+
+    fn pulsed(&self) {
+        self.log.flush();
+        let mut later = self.later.take();
+        later.drain(..).for_each(Waker::wake);
+        // With its room, so that it need not grow again.
+        *self.later.borrow_mut() = later;
     }
 
     /// What has to be looked after about once a second.

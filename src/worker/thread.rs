@@ -9,13 +9,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::Worker;
-use crate::listener::{Acceptor, Drain, Settings, accept};
+use crate::listener::{Acceptor, Drain, Listening, Settings, accept};
 use crate::per_worker::WorkerId;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::LogSender;
@@ -95,7 +94,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
     let mut open: HashMap<u64, Open> = HashMap::new();
     let mut closing: Vec<Rc<Drain>> = Vec::new();
     let ticking = worker.clone();
-    tokio::task::spawn_local(async move { ticking.pulse.run(|| ticking.log.flush()).await });
+    tokio::task::spawn_local(async move { ticking.pulse.run(|| ticking.pulsed()).await });
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -132,7 +131,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
 }
 
 fn listen(socket: StdListener, settings: Settings, worker: &Rc<Worker>) -> Option<Open> {
-    let socket = match TcpListener::from_std(socket) {
+    let socket = match Listening::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
             events::error(format_args!("listener {} can't be served: {error}", settings.name));

@@ -10,17 +10,20 @@
 //!   and `X-Real-IP` as one, and no proxy writes the former.
 //! - `X-Real-IP` and its relatives are not written: a chain says more, and one way is enough.
 
+mod address;
 mod chain;
 mod trusted;
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 
 use http::header::{FORWARDED, HeaderName, HeaderValue};
 
 pub use trusted::TrustedProxies;
 
+use self::address::AddressText;
 use super::field_lines::{FieldLines, Sink};
 use super::fields::Fields;
 
@@ -47,15 +50,14 @@ impl Scheme {
     }
 }
 
-/// What is the same for all requests of a connection, formatted once.
+/// What is the same for all requests of a connection. Many have no more than one, so that nothing is kept ready
+/// before somebody has asked for it.
 #[derive(Debug)]
 pub struct ConnFacts {
     peer: IpAddr,
-    peer_text: HeaderValue,
-    port_text: HeaderValue,
+    peer_text: AddressText,
+    local_port: u16,
     scheme: Scheme,
-    /// `for=…;proto=…`
-    forwarded: Box<[u8]>,
     /// Most connections ask for one host only.
     first_host: OnceCell<FirstHost>,
 }
@@ -63,26 +65,25 @@ pub struct ConnFacts {
 /// The first host that was asked for, and what instances are told of such requests.
 #[derive(Debug)]
 struct FirstHost {
-    host: HeaderValue,
     name: Rc<str>,
     lines: FieldLines,
+    /// Where in the lines the host stands as it was written.
+    host: Range<usize>,
 }
+
+impl FirstHost {
+    fn is(&self, host: &HeaderValue) -> bool {
+        self.lines.as_bytes()[self.host.clone()] == *host.as_bytes()
+    }
+}
+
+/// Field lines that are longer than those of most requests.
+const LINES_BYTES: usize = 192;
 
 impl ConnFacts {
     pub fn new(peer: IpAddr, local_port: u16, scheme: Scheme) -> ConnFacts {
         let peer = peer.to_canonical();
-        let mut forwarded = Vec::new();
-        push_for(&mut forwarded, Some(peer));
-        forwarded.extend_from_slice(b";proto=");
-        forwarded.extend_from_slice(scheme.as_str().as_bytes());
-        ConnFacts {
-            peer,
-            peer_text: HeaderValue::from_str(&peer.to_string()).expect("an address is visible ASCII"),
-            port_text: HeaderValue::from(local_port),
-            scheme,
-            forwarded: forwarded.into(),
-            first_host: OnceCell::new(),
-        }
+        ConnFacts { peer, peer_text: AddressText::of(peer), local_port, scheme, first_host: OnceCell::new() }
     }
 
     /// An IPv4 address that came in the clothes of IPv6 is an IPv4 address here.
@@ -91,7 +92,11 @@ impl ConnFacts {
     }
 
     pub fn peer_text(&self) -> &str {
-        self.peer_text.to_str().expect("an address is visible ASCII")
+        self.peer_text.as_str()
+    }
+
+    fn peer_value(&self) -> HeaderValue {
+        HeaderValue::from_str(self.peer_text()).expect("an address is visible ASCII")
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -102,19 +107,32 @@ impl ConnFacts {
     /// these fields, or they are replaced.
     pub fn write(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
         match (self.first_host.get(), to) {
-            (Some(known), Sink::Lines(lines)) if Some(&known.host) == host => lines.extend(&known.lines),
+            (Some(known), Sink::Lines(lines)) if host.is_some_and(|host| known.is(host)) => {
+                lines.extend(&known.lines)
+            }
             (_, to) => self.write_each(host, to),
         }
     }
 
     fn write_each(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
-        to.set(&X_FORWARDED_FOR, &self.peer_text);
-        to.set(&X_FORWARDED_PROTO, &HeaderValue::from_static(self.scheme.as_str()));
-        to.set(&X_FORWARDED_PORT, &self.port_text);
+        self.write_peer(to);
+        self.write_host(host, to);
+    }
+
+    fn write_peer(&self, to: &mut Sink<'_>) {
+        to.set_text(&X_FORWARDED_FOR, self.peer_text.as_bytes());
+        to.set_text(&X_FORWARDED_PROTO, self.scheme.as_str().as_bytes());
+        to.set_text(&X_FORWARDED_PORT, itoa::Buffer::new().format(self.local_port).as_bytes());
+    }
+
+    fn write_host(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
         if let Some(host) = host {
             to.set(&X_FORWARDED_HOST, host);
         }
-        to.set(&FORWARDED, &self.forwarded_element(host));
+        match to {
+            Sink::Fields(headers) => headers.insert(FORWARDED, self.forwarded_element(host)),
+            Sink::Lines(lines) => lines.push_with(&FORWARDED, |text| self.push_element(text, host)),
+        }
     }
 
     /// The name in `host`: the one that was read of it before, or what `read` makes of it.
@@ -123,7 +141,7 @@ impl ConnFacts {
         host: &HeaderValue,
         read: impl FnOnce() -> Result<Rc<str>, E>,
     ) -> Result<Rc<str>, E> {
-        if let Some(known) = self.first_host.get().filter(|known| known.host == host) {
+        if let Some(known) = self.first_host.get().filter(|known| known.is(host)) {
             return Ok(known.name.clone());
         }
         let name = read()?;
@@ -132,25 +150,27 @@ impl ConnFacts {
     }
 
     fn first_host(&self, host: &HeaderValue, name: Rc<str>) -> FirstHost {
-        let mut lines = FieldLines::default();
-        self.write_each(Some(host), &mut Sink::Lines(&mut lines));
-        // A copy of the host, so that the connection's read buffer is not held on to.
-        let host = HeaderValue::from_bytes(host.as_bytes()).expect("it was a header value");
-        FirstHost { host, name, lines }
+        let mut lines = FieldLines::with_capacity(LINES_BYTES);
+        self.write_peer(&mut Sink::Lines(&mut lines));
+        let start = lines.as_bytes().len() + X_FORWARDED_HOST.as_str().len() + ": ".len();
+        self.write_host(Some(host), &mut Sink::Lines(&mut lines));
+        FirstHost { name, lines, host: start..start + host.len() }
     }
 
     fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
-        match host {
-            Some(host) => self.make_element(host),
-            None => as_value(self.forwarded.to_vec()).expect("addresses and schemes are visible ASCII"),
-        }
+        let mut text = Vec::with_capacity(64 + host.map_or(0, HeaderValue::len));
+        self.push_element(&mut text, host);
+        as_value(text).expect("addresses and schemes are visible ASCII, and push_host escapes what it writes")
     }
 
-    fn make_element(&self, host: &HeaderValue) -> HeaderValue {
-        let mut text = Vec::with_capacity(self.forwarded.len() + 8 + host.len());
-        text.extend_from_slice(&self.forwarded);
-        push_host(&mut text, host.as_bytes());
-        as_value(text).expect("push_host escapes what it writes")
+    /// `for=…;proto=…;host=…`
+    fn push_element(&self, text: &mut Vec<u8>, host: Option<&HeaderValue>) {
+        push_for(text, Some(self.peer));
+        text.extend_from_slice(b";proto=");
+        text.extend_from_slice(self.scheme.as_str().as_bytes());
+        if let Some(host) = host {
+            push_host(text, host.as_bytes());
+        }
     }
 }
 
@@ -242,7 +262,7 @@ fn extend_chain(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderVal
     if headers.contains(&X_FORWARDED_FOR) {
         let rebuilt = chain_as_forwarded(headers, &ours);
         headers.insert(FORWARDED, rebuilt);
-        let extended = join_lines(headers, &X_FORWARDED_FOR, 0, &facts.peer_text);
+        let extended = join_lines(headers, &X_FORWARDED_FOR, 0, &facts.peer_value());
         headers.insert(X_FORWARDED_FOR.clone(), extended);
     } else {
         said = chain::forwarded(headers);
@@ -255,7 +275,7 @@ fn extend_chain(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderVal
     let said_anything = headers.contains(&X_FORWARDED_PROTO) || headers.contains(&X_FORWARDED_HOST);
     if !headers.contains(&X_FORWARDED_PORT) && !said_anything && first.is_none() {
         // Beside another's scheme or host, our port would make a URL that exists nowhere.
-        headers.insert(X_FORWARDED_PORT.clone(), facts.port_text.clone());
+        headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(facts.local_port));
     }
     if !headers.contains(&X_FORWARDED_PROTO) {
         let proto = first.and_then(|first| as_value(first.proto.clone()?));
@@ -297,7 +317,7 @@ fn chain_as_forwarded(headers: &Fields, ours: &HeaderValue) -> HeaderValue {
 
 fn chain_as_x_forwarded_for(said: &[chain::Element], facts: &ConnFacts) -> HeaderValue {
     if said.is_empty() {
-        return facts.peer_text.clone();
+        return facts.peer_value();
     }
     let mut text = String::with_capacity(48 * (said.len() + 1));
     for element in said {
@@ -308,7 +328,7 @@ fn chain_as_x_forwarded_for(said: &[chain::Element], facts: &ConnFacts) -> Heade
         text.push_str(", ");
     }
     text.push_str(facts.peer_text());
-    as_value(text.into_bytes()).unwrap_or_else(|| facts.peer_text.clone())
+    as_value(text.into_bytes()).unwrap_or_else(|| facts.peer_value())
 }
 
 /// All lines of a list field but the first `skip`, and one more element, on one line.
@@ -324,12 +344,18 @@ fn join_lines(headers: &Fields, name: &HeaderName, skip: usize, last: &HeaderVal
 
 /// RFC 7239 §6: IPv6 addresses stand in brackets and, because of the colons, in quotes.
 fn push_for(text: &mut Vec<u8>, node: Option<IpAddr>) {
-    let node = match node {
-        Some(IpAddr::V4(address)) => format!("for={address}"),
-        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
-        None => "for=unknown".to_owned(),
-    };
-    text.extend_from_slice(node.as_bytes());
+    match node {
+        Some(address @ IpAddr::V4(_)) => {
+            text.extend_from_slice(b"for=");
+            text.extend_from_slice(AddressText::of(address).as_bytes());
+        }
+        Some(address @ IpAddr::V6(_)) => {
+            text.extend_from_slice(b"for=\"[");
+            text.extend_from_slice(AddressText::of(address).as_bytes());
+            text.extend_from_slice(b"]\"");
+        }
+        None => text.extend_from_slice(b"for=unknown"),
+    }
 }
 
 /// `;host=…`, quoted where it is no token. A host that is not ASCII is no host and is left out.
@@ -337,21 +363,38 @@ fn push_host(text: &mut Vec<u8>, host: &[u8]) {
     if host.is_empty() || !host.iter().all(|byte| matches!(byte, b' '..=b'~')) {
         return;
     }
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     text.extend_from_slice(b";host=");
-    if host.iter().all(is_token) {
+    if host.iter().all(|&byte| IS_TOKEN[usize::from(byte)]) {
         text.extend_from_slice(host);
         return;
     }
     text.push(b'"');
-    for &byte in host {
-        if matches!(byte, b'"' | b'\\') {
-            text.push(b'\\');
-        }
-        text.push(byte);
+    let mut rest = host;
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        text.extend_from_slice(&rest[..at]);
+        text.extend_from_slice(&[b'\\', rest[at]]);
+        rest = &rest[at + 1..];
     }
+    text.extend_from_slice(rest);
     text.push(b'"');
 }
+
+/// The bytes of a token (RFC 9110 §5.6.2).
+const IS_TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 fn as_value(text: Vec<u8>) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
