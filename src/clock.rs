@@ -38,6 +38,7 @@ thread_local! {
 struct Tick {
     moment: Millis,
     wall: SystemTime,
+    since_epoch: Duration,
 }
 
 /// The present moment or the last tick of this thread's clockwork, if it has one that runs: for whatever
@@ -51,9 +52,19 @@ pub fn recent_wall() -> SystemTime {
     TICK.get().map_or_else(SystemTime::now, |tick| tick.wall)
 }
 
+/// The time of day since 1970; zero on a clock that stands before that.
+pub fn recent_since_epoch() -> Duration {
+    TICK.get().map_or_else(|| since_epoch(SystemTime::now()), |tick| tick.since_epoch)
+}
+
+fn since_epoch(wall: SystemTime) -> Duration {
+    wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Reads the clocks for [`recent`]. Who calls this must go on calling it every few milliseconds, or call [`rest`].
 pub fn tick() {
-    TICK.set(Some(Tick { moment: now(), wall: SystemTime::now() }));
+    let wall = SystemTime::now();
+    TICK.set(Some(Tick { moment: now(), wall, since_epoch: since_epoch(wall) }));
 }
 
 /// From here on there are no ticks.

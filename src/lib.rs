@@ -24,5 +24,6 @@ pub mod request;
 pub mod route;
 pub mod service;
 pub mod snapshot;
+mod socket;
 pub mod telemetry;
 pub mod worker;

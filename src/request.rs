@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::exchange::{Content, Exchange, Incoming};
 use crate::http::body::{ClientBody, RequestBody};
-use crate::http::fields::Fields;
+use crate::http::fields::{self, Fields};
 use crate::http::forwarded;
 use crate::http::host;
 use crate::http::notable::Notable;
@@ -32,7 +32,7 @@ pub struct Request {
     /// Of `headers`, as the client sent them.
     pub notable: Notable,
     /// The authority as the client wrote it, for `host: preserve`.
-    pub host: Option<HeaderValue>,
+    pub host: Option<Bytes>,
     pub has_encoded_slash: bool,
     /// The target as the client wrote it, where that is its one form: origin-form, and a path that had nothing
     /// to be normalised.
@@ -131,25 +131,22 @@ fn refusal(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Refusal {
 /// RFC 9112 §3.2: one Host, and the same as in the target where that has one. RFC 9113 §8.3.1 likewise.
 fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Target) -> Result<(), Stop> {
     let bad = |detail: &'static str| Stop::from(refusal(Reason::InvalidHost, detail));
-    let field = request.headers.value(&header::HOST);
-    if field.is_some() && request.headers.only(&header::HOST).is_none() {
-        return Err(bad("there is more than one Host field"));
-    }
+    let field = request.headers.at_most_one(&header::HOST).ok_or_else(|| bad("there is more than one Host field"))?;
     let named = target.authority().map(uri::Authority::as_str);
     let written = match (field, named) {
         (None, None) if exchange.version == Version::HTTP_10 => return Ok(()),
         (None, None) => return Err(bad("there is no Host field")),
         (Some(field), None) => field,
-        (None, Some(named)) => HeaderValue::from_str(named).map_err(|_| bad(NO_HOST))?,
+        (None, Some(named)) => Bytes::copy_from_slice(named.as_bytes()),
         (Some(field), Some(named)) => {
-            if !field.as_bytes().eq_ignore_ascii_case(named.as_bytes()) {
+            if !field.eq_ignore_ascii_case(named.as_bytes()) {
                 return Err(bad("the Host field and the request target name different hosts"));
             }
             field
         }
     };
     let read = || {
-        let text = written.to_str().map_err(|_| bad(NO_HOST))?;
+        let text = fields::text(&written).ok_or_else(|| bad(NO_HOST))?;
         host::parse(text).map(|host| Rc::from(&*host.name)).map_err(|_| bad(NO_HOST))
     };
     exchange.host = Some(exchange.connection.facts.name_of(&written, read)?);

@@ -12,6 +12,7 @@ use http::HeaderName;
 use crate::action::{Action, Aggregate, Forward, HostHeader, Part, Redirect, Respond, Rewrite};
 use crate::config::{self, Config, EncodedSlashes, Problems};
 use crate::http::forwarded::TrustedProxies;
+use crate::http::interned;
 use crate::http::template::{StripPrefix, Template};
 use crate::policy::Policies;
 use crate::policy::authenticate::{Authentication, Authenticator};
@@ -220,7 +221,7 @@ fn action(route: &config::Route, names: &Names) -> Result<Action, String> {
                 host: match &forward.host {
                     config::HostHeader::Preserve => HostHeader::Preserve,
                     config::HostHeader::Instance => HostHeader::Instance,
-                    config::HostHeader::Fixed(name) => HostHeader::Fixed(name.clone()),
+                    config::HostHeader::Fixed(name) => HostHeader::Fixed(interned::bytes(name)),
                 },
                 service,
             })

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
 use hyper::body::Body;
 
 use super::tunnel;
@@ -34,7 +35,7 @@ pub enum Rewrite {
 pub enum HostHeader {
     Preserve,
     Instance,
-    Fixed(HeaderValue),
+    Fixed(Bytes),
 }
 
 impl Forward {
@@ -62,7 +63,7 @@ impl Forward {
             .then(|| hop_by_hop::is_upgrade(&request.headers, exchange.version))
             .flatten();
         let mut headers = std::mem::take(&mut request.headers);
-        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_ref());
+        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_deref());
         if let Some(protocol) = upgrade {
             hop_by_hop::write_upgrade(&mut headers, protocol);
         }
@@ -146,8 +147,10 @@ fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Resu
 fn clean(fields: &mut Fields, length: Option<u64>) {
     hop_by_hop::strip_response(fields);
     let is_plain = |value: &[u8]| value.iter().all(u8::is_ascii_digit);
-    if fields.contains(&header::CONTENT_LENGTH) && !fields.only(&header::CONTENT_LENGTH).is_some_and(is_plain)
-    {
+    let mut written = fields.get_all(&header::CONTENT_LENGTH);
+    let is_clear = written.next().is_none_or(|first| is_plain(first) && written.next().is_none());
+    drop(written);
+    if !is_clear {
         // `2, 2` or two lines: they are known to agree on the length of a body, and one number is what
         // nobody behind can read in two ways (RFC 9110 §8.6). Without a body it tells nobody anything.
         fields.remove(&header::CONTENT_LENGTH);

@@ -1,6 +1,6 @@
 //! The fields of a request on its way to an instance: what RFC 9110 §7.6 takes away, what a gateway adds.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, header};
 
 use crate::exchange::Exchange;
 use crate::http::field_lines::{FieldLines, Sink};
@@ -15,7 +15,7 @@ pub fn rewrite(
     headers: &mut Fields,
     notable: Notable,
     exchange: &Exchange,
-    client_host: Option<&HeaderValue>,
+    client_host: Option<&[u8]>,
 ) -> FieldLines {
     strip(headers, notable, exchange);
     let facts = &exchange.connection.facts;

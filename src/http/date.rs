@@ -1,7 +1,7 @@
 //! The `Date` of a response (RFC 9110 §6.6.1), made anew once a second.
 
 use std::cell::RefCell;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
 
@@ -22,12 +22,12 @@ pub fn with_now<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
 }
 
 fn with_value<T>(use_it: impl FnOnce(&HeaderValue) -> T) -> T {
-    let now = clock::recent_wall();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let second = clock::recent_since_epoch().as_secs();
     LAST.with_borrow_mut(|(at, value)| {
         if *at != second {
             *at = second;
-            *value = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is visible ASCII");
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            *value = HeaderValue::from_str(&date).expect("a date is visible ASCII");
         }
         use_it(value)
     })

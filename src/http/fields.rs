@@ -120,6 +120,23 @@ impl Fields {
         Some(list.value(only))
     }
 
+    /// The value of the field if it has one, to keep. `None` when there are more.
+    pub fn at_most_one(&self, name: &HeaderName) -> Option<Option<Bytes>> {
+        let list = self.seen();
+        let mut named = list.named(name);
+        match (named.next(), named.next()) {
+            (None, _) => Some(None),
+            (Some(only), None) => Some(Some(list.owned_bytes(only))),
+            _ => None,
+        }
+    }
+
+    /// Whether a name may have this byte. Most don't, and are not looked at one by one.
+    pub fn may_be_named_with(&self, byte: u8) -> bool {
+        let list = self.seen();
+        !list.own.is_empty() || memchr::memchr(byte, &list.head).is_some()
+    }
+
     /// The first value of the field, to keep.
     pub fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
         let list = self.0.as_ref()?;
@@ -224,6 +241,13 @@ impl List {
             Some((_, value)) if field.is_own() => value.clone(),
             _ => HeaderValue::from_maybe_shared(self.head.slice(field.value_range()))
                 .expect("only what may be a value is put into a list"),
+        }
+    }
+
+    fn owned_bytes(&self, field: &Field) -> Bytes {
+        match self.own.get(field.name as usize) {
+            Some((_, value)) if field.is_own() => Bytes::copy_from_slice(value.as_bytes()),
+            _ => self.head.slice(field.value_range()),
         }
     }
 
@@ -403,6 +427,9 @@ mod tests {
         assert_eq!(fields.only(&one()), None);
         assert_eq!(fields.only(&header::HOST), Some(&b"a"[..]));
         assert_eq!(fields.value(&header::COOKIE), Some(value("c=d")));
+        assert_eq!(fields.at_most_one(&header::COOKIE), Some(Some(Bytes::from_static(b"c=d"))));
+        assert_eq!((fields.at_most_one(&header::TE), fields.at_most_one(&one())), (Some(None), None));
+        assert!(fields.may_be_named_with(b'-') && !fields.may_be_named_with(b'_'));
         assert_eq!(fields.value(&header::ACCEPT_ENCODING), None);
         assert!(!fields.contains(&header::TE));
     }

@@ -41,7 +41,7 @@ pub fn strip_request(headers: &mut Fields, notable: Notable) {
 
 /// Takes off a response what ends here.
 pub fn strip_response(headers: &mut Fields) {
-    if !Notable::of(headers).has(ENDS_HERE) {
+    if !Notable::is_of_connection(headers) {
         return;
     }
     strip_common(headers);

@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 const MAX_TEXTS: usize = 8192;
@@ -26,6 +27,14 @@ pub fn value(value: &HeaderValue) -> HeaderValue {
     match value.to_str().ok().and_then(intern) {
         Some(text) => HeaderValue::from_static(text),
         None => value.clone(),
+    }
+}
+
+/// The bytes of a value, likewise.
+pub fn bytes(value: &HeaderValue) -> Bytes {
+    match value.to_str().ok().and_then(intern) {
+        Some(text) => Bytes::from_static(text.as_bytes()),
+        None => Bytes::copy_from_slice(value.as_bytes()),
     }
 }
 

@@ -25,7 +25,8 @@ impl Notable {
     pub const OURS: Notable = Notable(1 << 9);
 
     pub fn of(fields: &Fields) -> Notable {
-        fields.names().fold(Notable::default(), |all, name| all.and(Notable::kind(name)))
+        let underscores = fields.may_be_named_with(b'_');
+        fields.names().fold(Notable::default(), |all, name| all.and(Notable::kind(name, underscores)))
     }
 
     /// The same, and whether any name is one of ours.
@@ -33,6 +34,15 @@ impl Notable {
         let ours = fields.names().any(is_ours);
         let notable = Notable::of(fields);
         if ours { notable.and(Notable::OURS) } else { notable }
+    }
+
+    /// Whether any field describes the connection and not the message.
+    pub fn is_of_connection(fields: &Fields) -> bool {
+        let hop = |name: &[u8]| {
+            matches!(name[0], b'c' | b'h' | b'k' | b'p' | b't' | b'u')
+                && Notable::kind(name, false).has(Notable::CONNECTION.and(Notable::HOP))
+        };
+        fields.names().any(hop)
     }
 
     pub const fn and(self, other: Notable) -> Notable {
@@ -43,7 +53,8 @@ impl Notable {
         self.0 & any.0 != 0
     }
 
-    fn kind(name: &[u8]) -> Notable {
+    /// `underscores`: it may have some.
+    fn kind(name: &[u8], underscores: bool) -> Notable {
         let known = match name[0] {
             b'c' => match name {
                 b"connection" => return Notable::CONNECTION,
@@ -70,7 +81,7 @@ impl Notable {
             b'u' if name == b"upgrade" => return Notable::HOP,
             _ => Notable::default(),
         };
-        let underscore = if name.contains(&b'_') { Notable::UNDERSCORE } else { known };
+        let underscore = if underscores && name.contains(&b'_') { Notable::UNDERSCORE } else { known };
         if claims_origin(name) { underscore.and(Notable::ORIGIN_CLAIM) } else { underscore }
     }
 }

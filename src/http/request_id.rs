@@ -4,7 +4,6 @@
 //! header, a log line, JSON and a URL's path without being escaped.
 
 use std::fmt;
-use std::time::SystemTime;
 
 use http::HeaderName;
 
@@ -38,8 +37,9 @@ impl RequestId {
     /// A UUID of version 7 (RFC 9562 §5.7): later ones sort behind earlier ones.
     pub fn fresh() -> RequestId {
         // A clock before 1970 gives ids that are still unique, only not in order.
-        let since_epoch = clock::recent_wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        RequestId(Text::Made(uuid_v7(since_epoch.as_millis() as u64, random::bits_128())))
+        let since_epoch = clock::recent_since_epoch();
+        let millis = since_epoch.as_secs() * 1000 + u64::from(since_epoch.subsec_millis());
+        RequestId(Text::Made(uuid_v7(millis, random::bits_128())))
     }
 
     pub fn as_bytes(&self) -> &[u8] {

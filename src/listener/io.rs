@@ -4,17 +4,18 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::buffers::Buffers;
+use crate::socket;
 
 pub enum Transport {
     /// As it was accepted: the runtime doesn't know it yet. Of many connections the only request is there already, and
@@ -119,7 +120,7 @@ impl Transport {
             make_room(inbound, buffers);
         }
         match self {
-            Transport::Plain(stream) => pin!(stream.read_buf(inbound)).poll(cx),
+            Transport::Plain(stream) => socket::poll_read(stream, inbound, cx),
             Transport::Tls(stream) => pin!(stream.read_buf(inbound)).poll(cx),
             Transport::Fresh(_) => pin!(self.read_buf(inbound)).poll(cx),
             Transport::Gone => Poll::Ready(Ok(0)),
@@ -138,13 +139,8 @@ impl Transport {
             return Poll::Ready(sent);
         }
         let Transport::Plain(stream) = self else { return Pin::new(self).poll_write_vectored(cx, slices) };
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream.try_io(Interest::WRITABLE, || send(&*stream, slices, flags)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        socket::poll_send(stream, length, || send(&*stream, slices, flags), cx)
     }
 }
 
@@ -189,7 +185,11 @@ impl AsyncWrite for Transport {
         if let Some(written) = transport.at_once(|fresh| fresh.stream.write(bytes)) {
             return Poll::Ready(written);
         }
-        either!(transport, stream => Pin::new(stream).poll_write(cx, bytes), gone => broken_pipe())
+        match transport {
+            Transport::Plain(stream) => socket::poll_write(stream, bytes, cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Fresh(_) | Transport::Gone => broken_pipe(),
+        }
     }
 
     fn poll_write_vectored(
@@ -201,7 +201,11 @@ impl AsyncWrite for Transport {
         if let Some(written) = transport.at_once(|fresh| fresh.stream.write_vectored(slices)) {
             return Poll::Ready(written);
         }
-        either!(transport, stream => Pin::new(stream).poll_write_vectored(cx, slices), gone => broken_pipe())
+        match transport {
+            Transport::Plain(stream) => socket::poll_write_vectored(stream, slices, cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Fresh(_) | Transport::Gone => broken_pipe(),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

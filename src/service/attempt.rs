@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::Failure;
@@ -26,7 +27,7 @@ pub struct Head {
     pub method: Method,
     pub target: PathAndQuery,
     /// What `Host` says; without one it is the instance's own name.
-    pub host: Option<HeaderValue>,
+    pub host: Option<Bytes>,
     pub headers: Fields,
     /// More fields, in the form in which they are sent. `headers` has none of these names.
     pub lines: FieldLines,
@@ -126,7 +127,7 @@ impl AttemptError {
 pub struct Attempt<'a> {
     pub pool: &'a Rc<InstancePool>,
     pub head: &'a Head,
-    pub host: &'a HeaderValue,
+    pub host: &'a [u8],
     pub body: &'a Rc<RequestBody>,
     pub limits: AttemptLimits,
     /// On a connection that has not carried a request before.

@@ -182,7 +182,7 @@ impl<'c> Tries<'c> {
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,
-            host: self.call.head.host.as_ref().unwrap_or_else(|| instance.authority()),
+            host: self.call.head.host.as_deref().unwrap_or_else(|| instance.authority().as_bytes()),
             body: &self.call.body,
             limits: self.limits(),
             fresh: std::mem::take(&mut self.fresh),

@@ -72,8 +72,8 @@ struct FirstHost {
 }
 
 impl FirstHost {
-    fn is(&self, host: &HeaderValue) -> bool {
-        self.lines.as_bytes()[self.host.clone()] == *host.as_bytes()
+    fn is(&self, host: &[u8]) -> bool {
+        self.lines.as_bytes()[self.host.clone()] == *host
     }
 }
 
@@ -105,7 +105,7 @@ impl ConnFacts {
 
     /// Says where a request of this connection came from, when its peer is the client. The message has none of
     /// these fields, or they are replaced.
-    pub fn write(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
+    pub fn write(&self, host: Option<&[u8]>, to: &mut Sink<'_>) {
         match (self.first_host.get(), to) {
             (Some(known), Sink::Lines(lines)) if host.is_some_and(|host| known.is(host)) => {
                 lines.extend(&known.lines)
@@ -114,7 +114,7 @@ impl ConnFacts {
         }
     }
 
-    fn write_each(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
+    fn write_each(&self, host: Option<&[u8]>, to: &mut Sink<'_>) {
         self.write_peer(to);
         self.write_host(host, to);
     }
@@ -125,9 +125,9 @@ impl ConnFacts {
         to.set_text(&X_FORWARDED_PORT, itoa::Buffer::new().format(self.local_port).as_bytes());
     }
 
-    fn write_host(&self, host: Option<&HeaderValue>, to: &mut Sink<'_>) {
+    fn write_host(&self, host: Option<&[u8]>, to: &mut Sink<'_>) {
         if let Some(host) = host {
-            to.set(&X_FORWARDED_HOST, host);
+            to.set_text(&X_FORWARDED_HOST, host);
         }
         match to {
             Sink::Fields(headers) => headers.insert(FORWARDED, self.forwarded_element(host)),
@@ -138,7 +138,7 @@ impl ConnFacts {
     /// The name in `host`: the one that was read of it before, or what `read` makes of it.
     pub fn name_of<E>(
         &self,
-        host: &HeaderValue,
+        host: &[u8],
         read: impl FnOnce() -> Result<Rc<str>, E>,
     ) -> Result<Rc<str>, E> {
         if let Some(known) = self.first_host.get().filter(|known| known.is(host)) {
@@ -149,7 +149,7 @@ impl ConnFacts {
         Ok(name)
     }
 
-    fn first_host(&self, host: &HeaderValue, name: Rc<str>) -> FirstHost {
+    fn first_host(&self, host: &[u8], name: Rc<str>) -> FirstHost {
         let mut lines = FieldLines::with_capacity(LINES_BYTES);
         self.write_peer(&mut Sink::Lines(&mut lines));
         let start = lines.as_bytes().len() + X_FORWARDED_HOST.as_str().len() + ": ".len();
@@ -157,19 +157,19 @@ impl ConnFacts {
         FirstHost { name, lines, host: start..start + host.len() }
     }
 
-    fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
-        let mut text = Vec::with_capacity(64 + host.map_or(0, HeaderValue::len));
+    fn forwarded_element(&self, host: Option<&[u8]>) -> HeaderValue {
+        let mut text = Vec::with_capacity(64 + host.map_or(0, <[u8]>::len));
         self.push_element(&mut text, host);
         as_value(text).expect("addresses and schemes are visible ASCII, and push_host escapes what it writes")
     }
 
     /// `for=…;proto=…;host=…`
-    fn push_element(&self, text: &mut Vec<u8>, host: Option<&HeaderValue>) {
+    fn push_element(&self, text: &mut Vec<u8>, host: Option<&[u8]>) {
         push_for(text, Some(self.peer));
         text.extend_from_slice(b";proto=");
         text.extend_from_slice(self.scheme.as_str().as_bytes());
         if let Some(host) = host {
-            push_host(text, host.as_bytes());
+            push_host(text, host);
         }
     }
 }
@@ -206,7 +206,7 @@ fn walk(peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &Trus
 
 /// Writes where the request came from into what is forwarded. `host` is the one that the client asked
 /// for; `trusted` says whether the connection's peer is a trusted proxy.
-pub fn rewrite_request(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderValue>, trusted: bool) {
+pub fn rewrite_request(headers: &mut Fields, facts: &ConnFacts, host: Option<&[u8]>, trusted: bool) {
     remove_claims(headers, trusted);
     if trusted {
         extend_chain(headers, facts, host);
@@ -255,7 +255,7 @@ pub fn claims_origin(name: &[u8]) -> bool {
 }
 
 /// Adds this hop to what a trusted proxy said. What it did not say is told as we saw it.
-fn extend_chain(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderValue>) {
+fn extend_chain(headers: &mut Fields, facts: &ConnFacts, host: Option<&[u8]>) {
     let ours = facts.forwarded_element(host);
     // Empty when X-Forwarded-For is there, which then is the one that counts.
     let mut said = Vec::new();
@@ -284,7 +284,7 @@ fn extend_chain(headers: &mut Fields, facts: &ConnFacts, host: Option<&HeaderVal
     }
     if !headers.contains(&X_FORWARDED_HOST) {
         let said = first.and_then(|first| as_value(first.host.clone()?));
-        if let Some(host) = said.or_else(|| host.cloned()) {
+        if let Some(host) = said.or_else(|| as_value(host?.to_vec())) {
             headers.insert(X_FORWARDED_HOST.clone(), host);
         }
     }

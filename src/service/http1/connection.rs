@@ -4,13 +4,11 @@
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, StatusCode};
-use tokio::io::AsyncReadExt;
+use http::{Method, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -21,6 +19,7 @@ use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::http::body::{AttemptBody, BodyError};
 use crate::http::response::Response;
 use crate::service::{Head, InformationalSink};
+use crate::socket;
 
 /// To one request. An instance may show progress this way (102, 104), so it isn't very few.
 const MAX_INTERIMS: u32 = 1000;
@@ -106,7 +105,7 @@ impl Connection {
     }
 
     /// Begins a request. Nothing is written before the response is polled for.
-    pub fn begin(&mut self, head: &Head, host: &HeaderValue, body: AttemptBody) {
+    pub fn begin(&mut self, head: &Head, host: &[u8], body: AttemptBody) {
         self.outgoing = Outgoing::new(self.workspace.scratch.take(), head, host, body);
         self.scanned = 0;
         self.interims = 0;
@@ -157,7 +156,7 @@ impl Connection {
         if self.outgoing.is_over() {
             return Ok(());
         }
-        if self.outgoing.poll(&mut self.stream, cx)?.is_ready() {
+        if self.outgoing.poll(&self.stream, cx)?.is_ready() {
             self.workspace.give_scratch(self.outgoing.take_buffer());
         }
         Ok(())
@@ -174,7 +173,7 @@ impl Connection {
         } else {
             buffers.take()
         };
-        let polled = pin!(self.stream.read_buf(&mut buffer)).poll(cx);
+        let polled = socket::poll_read(&self.stream, &mut buffer, cx);
         let came = match polled {
             Poll::Ready(Ok(length)) if length > SMALL_READ_BYTES => buffer,
             Poll::Ready(Ok(1..)) => {

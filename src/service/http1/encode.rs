@@ -3,7 +3,7 @@
 //! here and nowhere else.
 
 use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use hyper::body::Body;
 
 use crate::http::body::AttemptBody;
@@ -31,12 +31,12 @@ impl Framing {
 }
 
 /// Writes the head of a request, with `host` in the place of any `Host` among its fields.
-pub fn head(into: &mut Vec<u8>, head: &Head, host: &HeaderValue, framing: Framing) {
+pub fn head(into: &mut Vec<u8>, head: &Head, host: &[u8], framing: Framing) {
     into.extend_from_slice(head.method.as_str().as_bytes());
     into.push(b' ');
     into.extend_from_slice(head.target.as_str().as_bytes());
     into.extend_from_slice(b" HTTP/1.1\r\n");
-    field(into, b"host", host.as_bytes());
+    field(into, b"host", host);
     let mut had_length = false;
     for (name, value) in head.headers.iter() {
         match name {
@@ -98,7 +98,7 @@ fn field(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use http::{HeaderValue, Method};
     use http::uri::PathAndQuery;
 
     use super::*;
@@ -119,7 +119,7 @@ mod tests {
         let target = PathAndQuery::from_static(target);
         let asked = Head { method, target, host: None, headers, lines: ours, informational: None };
         let mut bytes = Vec::new();
-        head(&mut bytes, &asked, &HeaderValue::from_static("instance"), framing);
+        head(&mut bytes, &asked, b"instance", framing);
         String::from_utf8(bytes).expect("ASCII")
     }
 

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use hyper::body::Body;
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use super::encode::{self, Framing};
 use crate::http::body::{AttemptBody, BodyError};
 use crate::service::Head;
+use crate::socket;
 
 /// Pieces up to this size are copied behind what goes before them; larger ones are sent from where they are.
 const SMALL_PIECE_BYTES: usize = 4 * 1024;
@@ -55,7 +55,7 @@ enum Left {
 
 impl Outgoing {
     /// Nothing is written before it is polled. `lead` is an empty buffer to write the head to.
-    pub fn new(mut lead: Vec<u8>, head: &Head, host: &HeaderValue, body: AttemptBody) -> Self {
+    pub fn new(mut lead: Vec<u8>, head: &Head, host: &[u8], body: AttemptBody) -> Self {
         let framing = Framing::of(&body);
         encode::head(&mut lead, head, host, framing);
         let rest = match framing {
@@ -87,7 +87,7 @@ impl Outgoing {
 
     /// Takes from the client and writes until one of them has to be waited for. Ready when nothing is left to do;
     /// an error is the client's.
-    pub fn poll(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+    pub fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
             self.gather(cx)?;
             if self.waiting() == 0 {
@@ -104,10 +104,9 @@ impl Outgoing {
         self.lead.len() + self.piece.len() + self.tail.len() - self.written
     }
 
-    fn poll_write(&self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(stream);
+    fn poll_write(&self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.piece.is_empty() {
-            return stream.poll_write(cx, &self.lead[self.written..]);
+            return socket::poll_write(stream, &self.lead[self.written..], cx);
         }
         let mut skip = self.written;
         let slices = [&self.lead[..], &self.piece[..], self.tail].map(|part| {
@@ -115,7 +114,7 @@ impl Outgoing {
             skip -= from;
             IoSlice::new(&part[from..])
         });
-        stream.poll_write_vectored(cx, &slices)
+        socket::poll_write_vectored(stream, &slices, cx)
     }
 
     fn count(&mut self, length: usize) {
