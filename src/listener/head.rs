@@ -43,6 +43,9 @@ pub struct RequestHead {
     pub may_upgrade: bool,
 }
 
+/// A head up to this length is copied out of the buffer that it came in.
+const SHORT_HEAD_BYTES: usize = 4 * 1024;
+
 /// A method that is longer than this is none; it bounds a request line without a space.
 const MAX_METHOD_BYTES: usize = 64;
 
@@ -90,7 +93,8 @@ impl HeadReader {
         let Some(line) = self.request_line(buffer, limits)? else { return Ok(None) };
         let Some(end) = self.read_fields(buffer, limits)? else { return Ok(None) };
         let HeadReader { fields, said, .. } = std::mem::take(self);
-        build(buffer.split_to(end).freeze(), line, fields, &said).map(Some)
+        let head = take(buffer, end);
+        build(head, line, fields, &said).map(Some)
     }
 
     /// They are ignored, for the sake of old clients (§2.2).
@@ -185,6 +189,17 @@ impl HeadReader {
         self.colon = 0;
         Ok(Some(field))
     }
+}
+
+/// Takes the head off the front of what was read. A short one that is all there is leaves the buffer to the connection
+/// that is read next: it is warm, and a request may be answered for long.
+fn take(buffer: &mut BytesMut, length: usize) -> Bytes {
+    if length < buffer.len() || length > SHORT_HEAD_BYTES {
+        return buffer.split_to(length).freeze();
+    }
+    let head = Bytes::copy_from_slice(buffer);
+    buffer.clear();
+    head
 }
 
 impl RequestLine {

@@ -166,6 +166,7 @@ impl Http1 {
                 match self.reader.read(&mut io.inbound, &line.limits) {
                     Ok(Some(head)) => {
                         self.state.request_began();
+                        io.rest(&line.buffers);
                         self.is_client_done = !head.keeps_alive;
                         return Poll::Ready(Ok(head));
                     }
