@@ -93,11 +93,28 @@ background() { # NAME COMMAND…
 
 # --- idle connections ---
 
-# One request on each connection, and then nothing.
-cat >"$work/idle.lua" <<LUA
-local asked = 0
-function delay() asked = asked + 1; return asked > $connections and 10000000 or 0 end
-LUA
+# Processor time of the gateway so far, in clock ticks.
+ticks() {
+    local stat
+    stat=$(cat "/proc/$gateway/stat")
+    # shellcheck disable=SC2086 # words are what is wanted
+    set -- ${stat##*) }
+    echo $((${12} + ${13}))
+}
+
+# Returns when the gateway has done next to nothing for three seconds.
+await_quiet() {
+    local before now _
+    before=$(ticks)
+    for _ in $(seq 40); do
+        sleep 3
+        now=$(ticks)
+        if [ $((now - before)) -le 2 ]; then return; fi
+        before=$now
+    done
+    echo "memory.sh: the gateway does not come to rest" >&2
+    exit 1
+}
 
 idle() { # KIND
     local before load held _
@@ -108,21 +125,19 @@ idle() { # KIND
     h2load -c4 -n100 "https://127.0.0.1:$https/" >/dev/null
     sleep 2
     before=$(resident)
+    # One request on each connection; the second ones would be due after two minutes.
+    local asks=(-c"$connections" -m1 -n$((2 * connections)) --rps 0.008)
     case $1 in
-    plain) background idle wrk -t1 -c"$connections" -d120s --timeout 120s -s "$work/idle.lua" "http://127.0.0.1:$http/" ;;
-    tls) background idle wrk -t1 -c"$connections" -d120s --timeout 120s -s "$work/idle.lua" "https://127.0.0.1:$https/" ;;
-    # A second request of each would be due after two minutes.
-    h2) background idle h2load -c"$connections" -m1 -n$((2 * connections)) --rps 0.008 "https://127.0.0.1:$https/" ;;
+    plain) background idle h2load --h1 "${asks[@]}" "http://127.0.0.1:$http/" ;;
+    tls) background idle h2load --h1 "${asks[@]}" "https://127.0.0.1:$https/" ;;
+    h2) background idle h2load "${asks[@]}" "https://127.0.0.1:$https/" ;;
     esac
     load=$!
-    for _ in $(seq 60); do
-        sleep 1
-        held=$(find "/proc/$gateway/fd" -lname 'socket:*' | wc -l)
-        if [ "$held" -ge "$connections" ]; then break; fi
-    done
+    await_quiet
+    held=$(find "/proc/$gateway/fd" -lname 'socket:*' | wc -l)
     [ "$held" -ge "$connections" ] || { echo "memory.sh: only $held sockets are open (see ulimit -n)" >&2; exit 1; }
     # The allocator gives back what a burst of them took within ten seconds.
-    sleep 15
+    sleep 12
     echo "| $1 | $((($(resident) - before) * 1024 / connections)) |"
     kill "$load"
     wait "$load" 2>/dev/null || true
