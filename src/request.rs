@@ -131,7 +131,8 @@ fn refusal(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Refusal {
 /// RFC 9112 §3.2: one Host, and the same as in the target where that has one. RFC 9113 §8.3.1 likewise.
 fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Target) -> Result<(), Stop> {
     let bad = |detail: &'static str| Stop::from(refusal(Reason::InvalidHost, detail));
-    let field = request.headers.at_most_one(&header::HOST).ok_or_else(|| bad("there is more than one Host field"))?;
+    let field =
+        request.headers.at_most_one(&header::HOST).ok_or_else(|| bad("there is more than one Host field"))?;
     let named = target.authority().map(uri::Authority::as_str);
     let written = match (field, named) {
         (None, None) if exchange.version == Version::HTTP_10 => return Ok(()),

@@ -33,7 +33,8 @@ impl Aggregate {
         request: &mut Request,
     ) -> Result<Response<Content>, Stop> {
         let mut headers = std::mem::take(&mut request.headers);
-        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_deref());
+        let lines =
+            upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_deref());
         parts::request_fields(&mut headers);
         let results = self.fetch(exchange, &headers, &lines).await?;
         let mut response = Response::new(StatusCode::OK, Content::Whole(self.splice(&results)));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{Method, StatusCode, header};
 use hyper::body::Body;
 
@@ -63,7 +63,8 @@ impl Forward {
             .then(|| hop_by_hop::is_upgrade(&request.headers, exchange.version))
             .flatten();
         let mut headers = std::mem::take(&mut request.headers);
-        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_deref());
+        let lines =
+            upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_deref());
         if let Some(protocol) = upgrade {
             hop_by_hop::write_upgrade(&mut headers, protocol);
         }

@@ -15,7 +15,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::drain::{Drain, Drained};
-use super::http1::Http2Begun;
 use super::io::Transport;
 use super::listening::Listening;
 use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
@@ -94,15 +93,12 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
     settings.metrics.accepted(worker.id);
     // In boxes, for the runtime moves what it is given several times.
     match settings.tls.clone() {
-        None => tokio::task::spawn_local(Box::pin(serve(stream, connection, drained))),
+        None => {
+            let transport = Transport::fresh(stream);
+            tokio::task::spawn_local(Box::pin(http1::serve(transport, true, connection, drained)))
+        }
         Some(tls) => tokio::task::spawn_local(Box::pin(serve_tls(stream, tls, connection, drained))),
     };
-}
-
-async fn serve(stream: TcpStream, connection: Rc<Connection>, drained: Drained) {
-    if let Some(begun) = http1::serve(Transport::fresh(stream), true, connection, drained).await {
-        serve_http2(begun).await;
-    }
 }
 
 async fn serve_tls(stream: TcpStream, tls: Arc<ServerConfig>, connection: Rc<Connection>, drained: Drained) {
@@ -111,7 +107,8 @@ async fn serve_tls(stream: TcpStream, tls: Arc<ServerConfig>, connection: Rc<Con
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(stream);
     if is_http2 {
-        serve_http2(Http2Begun { transport, first: Bytes::new(), connection, drained }).await;
+        // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
+        Box::pin(http2::serve(Rewound::new(Bytes::new(), transport), connection, drained)).await;
     } else {
         http1::serve(transport, false, connection, drained).await;
     }
@@ -137,12 +134,6 @@ async fn shake_hands(
         }
         () = last_call(drained) => None,
     }
-}
-
-async fn serve_http2(begun: Http2Begun) {
-    let Http2Begun { transport, first, connection, drained } = begun;
-    // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
-    Box::pin(http2::serve(Rewound::new(first, transport), connection, drained)).await;
 }
 
 async fn last_call(drained: &Drained) {

@@ -15,13 +15,18 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Says that nothing more comes. A close while the client `sends_on` would reset the connection and take our last
 /// response with it (RFC 9112 §9.6): it is read on for a moment, and up to a limit.
-pub async fn close(mut transport: Transport, sends_on: bool) {
+pub async fn close(transport: Transport, sends_on: bool) {
     if let Transport::Plain(_) | Transport::Fresh(_) = transport
         && !sends_on
     {
         // What is dropped is closed by the kernel, which sends what is unsent and then says so itself.
         return;
     }
+    // In a box, so that no connection holds the place for it all its life.
+    Box::pin(part(transport, sends_on)).await;
+}
+
+async fn part(mut transport: Transport, sends_on: bool) {
     let _ = timeout(WITHIN, transport.shutdown()).await;
     if sends_on {
         let _ = timeout(WITHIN, Box::pin(linger(transport))).await;

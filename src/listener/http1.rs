@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -24,7 +23,7 @@ use super::sending::Sending;
 use super::state::{ConnectionState, Overdue, Patience};
 use super::upgrade::{self, Switched};
 use super::watchdog::Watchdog;
-use super::{Connection, LAST_CALL};
+use super::{Connection, LAST_CALL, http2};
 use crate::exchange::{Arrived, Incoming, ResponseBody};
 use crate::http::body::ClientBody;
 use crate::http::hop_by_hop;
@@ -49,15 +48,6 @@ enum End {
     Switched,
     /// The client speaks HTTP/2.
     IsHttp2,
-}
-
-/// A connection that turned out to be an HTTP/2 one.
-pub struct Http2Begun {
-    pub transport: Transport,
-    /// What was read to find out.
-    pub first: Bytes,
-    pub connection: Rc<Connection>,
-    pub drained: Drained,
 }
 
 /// A request that is being answered.
@@ -88,26 +78,28 @@ struct Http1 {
 /// What an HTTP/2 client says first (RFC 9113 §3.4). No HTTP/1.1 request begins so.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves the connection to its end, or until it turns out to be one of HTTP/2, where that is possible.
-pub async fn serve(
+/// Serves the connection to its end, also when it turns out to be one of HTTP/2, where that is possible.
+///
+/// An idle connection holds the future that this makes. What it is made of is put together before, because a future
+/// keeps a place for each of its arguments.
+pub fn serve(
     transport: Transport,
     may_be_http2: bool,
     connection: Rc<Connection>,
     drained: Drained,
-) -> Option<Http2Begun> {
+) -> impl Future<Output = ()> {
     let limits = &connection.settings.limits;
     let head = HeadLimits {
         bytes: limits.max_header_bytes,
         fields: limits.max_headers,
         target_bytes: limits.max_uri_bytes,
     };
-    let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
     let mut http1 = Http1 {
         line: Line::new(transport, connection.worker.buffers.clone(), head),
         connection,
         drained,
         state: ConnectionState::new(),
-        watchdog: Watchdog::new(patience),
+        watchdog: Watchdog::default(),
         reader: HeadReader::default(),
         may_be_http2,
         out: Outbound::default(),
@@ -115,12 +107,13 @@ pub async fn serve(
         is_client_done: false,
         last_call: None,
     };
-    let end = http1.run().await;
-    if let End::IsHttp2 = end {
-        return Some(http1.into_http2());
+    async move {
+        match http1.run().await {
+            // Larger than what an HTTP/1.1 connection needs, which shares its place with it.
+            End::IsHttp2 => Box::pin(http1.into_http2()).await,
+            end => http1.end(end).await,
+        }
     }
-    http1.end(end).await;
-    None
 }
 
 const HEAD_TOO_SLOW: Malformed =
@@ -128,9 +121,11 @@ const HEAD_TOO_SLOW: Malformed =
 
 impl Http1 {
     async fn run(&mut self) -> End {
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        self.line.interims.set_task(&waker);
-        drop(waker);
+        poll_fn(|cx| {
+            self.line.interims.set_task(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         loop {
             let begun = match poll_fn(|cx| self.poll_request(cx)).await {
                 Ok(begun) => begun,
@@ -187,7 +182,7 @@ impl Http1 {
         if !self.state.is_amid_head() && self.poll_last_call(cx).is_ready() {
             return Poll::Ready(Err(End::Finished));
         }
-        match ready!(self.watchdog.poll(&self.state, cx)) {
+        match ready!(self.poll_watchdog(cx)) {
             Overdue::Head if self.state.is_amid_head() => Poll::Ready(Err(End::Refused(HEAD_TOO_SLOW))),
             _ => Poll::Ready(Err(End::Gone)),
         }
@@ -210,21 +205,23 @@ impl Http1 {
     }
 
     /// Answers one request, to the last byte. `Err` when it was the last of the connection.
-    async fn answer(&mut self, begun: Begun) -> Result<(), End> {
+    fn answer(&mut self, begun: Begun) -> impl Future<Output = Result<(), End>> {
         let Begun { mut answering, asked, switch } = begun;
-        let mut sending = poll_fn(|cx| self.poll_answer(&mut answering, asked, cx)).await?;
-        answering.give_back();
-        poll_fn(|cx| self.poll_send(&mut sending, cx)).await?;
-        if sending.broke_off() {
-            return Err(End::BrokeOff { unseen: asked.is_http10 });
+        async move {
+            let mut sending = poll_fn(|cx| self.poll_answer(&mut answering, asked, cx)).await?;
+            answering.give_back();
+            poll_fn(|cx| self.poll_send(&mut sending, cx)).await?;
+            if sending.broke_off() {
+                return Err(End::BrokeOff { unseen: asked.is_http10 });
+            }
+            if sending.switches {
+                return Err(self.switch(switch));
+            }
+            if sending.closes {
+                return Err(End::Finished);
+            }
+            self.skip_rest().await
         }
-        if sending.switches {
-            return Err(self.switch(switch));
-        }
-        if sending.closes {
-            return Err(End::Finished);
-        }
-        self.skip_rest().await
     }
 
     /// What the pipeline is given, and how to begin a tunnel if it asks for one.
@@ -336,7 +333,7 @@ impl Http1 {
         if io.transport.is_fresh() && !std::mem::replace(&mut self.is_looked_at_later, true) {
             // Most answers are there by then, and nothing needs to be waited for. Later it is made known, and read.
             self.connection.worker.wake_later(cx.waker());
-            return self.watchdog.poll(&self.state, cx).map(|_| End::Gone);
+            return self.poll_watchdog(cx).map(|_| End::Gone);
         }
         // As long as the request isn't over, it is the body's reader who notices.
         while io.is_request_over() && io.inbound.len() < READ_AHEAD_BYTES.max(line.limits.bytes) {
@@ -346,7 +343,14 @@ impl Http1 {
                 Poll::Pending => break,
             }
         }
-        self.watchdog.poll(&self.state, cx).map(|_| End::Gone)
+        self.poll_watchdog(cx).map(|_| End::Gone)
+    }
+
+    /// Ready when the connection has taken too long over something.
+    fn poll_watchdog(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+        let limits = &self.connection.settings.limits;
+        let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
+        self.watchdog.poll(&self.state, patience, cx)
     }
 
     /// Gives the transport to whoever waits for it; the bytes behind the request are the first of the tunnel.
@@ -381,21 +385,18 @@ impl Http1 {
             let skipped = line.io.borrow_mut().poll_skip(&line.limits, &line.buffers, cx);
             match skipped {
                 Poll::Ready(skipped) => Poll::Ready(skipped.map_err(|_| End::Finished)),
-                Poll::Pending => self.watchdog.poll(&self.state, cx).map(|_| Err(End::Gone)),
+                Poll::Pending => self.poll_watchdog(cx).map(|_| Err(End::Gone)),
             }
         })
         .await
     }
 
-    fn into_http2(self) -> Http2Begun {
-        let io = &mut *self.line.io.borrow_mut();
-        let first = std::mem::take(&mut io.inbound).freeze();
-        Http2Begun {
-            transport: io.transport.take(),
-            first,
-            connection: self.connection,
-            drained: self.drained,
-        }
+    fn into_http2(self) -> impl Future<Output = ()> {
+        let stream = {
+            let io = &mut *self.line.io.borrow_mut();
+            Rewound::new(std::mem::take(&mut io.inbound).freeze(), io.transport.take())
+        };
+        http2::serve(stream, self.connection, self.drained)
     }
 
     async fn end(&mut self, end: End) {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, Sleep};
 use super::state::{ConnectionState, Overdue, Patience};
 use crate::clock::{self, Millis};
 
+#[derive(Default)]
 pub struct Watchdog {
-    patience: Patience,
     /// `None` until something can come due: a connection whose only request is there at once needs none.
     timer: Option<Timer>,
 }
@@ -24,13 +24,14 @@ struct Timer {
 }
 
 impl Watchdog {
-    pub fn new(patience: Patience) -> Self {
-        Watchdog { patience, timer: None }
-    }
-
     /// Ready when the connection has taken too long over something. Always called by the same task.
-    pub fn poll(&mut self, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<Overdue> {
-        let due = state.deadline(self.patience);
+    pub fn poll(
+        &mut self,
+        state: &ConnectionState,
+        patience: Patience,
+        cx: &mut Context<'_>,
+    ) -> Poll<Overdue> {
+        let due = state.deadline(patience);
         let timer = match (&mut self.timer, due) {
             (Some(timer), _) => timer,
             (none, Some((at, _))) => none.insert(Timer::new(at)),
@@ -47,7 +48,7 @@ impl Watchdog {
                 Some((at, overdue)) if at <= now => return Poll::Ready(overdue),
                 Some((at, _)) => timer.arm(at),
                 // Nothing is due while a request is answered: look again when something could be.
-                None => timer.arm(now.plus(self.patience.head.min(self.patience.idle))),
+                None => timer.arm(now.plus(patience.head.min(patience.idle))),
             }
         }
         Poll::Pending
@@ -94,32 +95,35 @@ mod tests {
     async fn there_is_no_timer_before_something_can_come_due() {
         let mut state = ConnectionState::new();
         state.request_began();
-        let mut watchdog = Watchdog::new(PATIENCE);
-        assert!(poll_fn(|cx| Poll::Ready(watchdog.poll(&state, cx))).await.is_pending());
+        let mut watchdog = Watchdog::default();
+        assert!(poll_fn(|cx| Poll::Ready(watchdog.poll(&state, PATIENCE, cx))).await.is_pending());
         assert!(watchdog.timer.is_none());
         state.request_ended();
-        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Idle);
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, PATIENCE, cx)).await, Overdue::Idle);
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_limit_is_found_when_it_is_due() {
         let began = tokio::time::Instant::now();
         let mut state = ConnectionState::new();
-        let mut watchdog = Watchdog::new(PATIENCE);
-        let early = tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| watchdog.poll(&state, cx)));
+        let mut watchdog = Watchdog::default();
+        let early =
+            tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| watchdog.poll(&state, PATIENCE, cx)));
         assert!(early.await.is_err());
         state.request_began();
         state.request_ended();
-        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Idle);
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, PATIENCE, cx)).await, Overdue::Idle);
         assert_eq!(began.elapsed().as_secs(), 84);
         state.received_part();
-        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Head);
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, PATIENCE, cx)).await, Overdue::Head);
         assert_eq!(began.elapsed().as_secs(), 94);
         state.request_began();
-        let silence =
-            tokio::time::timeout(Duration::from_secs(1000), poll_fn(|cx| watchdog.poll(&state, cx)));
+        let silence = tokio::time::timeout(
+            Duration::from_secs(1000),
+            poll_fn(|cx| watchdog.poll(&state, PATIENCE, cx)),
+        );
         assert!(silence.await.is_err());
         state.write_blocked(true);
-        assert_eq!(poll_fn(|cx| watchdog.poll(&state, cx)).await, Overdue::Write);
+        assert_eq!(poll_fn(|cx| watchdog.poll(&state, PATIENCE, cx)).await, Overdue::Write);
     }
 }

@@ -136,11 +136,7 @@ impl ConnFacts {
     }
 
     /// The name in `host`: the one that was read of it before, or what `read` makes of it.
-    pub fn name_of<E>(
-        &self,
-        host: &[u8],
-        read: impl FnOnce() -> Result<Rc<str>, E>,
-    ) -> Result<Rc<str>, E> {
+    pub fn name_of<E>(&self, host: &[u8], read: impl FnOnce() -> Result<Rc<str>, E>) -> Result<Rc<str>, E> {
         if let Some(known) = self.first_host.get().filter(|known| known.is(host)) {
             return Ok(known.name.clone());
         }

@@ -98,8 +98,8 @@ fn field(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Method};
     use http::uri::PathAndQuery;
+    use http::{HeaderValue, Method};
 
     use super::*;
     use crate::http::field_lines::FieldLines;
