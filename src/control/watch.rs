@@ -4,10 +4,14 @@
 //! that is swapped. Where nothing can be watched, and for what a watch misses, a slow look at the files remains.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use notify::event::{Event, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
@@ -20,6 +24,8 @@ pub struct FileWatch {
     seen: Vec<Option<Stamp>>,
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
+    /// How the files, and those that links lead to, are called in their directories.
+    names: Arc<ArcSwap<BTreeSet<OsString>>>,
     events: mpsc::Receiver<()>,
     notify: mpsc::Sender<()>,
 }
@@ -48,6 +54,7 @@ impl FileWatch {
             seen: Vec::new(),
             watcher: None,
             watched: BTreeSet::new(),
+            names: Arc::default(),
             events,
             notify,
         }
@@ -57,11 +64,13 @@ impl FileWatch {
     pub fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         self.files = files.into_iter().collect();
         self.seen = self.stamps();
+        let names = self.paths().filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect();
+        self.names.store(Arc::new(names));
         if self.watcher.is_none() {
-            let notify = self.notify.clone();
-            self.watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let (notify, names) = (self.notify.clone(), self.names.clone());
+            self.watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
                 // A full channel already says that there is something to look at.
-                if event.is_ok_and(|event| !event.kind.is_access()) {
+                if event.is_ok_and(|event| concerns(&event, &names.load())) {
                     let _ = notify.try_send(());
                 }
             })
@@ -114,15 +123,28 @@ impl FileWatch {
 
     /// The directories in which the names of the files, and those that links lead to, are entries.
     fn directories(&self) -> BTreeSet<PathBuf> {
-        let mut directories = BTreeSet::new();
-        for file in &self.files {
-            let real = std::fs::canonicalize(file).ok();
-            for path in [Some(file.clone()), real].into_iter().flatten() {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                directories.insert(parent.unwrap_or(Path::new(".")).to_owned());
-            }
+        let parent = |path: PathBuf| {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            parent.unwrap_or(Path::new(".")).to_owned()
+        };
+        self.paths().map(parent).collect()
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().flat_map(|file| [Some(file.clone()), std::fs::canonicalize(file).ok()]).flatten()
+    }
+}
+
+/// Whatever may exchange a file does, and what is written into one of these. What is written into others doesn't:
+/// an access log that lies beside the configuration would have it looked at hundreds of times a second.
+fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_)) => {
+            let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+            event.paths.is_empty() || event.paths.iter().any(is_ours)
         }
-        directories
+        _ => true,
     }
 }
 
@@ -136,5 +158,28 @@ impl Stamp {
             length: metadata.len(),
             real_path: std::fs::canonicalize(file).ok()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{AccessKind, CreateKind, DataChange, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_beside_the_files_is_no_concern() {
+        let names = BTreeSet::from(["gateway.yaml".into()]);
+        let concerned = |kind, path: &str| concerns(&Event::new(kind).add_path(path.into()), &names);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(concerned(written, "/etc/gatehouse/gateway.yaml"));
+        assert!(!concerned(written, "/etc/gatehouse/access.log"));
+        assert!(concerns(&Event::new(written), &names), "it may have been any of them");
+        // A link on the way to them may be another: a ConfigMap's is called `..data`.
+        for kind in [EventKind::Create(CreateKind::Any), EventKind::Modify(ModifyKind::Name(RenameMode::To))]
+        {
+            assert!(concerned(kind, "/etc/gatehouse/..data"));
+        }
+        assert!(!concerned(EventKind::Access(AccessKind::Any), "/etc/gatehouse/gateway.yaml"));
     }
 }

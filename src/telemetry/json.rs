@@ -6,7 +6,7 @@
 /// Writes `bytes` as a quoted JSON string (RFC 8259 §7). Invalid UTF-8 becomes U+FFFD.
 pub(super) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    if bytes.iter().all(|&byte| is_plain(byte)) {
+    if all_plain(bytes) {
         out.extend_from_slice(bytes);
     } else {
         for chunk in bytes.utf8_chunks() {
@@ -19,8 +19,15 @@ pub(super) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// Looks at the bytes of a chunk without a branch between them, so that the compiler compares them at once.
+fn all_plain(bytes: &[u8]) -> bool {
+    let plain = |chunk: &[u8]| chunk.iter().fold(true, |plain, &byte| plain & is_plain(byte));
+    let (chunks, rest) = bytes.as_chunks::<16>();
+    chunks.iter().all(|chunk| plain(chunk)) && plain(rest)
+}
+
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..0x7f) && byte != b'"' && byte != b'\\'
+    matches!(byte, 0x20..0x7f) & (byte != b'"') & (byte != b'\\')
 }
 
 fn write_escaped(text: &str, out: &mut Vec<u8>) {

@@ -158,12 +158,17 @@ impl<'a> Sink<'a> {
                 if let Some(&last) = bytes.last() {
                     self.torn = last != b'\n';
                 }
-                let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
                 match result {
-                    Ok(()) => self.recovered(),
-                    Err(error) => self.failed(&error),
+                    Ok(()) => {
+                        self.recovered();
+                        self.lines
+                    }
+                    Err(error) => {
+                        let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+                        self.failed(&error);
+                        lines
+                    }
                 }
-                lines
             }
             None => 0,
         };

@@ -1,10 +1,11 @@
-//! The gateway under callgrind, and what its report says.
+//! The gateway under callgrind, and what its reports say.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+
+use crate::process::Process;
 
 /// What was counted, or may be.
 #[derive(Clone, Copy, Debug)]
@@ -30,75 +31,100 @@ fn target() -> &'static Path {
 }
 
 pub struct Gateway {
-    pub address: SocketAddr,
-    process: Child,
-    directory: PathBuf,
+    process: Process,
 }
 
 impl Gateway {
+    /// Counts from its first instruction on, until [`Gateway::stop`].
     pub fn start(binary: &Path, configuration: &str) -> Gateway {
-        let directory = std::env::temp_dir().join(format!("gatehouse-cost-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("there is a directory for temporary files");
-        let file = directory.join("gateway.yaml");
-        std::fs::write(&file, configuration).expect("the directory takes files");
-        let mut process = Command::new("valgrind")
-            .args(["--quiet", "--tool=callgrind"])
-            .arg(format!("--callgrind-out-file={}", directory.join("counts").display()))
-            .arg(binary)
-            .args(["run", "-c"])
-            .arg(file)
+        Gateway::with(&[], binary, configuration)
+    }
+
+    /// Counts only within [`Gateway::count`], and is ten times as fast before.
+    pub fn start_uncounted(binary: &Path, configuration: &str) -> Gateway {
+        Gateway::with(&["--instr-atstart=no", "--separate-threads=yes"], binary, configuration)
+    }
+
+    fn with(options: &[&str], binary: &Path, configuration: &str) -> Gateway {
+        let valgrind = |directory: &Path| {
+            let mut command = Command::new("valgrind");
+            command
+                .args(["--quiet", "--tool=callgrind"])
+                .args(options)
+                .arg(format!("--callgrind-out-file={}", directory.join("counts").display()))
+                .arg(binary);
+            command
+        };
+        Gateway { process: Process::start(valgrind, configuration) }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.process.address
+    }
+
+    /// The instructions of the busiest thread, which is the worker, while `work` is done. Only once.
+    pub fn count(&self, work: impl FnOnce()) -> u64 {
+        self.control("--zero");
+        work();
+        self.control("--dump");
+        let directory = self.process.file("");
+        let reports = std::fs::read_dir(directory).expect("it is there").flatten();
+        reports
+            .filter(|file| file.file_name().to_string_lossy().starts_with("counts.1-"))
+            .map(|file| std::fs::read_to_string(file.path()).expect("callgrind reports"))
+            .filter_map(|report| totals(&report))
+            .max()
+            .expect("there is a report of each thread")
+    }
+
+    /// From here on instructions are followed, so that they can be counted.
+    pub fn follow(&self) {
+        self.control("--instr=on");
+    }
+
+    fn control(&self, command: &str) {
+        let pid = self.process.id().to_string();
+        let obeyed = Command::new("callgrind_control")
+            .args([command, &pid])
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("valgrind is installed (on Debian: apt install valgrind)");
-        let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split("listening on ").nth(1)?.split(' ').next()?.parse().ok())
-            .expect("the gateway says where it listens");
-        // Nobody else reads what it says, and a full pipe would stop it.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Gateway { address, process, directory }
+            .stderr(Stdio::null())
+            .status();
+        assert!(obeyed.is_ok_and(|status| status.success()), "callgrind takes the command {command}");
     }
 
     /// Lets it end in order, and reads what was counted.
     pub fn stop(mut self) -> Counts {
-        let ended = Command::new("kill").arg(self.process.id().to_string()).status();
-        assert!(ended.is_ok_and(|status| status.success()), "the gateway has ended before");
-        self.process.wait().expect("it is a child of this process");
-        let report = std::fs::read_to_string(self.directory.join("counts")).expect("callgrind reports");
-        let _ = std::fs::remove_dir_all(&self.directory);
-        read(&report)
+        self.process.stop();
+        read(&std::fs::read_to_string(self.process.file("counts")).expect("callgrind reports"))
     }
+}
+
+fn totals(report: &str) -> Option<u64> {
+    report.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
 }
 
 /// The format is described in Valgrind's manual: a function is named in full where it occurs first, as
 /// `cfn=(ID) NAME`, later by its ID, and the line after a `cfn` counts the calls.
 fn read(report: &str) -> Counts {
-    let mut counts = Counts { instructions: 0, allocations: 0 };
+    let mut counts = Counts { instructions: totals(report).expect("they are counted"), allocations: 0 };
     let mut allocators = HashSet::new();
     let mut called = "";
-    for line in report.lines() {
-        if let Some(total) = line.strip_prefix("totals: ") {
-            counts.instructions = total.trim().parse().expect("a number");
-        } else if let Some((kind, function)) = line.split_once('=') {
-            match kind {
-                "fn" | "cfn" => {
-                    let (id, name) = function.split_once(' ').unwrap_or((function, ""));
-                    if is_allocator(name) {
-                        allocators.insert(id);
-                    }
-                    if kind == "cfn" {
-                        called = id;
-                    }
+    for (kind, function) in report.lines().filter_map(|line| line.split_once('=')) {
+        match kind {
+            "fn" | "cfn" => {
+                let (id, name) = function.split_once(' ').unwrap_or((function, ""));
+                if is_allocator(name) {
+                    allocators.insert(id);
                 }
-                "calls" if allocators.contains(called) => {
-                    let calls = function.split(' ').next().and_then(|calls| calls.parse::<u64>().ok());
-                    counts.allocations += calls.expect("a number");
+                if kind == "cfn" {
+                    called = id;
                 }
-                _ => {}
             }
+            "calls" if allocators.contains(called) => {
+                let calls = function.split(' ').next().and_then(|calls| calls.parse::<u64>().ok());
+                counts.allocations += calls.expect("a number");
+            }
+            _ => {}
         }
     }
     assert!(counts.instructions > 0 && counts.allocations > 0, "the report has both counts");

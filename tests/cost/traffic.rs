@@ -7,24 +7,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
-const CONNECTIONS: usize = 8;
-const BODY: &str = "{\"id\":1,\"name\":\"Ada\",\"roles\":[\"admin\",\"author\"],\"active\":true}";
+pub const CONNECTIONS: usize = 8;
+pub const BODY: &str = "{\"id\":1,\"name\":\"Ada\",\"roles\":[\"admin\",\"author\"],\"active\":true}";
 
 pub struct Origin {
-    pub address: SocketAddr,
+    pub port: u16,
 }
 
 impl Origin {
-    /// It answers until the process ends.
+    /// It answers until the process ends, on every address of the loopback interface.
     pub fn start() -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-        let address = listener.local_addr().expect("it is bound");
+        let listener = TcpListener::bind("0.0.0.0:0").expect("there are ports");
+        let port = listener.local_addr().expect("it is bound").port();
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 std::thread::spawn(move || answer(connection));
             }
         });
-        Origin { address }
+        Origin { port }
     }
 }
 
@@ -59,20 +59,37 @@ pub fn request(secret: &str) -> String {
     )
 }
 
-/// Sends `requests` over a few connections in turn. Panics at any answer that isn't the origin's.
-pub fn send(gateway: SocketAddr, request: &str, requests: u64) {
-    let mut connections: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(gateway)).collect();
-    let mut answer = [0; 4096];
-    for number in 0..requests {
-        let connection = &mut connections[number as usize % CONNECTIONS];
-        connection.write_all(request.as_bytes()).expect("the gateway reads");
-        let mut length = 0;
-        while !answer[..length].ends_with(BODY.as_bytes()) {
-            let read = connection.read(&mut answer[length..]).expect("the gateway answers");
-            assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&answer[..length]));
-            length += read;
+/// Connections of clients that ask one after the other.
+pub struct Clients {
+    connections: Vec<TcpStream>,
+    next: usize,
+    answers: Vec<u8>,
+}
+
+impl Clients {
+    pub fn connect(gateway: SocketAddr, connections: usize) -> Clients {
+        let connections = (0..connections).map(|_| connect(gateway)).collect();
+        Clients { connections, next: 0, answers: Vec::new() }
+    }
+
+    /// Sends `requests`, which are so many, over the next connection in one piece. Panics at any answer that isn't
+    /// the origin's.
+    pub fn ask(&mut self, requests: &str, count: usize) {
+        // A round begins with another connection than the one before, so that what is asked for with a period doesn't
+        // always come to the same one.
+        let length = self.connections.len();
+        let place = (self.next + self.next / length) % length;
+        self.next += 1;
+        let connection = &mut self.connections[place];
+        connection.write_all(requests.as_bytes()).expect("the gateway reads");
+        self.answers.clear();
+        while memchr::memmem::find_iter(&self.answers, BODY).count() < count {
+            let mut piece = [0; 16 * 1024];
+            let read = connection.read(&mut piece).expect("the gateway answers");
+            assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&self.answers));
+            self.answers.extend_from_slice(&piece[..read]);
         }
-        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        assert!(self.answers.starts_with(b"HTTP/1.1 200 OK\r\n"));
     }
 }
 
