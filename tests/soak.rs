@@ -44,7 +44,7 @@ async fn nothing_is_lost_and_nothing_grows() {
         clients.spawn(ask(number, gateway.http(), tally.clone(), over.clone()));
     }
     let rewriting = tokio::spawn(rewrite(gateway.clone(), configuration, over.clone()));
-    let killing = tokio::spawn(kill_in_turn(fixed, registered, over.clone()));
+    let killing = tokio::spawn(kill_in_turn(gateway.clone(), fixed, registered, over.clone()));
     tokio::time::sleep(length / 3).await;
     let warm_rss = rss_kib(&gateway);
     tokio::time::sleep(length - length / 3).await;
@@ -118,12 +118,12 @@ impl Configuration {
             _ => "  - { name: extra, match: { path: /extra }, respond: { text: extra } }\n",
         };
         format!(
-            "registry: {{ bind: '127.0.0.1:0', heartbeat_ttl: 2s }}\n\
+            "registry: {{ bind: '127.0.0.1:0', heartbeat_ttl: 10s }}\n\
              services:\n\
              \x20 fixed:\n    instances: ['http://{one}', {{ url: 'http://{other}', weight: {form} }}]\n\
              \x20   load_balancing: least_requests\n    retries: {{ attempts: 2, budget: 20% }}\n\
              \x20 registered:\n    discovery: {{ registry: {{}} }}\n    retries: {{ attempts: 2, budget: 20% }}\n\
-             \x20   health_check: {{ path: /health, interval: 500ms, timeout: 300ms }}\n\
+             \x20   health_check: {{ path: /health, interval: 500ms, timeout: 5s }}\n\
              \x20 dead:\n    instances: ['http://127.0.0.1:1']\n    retries: {{ attempts: 0 }}\n\
              \x20   circuit_breaker: {{ consecutive_failures: 3, open_for: 1h, max_open_for: 1h }}\n\
              rate_limits:\n  few: {{ key: route, rate: 1/h, burst: 2 }}\n  many: {{ key: ip, rate: {form}00000/s, \
@@ -163,6 +163,7 @@ async fn rewrite(gateway: Arc<Gateway>, configuration: Configuration, over: Arc<
 
 /// One of each pair goes and comes back, then the other, so that there is always one.
 async fn kill_in_turn(
+    gateway: Arc<Gateway>,
     mut fixed: [Instance; 2],
     mut registered: [Instance; 2],
     over: Arc<AtomicBool>,
@@ -178,8 +179,21 @@ async fn kill_in_turn(
         tokio::time::sleep(DOWN_FOR).await;
         fixed[turn].revive().await;
         registered[1 - turn].revive().await;
+        until_back(&gateway, "fixed", &fixed[turn], &over).await;
+        until_back(&gateway, "registered", &registered[1 - turn], &over).await;
     }
     0
+}
+
+/// There is one to answer only once the gateway can know of it, which takes the longer, the busier the machine is.
+/// Without requests a breaker doesn't close: they end when it is `over`.
+async fn until_back(gateway: &Gateway, service: &str, instance: &Instance, over: &AtomicBool) {
+    let is_back = || async {
+        let seen = gateway.instance(service, instance.address).await?;
+        let is_used = seen["health"] != "unhealthy" && seen["breaker"]["state"] == "closed";
+        (is_used || over.load(Relaxed)).then_some(())
+    };
+    eventually("an instance that is up again is used", is_back).await;
 }
 
 struct Instance {
