@@ -182,11 +182,6 @@ impl Fields {
         self.retain(|field, _| field != name);
     }
 
-    /// Removes the field that is named so, in whatever case.
-    pub fn remove_named(&mut self, name: &[u8]) {
-        self.retain(|field, _| !field.eq_ignore_ascii_case(name));
-    }
-
     /// Keeps the fields of whose name and value `wanted` says so.
     pub fn retain(&mut self, mut wanted: impl FnMut(&[u8], &[u8]) -> bool) {
         if let Some(list) = &mut self.0 {
@@ -452,7 +447,7 @@ mod tests {
         fields.append(one(), value("3"));
         fields.remove(&one());
         fields.remove(&header::TE);
-        fields.remove_named(b"ACCEPT");
+        fields.remove(&header::ACCEPT);
         assert_eq!(shown(&fields), ["host=a", "cookie=c=d"]);
         fields.retain(|_, value| value == b"a");
         assert_eq!(shown(&fields), ["host=a"]);

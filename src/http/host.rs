@@ -7,8 +7,6 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use http::{HeaderMap, header};
-
 /// The longest name that DNS knows (RFC 1035 §2.3.4), without the trailing dot.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -24,10 +22,6 @@ pub struct Host<'a> {
 /// Why a host is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    #[error("the request has no Host field")]
-    Missing,
-    #[error("the request has more than one Host field")]
-    Repeated,
     #[error("the host is empty")]
     Empty,
     #[error("the host is longer than {MAX_NAME_BYTES} bytes")]
@@ -42,21 +36,6 @@ pub enum HostError {
     Ipv6,
     #[error("the port is not a number from 0 to 65535")]
     Port,
-}
-
-/// Reads the one `Host` field that a request must have (RFC 9112 §3.2).
-pub fn from_fields(fields: &HeaderMap) -> Result<Host<'_>, HostError> {
-    let mut values = fields.get_all(header::HOST).iter();
-    let value = values.next().ok_or(HostError::Missing)?;
-    if values.next().is_some() {
-        return Err(HostError::Repeated);
-    }
-    // `to_str` fails on what is not visible ASCII, and all of that is forbidden in a host.
-    let text = value.to_str().map_err(|_| {
-        let foreign = value.as_bytes().iter().find(|byte| !(0x20..0x7f).contains(*byte));
-        HostError::ForbiddenByte(foreign.copied().unwrap_or_default())
-    })?;
-    parse(text)
 }
 
 /// Reads a `Host` value or an authority: `uri-host [ ":" port ]` (RFC 9110 §7.2).
@@ -133,7 +112,6 @@ fn parse_port(digits: &str) -> Result<Option<u16>, HostError> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -200,19 +178,6 @@ mod tests {
         for (raw, expected) in table {
             assert_eq!(parse(raw), Err(expected), "{raw:?}");
         }
-    }
-
-    #[test]
-    fn a_request_has_exactly_one_host_field() {
-        let mut fields = HeaderMap::new();
-        assert_eq!(from_fields(&fields), Err(HostError::Missing));
-        fields.append(header::HOST, HeaderValue::from_static("A.example"));
-        assert_eq!(from_fields(&fields).map(|host| host.name), Ok(Cow::Borrowed("a.example")));
-        fields.append(header::HOST, HeaderValue::from_static("A.example"));
-        assert_eq!(from_fields(&fields), Err(HostError::Repeated));
-        let foreign = HeaderValue::from_bytes(b"a\xff").expect("opaque bytes are valid in a field");
-        fields.insert(header::HOST, foreign);
-        assert_eq!(from_fields(&fields), Err(HostError::ForbiddenByte(0xff)));
     }
 
     #[test]

@@ -343,6 +343,10 @@ impl Http1 {
                 Poll::Pending => break,
             }
         }
+        if io.is_request_over() {
+            // TLS takes a buffer to find out that nothing is there. The answer may be long in coming.
+            io.rest(&line.buffers);
+        }
         self.poll_watchdog(cx).map(|_| End::Gone)
     }
 
