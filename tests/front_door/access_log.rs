@@ -15,9 +15,11 @@ fn to_file(name: &str) -> String {
     format!("observability: {{ access_log: {{ output: {name} }} }}\n{HELLO}")
 }
 
+/// The lines that are there whole: a write may be seen while it is under way.
 fn lines(gateway: &Gateway, file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(gateway.file(file)).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    let text = std::fs::read(gateway.file(file)).unwrap_or_default();
+    let whole = text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    whole.map(|line| serde_json::from_slice(line).expect("a line is JSON")).collect()
 }
 
 #[tokio::test]
@@ -178,6 +180,9 @@ async fn no_line_is_lost_when_the_file_is_rotated() {
     gateway.signal("TERM");
     gateway.ended().await;
     let files = ["access.log", "access.log.1", "access.log.2", "access.log.3"];
+    for file in files {
+        assert!(std::fs::read(gateway.file(file)).is_ok_and(|text| text.ends_with(b"\n")), "{file}");
+    }
     assert_eq!(files.iter().map(|file| lines(&gateway, file).len()).sum::<usize>(), asked);
 }
 
