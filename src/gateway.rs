@@ -31,6 +31,9 @@ use listeners::Listeners;
 use plan::Files;
 pub use plan::{Plan, Wrong, check};
 
+/// How often a look is taken whether an old snapshot is still in use.
+const RETIRING_LOOK: Duration = Duration::from_millis(100);
+
 /// A running gateway.
 pub struct Gateway {
     file: PathBuf,
@@ -73,7 +76,11 @@ enum Look {
     Same,
     /// What was refused before, and nobody has asked again.
     SameMistake,
-    New(Box<Plan>, Source),
+    New {
+        plan: Box<Plan>,
+        source: Source,
+        changes: Vec<String>,
+    },
 }
 
 #[derive(Default)]
@@ -217,33 +224,30 @@ impl Gateway {
         let gateway = self.clone();
         let applied = control.applied.clone();
         let refused = control.refused.clone().filter(|_| !asked);
-        // Parsing and compiling a large configuration takes a while, in which health checks go on.
+        // All that takes long with a large configuration is done beside health checks, which go on.
         let look = tokio::task::spawn_blocking(move || gateway.look(&applied, refused.as_ref()));
-        let (plan, source) = match look.await.map_err(|_| Wrong::failed())?? {
+        let (plan, source, changes) = match look.await.map_err(|_| Wrong::failed())?? {
             Look::Same => return Ok(Applied::Same),
             Look::SameMistake => return Ok(Applied::Nothing),
-            Look::New(plan, source) => (plan, source),
+            Look::New { plan, source, changes } => (plan, source, changes),
         };
         let opening = control
             .listeners
             .prepare(&plan, self.workers, &self.metrics)
             .map_err(|problems| Wrong::new(&source, problems).of(&plan.files))?;
         let Plan { config, snapshot, files, .. } = *plan;
-        let old = self.applied.load_full();
-        let mut changes = changes::between(&old, &config);
-        if changes.is_empty() {
-            changes.push("files that it refers to, or its wording".to_owned());
-        }
+        let config = Arc::new(config);
         self.registry_settings(control, &config);
         control.upkeep.seed(&config, &snapshot);
-        self.published.store(Arc::new(snapshot));
-        self.applied.store(Arc::new(config.clone()));
+        let served = self.published.swap(Arc::new(snapshot));
+        let old = self.applied.swap(config.clone());
         if old.access_log != config.access_log {
             self.log.set_output(Output::from(&config.access_log.output));
         }
         self.watch.send_replace(files.paths.clone());
         control.applied = files;
         self.take_effect(control, &config, opening).await;
+        tokio::spawn(retire(served, old));
         Ok(Applied::Changed(changes))
     }
 
@@ -258,7 +262,11 @@ impl Gateway {
         let loaded = plan::load(&source)?;
         let previous = self.published.load_full();
         let plan = Plan::make(loaded, &source, Some(&previous), &self.metrics, self.workers)?;
-        Ok(Look::New(Box::new(plan), source))
+        let mut changes = changes::between(&self.applied.load(), &plan.config);
+        if changes.is_empty() {
+            changes.push("files that it refers to, or its wording".to_owned());
+        }
+        Ok(Look::New { plan: Box::new(plan), source, changes })
     }
 
     fn registry_settings(&self, control: &mut Control, config: &Config) {
@@ -332,6 +340,15 @@ impl Gateway {
         }
         self.log.shutdown(Duration::from_secs(2));
     }
+}
+
+/// Keeps what served before until the last request that runs against it has ended. Whoever lets go last frees
+/// all its routes, and that must be no worker: others' requests would wait for it.
+async fn retire(snapshot: Arc<Snapshot>, config: Arc<Config>) {
+    while Arc::strong_count(&snapshot) > 1 {
+        tokio::time::sleep(RETIRING_LOOK).await;
+    }
+    tokio::task::spawn_blocking(move || drop((snapshot, config)));
 }
 
 /// What `Wrong` says to the admin API.
