@@ -91,9 +91,8 @@ impl AttemptError {
     /// How the metrics name it.
     pub fn outcome(&self) -> Outcome {
         match self {
-            AttemptError::Connect(ConnectError::TimedOut | ConnectError::Exhausted) => {
-                Outcome::ConnectTimeout
-            }
+            AttemptError::Connect(ConnectError::TimedOut) => Outcome::ConnectTimeout,
+            AttemptError::Connect(ConnectError::Exhausted) => Outcome::PoolExhausted,
             AttemptError::Connect(_) => Outcome::ConnectFailure,
             AttemptError::Reset { .. } => Outcome::Reset,
             AttemptError::TimedOut => Outcome::ResponseTimeout,

@@ -198,7 +198,7 @@ impl<'c> Tries<'c> {
                 // Whatever the instance's side made of it, the client's failure came first.
                 let error = self.call.body.failure().map_or(error, AttemptError::Client);
                 recording.end(error.outcome());
-                if matches!(error, AttemptError::Connect(_)) {
+                if error.failure() == Some(Failure::Connect) {
                     instance.set_unreachable();
                 }
                 Err((error, admission))

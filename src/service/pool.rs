@@ -131,7 +131,9 @@ impl Pools {
     /// The connections to an instance of `service`.
     pub fn of(&self, service: &str, instance: &InstanceRef, limits: PoolLimits) -> Rc<InstancePool> {
         if let Some(pool) = self.by_instance.borrow().get(&instance.id) {
-            pool.limits.set(limits);
+            if pool.limits.replace(limits) != limits {
+                pool.changed.notify_waiters();
+            }
             return pool.clone();
         }
         let pool = Rc::new(InstancePool {
@@ -151,8 +153,12 @@ impl Pools {
 }
 
 impl InstancePool {
-    /// An idle connection, if there is one such as is wanted.
+    /// An idle connection, if there is one such as is wanted and nobody waits for one already.
     pub fn take_idle(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
+        if self.waiting.get() > 0 { None } else { self.pop_idle(wanted) }
+    }
+
+    fn pop_idle(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
         if wanted.fresh {
             return None;
         }
@@ -167,21 +173,27 @@ impl InstancePool {
 
     /// An idle connection, or a new one within the limits, before `deadline`.
     pub async fn lease(self: &Rc<Self>, wanted: Wanted, deadline: Instant) -> Result<Lease, ConnectError> {
+        // Whoever comes while others wait does so behind them. Were it not so, those who happen to come just when
+        // one becomes free would take them all, and some of those who wait would never have any.
+        let mut is_next = self.waiting.get() == 0;
         loop {
-            if let Some(lease) = self.take_idle(wanted) {
-                return Ok(lease);
-            }
-            // An idle one makes room for one that has to be new.
-            if self.open() >= self.limits.get().max_connections {
-                self.idle.borrow_mut().pop();
-            }
-            if self.open() < self.limits.get().max_connections {
-                return self.connect(deadline).await;
+            if is_next {
+                if let Some(lease) = self.pop_idle(wanted) {
+                    return Ok(lease);
+                }
+                // An idle one makes room for one that has to be new.
+                if self.open() >= self.limits.get().max_connections {
+                    self.idle.borrow_mut().pop();
+                }
+                if self.open() < self.limits.get().max_connections {
+                    return self.connect(deadline).await;
+                }
             }
             let _waiting = Waiting::begin(self);
             if timeout_at(deadline, self.changed.notified()).await.is_err() {
                 return Err(ConnectError::Exhausted);
             }
+            is_next = true;
         }
     }
 
@@ -265,5 +277,63 @@ impl<'p> Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use std::pin::pin;
+    use std::task::Poll;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::service::discovered::{Discovered, Publish};
+    use crate::service::{InstanceRef, Instances};
+
+    const ANY: Wanted = Wanted { fresh: false, surely_open: false };
+
+    async fn pool(max_connections: usize) -> (TcpListener, Pools, InstanceRef, PoolLimits) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has ports");
+        let address = listener.local_addr().expect("it is bound");
+        let instances = Instances::new(1);
+        let authority = address.to_string().into();
+        instances.publish(vec![Discovered { address, weight: 1, authority, zone: None }]);
+        let instance = instances.current().instances().next().expect("there is one").clone();
+        let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());
+        let limits = PoolLimits { max_connections, max_idle: 8, idle_timeout: Duration::from_secs(60) };
+        (listener, pools, InstanceRef::new(instance, WorkerId(0)), limits)
+    }
+
+    #[tokio::test]
+    async fn who_came_first_has_the_connection_that_becomes_free() {
+        let (_listener, pools, instance, limits) = pool(1).await;
+        let pool = pools.of("users", &instance, limits);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let only = pool.lease(ANY, deadline).await.expect("there is room for one");
+        let mut first = pin!(pool.lease(ANY, deadline));
+        assert!(matches!(poll!(&mut first), Poll::Pending));
+        drop(only);
+        // Between the moment when one becomes free and that in which who waits for it takes it.
+        assert!(pool.take_idle(ANY).is_none());
+        let mut late = pin!(pool.lease(ANY, deadline));
+        assert!(matches!(poll!(&mut late), Poll::Pending));
+        let lease = first.await.expect("it is its turn");
+        assert!(matches!(poll!(&mut late), Poll::Pending));
+        drop(lease);
+        late.await.expect("nobody else is left");
+        assert_eq!(pool.waiting.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_higher_limit_holds_for_those_who_wait_already() {
+        let (_listener, pools, instance, limits) = pool(1).await;
+        let pool = pools.of("users", &instance, limits);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let _only = pool.lease(ANY, deadline).await.expect("there is room for one");
+        let mut waits = pin!(pool.lease(ANY, deadline));
+        assert!(matches!(poll!(&mut waits), Poll::Pending));
+        pools.of("users", &instance, PoolLimits { max_connections: 2, ..limits });
+        waits.await.expect("there is room for two now");
     }
 }

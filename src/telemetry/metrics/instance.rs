@@ -14,6 +14,8 @@ pub enum Outcome {
     Status(u16),
     ConnectFailure,
     ConnectTimeout,
+    /// None of the connections that the pool may have became free in time: the instance has seen nothing of it.
+    PoolExhausted,
     ResponseTimeout,
     Reset,
     InvalidResponse,
@@ -21,7 +23,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-const LABELS: [&str; 11] = [
+const LABELS: [&str; 12] = [
     "1xx",
     "2xx",
     "3xx",
@@ -29,6 +31,7 @@ const LABELS: [&str; 11] = [
     "5xx",
     "connect_failure",
     "connect_timeout",
+    "pool_exhausted",
     "response_timeout",
     "reset",
     "invalid_response",
@@ -43,10 +46,11 @@ impl Outcome {
             Outcome::Status(status) => usize::from((status / 100).clamp(1, 5)) - 1,
             Outcome::ConnectFailure => 5,
             Outcome::ConnectTimeout => 6,
-            Outcome::ResponseTimeout => 7,
-            Outcome::Reset => 8,
-            Outcome::InvalidResponse => 9,
-            Outcome::Cancelled => 10,
+            Outcome::PoolExhausted => 7,
+            Outcome::ResponseTimeout => 8,
+            Outcome::Reset => 9,
+            Outcome::InvalidResponse => 10,
+            Outcome::Cancelled => 11,
         }
     }
 }
@@ -126,6 +130,7 @@ mod tests {
             Outcome::Status(999),
             Outcome::ConnectFailure,
             Outcome::ConnectTimeout,
+            Outcome::PoolExhausted,
             Outcome::ResponseTimeout,
             Outcome::Reset,
             Outcome::InvalidResponse,
@@ -135,6 +140,6 @@ mod tests {
             metrics.record(WorkerId(0), outcome, Duration::from_millis(1));
         }
         assert_eq!(metrics.outcomes().collect::<Vec<_>>(), LABELS.map(|label| (label, 1)));
-        assert_eq!(metrics.durations().count(), 10);
+        assert_eq!(metrics.durations().count(), 11);
     }
 }
