@@ -23,12 +23,11 @@ use crate::identity::Identity;
 use crate::listener::{Connection, Upgrade};
 use crate::policy::rate_limit::{Decision, RateLimiter};
 use crate::reason::Reason;
-use crate::route::Params;
+use crate::route::{Params, Place};
 use crate::service::{InformationalSink, Progress, Service, UpstreamBody};
-use crate::snapshot::Route;
 use crate::telemetry::metrics::Finished;
 use crate::telemetry::record::LogRecord;
-use crate::worker::CurrentSnapshot;
+use crate::worker::{CurrentRoute, CurrentSnapshot};
 
 /// A request as its connection hands it over.
 pub struct Arrived {
@@ -94,7 +93,7 @@ pub struct Exchange {
     pub path: String,
     pub query: Option<String>,
     pub origin: Option<HeaderValue>,
-    pub route: Option<Arc<Route>>,
+    pub route: Option<CurrentRoute>,
     pub params: Params,
     pub identity: Option<Arc<Identity>>,
     /// The limits that were asked, with what they said.
@@ -172,8 +171,9 @@ impl Exchange {
     }
 
     /// The route that takes the request; it counts as active there from now on.
-    pub fn routed(&mut self, route: Arc<Route>, params: Params) {
-        route.metrics.begin(self.connection.worker.id);
+    pub fn routed(&mut self, place: Place, params: Params) {
+        let route = CurrentRoute::new(&self.snapshot, place);
+        route.counts().begin();
         self.route = Some(route);
         self.params = params;
     }
@@ -200,24 +200,21 @@ impl Exchange {
         let status = self.status.map_or(Reason::ClientGone.status().as_u16(), |status| status.as_u16());
         let upstream =
             self.upstream.took.or(self.upstream.began.map(|began| self.ended.unwrap_or(now) - began));
-        let metrics = match &self.route {
-            Some(route) => &route.metrics,
+        let counts = match &self.route {
+            Some(route) => route.counts(),
             None => {
-                worker.unrouted.begin(worker.id);
+                worker.unrouted.begin();
                 &worker.unrouted
             }
         };
-        metrics.finish(
-            worker.id,
-            &Finished {
-                status,
-                reason: self.reason,
-                duration,
-                upstream,
-                bytes_in: received,
-                bytes_out: self.sent,
-            },
-        );
+        counts.finish(&Finished {
+            status,
+            reason: self.reason,
+            duration,
+            upstream,
+            bytes_in: received,
+            bytes_out: self.sent,
+        });
         if worker.log.enabled() {
             worker.log.push(self.record(status, received, duration, upstream));
         }
@@ -238,7 +235,7 @@ impl Exchange {
             method: self.method.clone(),
             host: self.host.as_deref().map(|host| Bytes::copy_from_slice(host.as_bytes())),
             path: std::mem::take(&mut self.path).into(),
-            route: self.route.as_ref().map(|route| route.name.clone()),
+            route: self.route.as_ref().map(|route| route.name().clone()),
             service: self.upstream.service.take(),
             instance: self.upstream.instance,
             status,

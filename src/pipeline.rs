@@ -43,14 +43,14 @@ fn choose_route(exchange: &mut Exchange, request: &mut Request) -> Result<policy
     let asked_about = (exchange.method == Method::OPTIONS).then(|| request.preflight_method()).flatten();
     let announced = asked_about.map(|method| snapshot.routes.find_preflight(&query, &method));
     let (found, preflight) = match announced {
-        Some(Found::Route { value, params }) if value.policies.cors.is_some() => {
-            (Found::Route { value, params }, policy::Preflight::Yes)
+        Some(Found::Route { place, params }) if snapshot.routes[place].policies.cors.is_some() => {
+            (Found::Route { place, params }, policy::Preflight::Yes)
         }
         _ => (snapshot.routes.find(&query), policy::Preflight::No),
     };
     let refusal = match found {
-        Found::Route { value, params } => {
-            exchange.routed(value.clone(), params);
+        Found::Route { place, params } => {
+            exchange.routed(place, params);
             return request::check_slashes(exchange, request).map(|()| preflight);
         }
         _ if request.has_encoded_slash => request::encoded_slash(),

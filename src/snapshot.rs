@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{Metrics, RouteMetrics};
 pub struct Snapshot {
     /// Counts the configurations applied since the start, from 1.
     pub generation: u64,
-    pub routes: Table<Arc<Route>>,
+    pub routes: Table<Route>,
     /// The policies of replies to requests that no route takes.
     pub defaults: Policies,
     pub services: Vec<Arc<Service>>,
@@ -39,12 +39,23 @@ pub struct Snapshot {
     pub identity_headers: Vec<HeaderName>,
 }
 
+/// Among many routes each is out of the nearer caches when its request comes, so it is small: what few of
+/// them have is a pointer, and the name is that of the metrics.
 pub struct Route {
-    pub name: Arc<str>,
-    pub policies: Policies,
+    /// One for all routes that have the same.
+    pub policies: Arc<Policies>,
     pub action: Action,
     pub keeps_encoded_slashes: bool,
     pub metrics: Arc<RouteMetrics>,
+}
+
+/// Two cache lines, with what the table keeps beside it.
+const _: () = assert!(size_of::<Route>() <= 88);
+
+impl Route {
+    pub fn name(&self) -> &Arc<str> {
+        self.metrics.name()
+    }
 }
 
 /// What a snapshot is made with besides the configuration.
@@ -65,9 +76,11 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     };
     let defaults = default_policies(config, &names);
     let mut routes = Vec::with_capacity(config.routes.len());
+    let mut shared = SharedPolicies::default();
     for route in &config.routes {
-        match compile_route(route, config, &names, ground) {
-            Ok(compiled) => routes.push((route.matches.clone(), Arc::new(compiled))),
+        let policies = shared.of(route, || policies(route, config, &names));
+        match compile_route(route, policies, &names, ground) {
+            Ok(compiled) => routes.push((route.matches.clone(), compiled)),
             Err(why) => problems.error(route.name.span, why, "change the route's match or action"),
         }
     }
@@ -158,22 +171,54 @@ fn default_policies(config: &Config, names: &Names) -> Policies {
     }
 }
 
-fn edits<'e>(all: impl IntoIterator<Item = &'e config::HeaderEdit>) -> Vec<HeaderEdit> {
+fn edits<'e>(all: impl IntoIterator<Item = &'e config::HeaderEdit>) -> Box<[HeaderEdit]> {
     all.into_iter()
         .filter(|edit| !(edit.set.is_empty() && edit.remove.is_empty()))
         .map(HeaderEdit::compile)
         .collect()
 }
 
+/// Policies that were compiled already, with a route that has them.
+#[derive(Default)]
+struct SharedPolicies<'c> {
+    known: Vec<(&'c config::Route, Arc<Policies>)>,
+}
+
+impl<'c> SharedPolicies<'c> {
+    /// However many routes there are, each is compared to so many only.
+    const MAX_KNOWN: usize = 64;
+
+    fn of(&mut self, route: &'c config::Route, compile: impl FnOnce() -> Policies) -> Arc<Policies> {
+        if let Some((_, known)) = self.known.iter().find(|(other, _)| have_same_policies(route, other)) {
+            return known.clone();
+        }
+        let policies = Arc::new(compile());
+        if self.known.len() < Self::MAX_KNOWN {
+            self.known.push((route, policies.clone()));
+        }
+        policies
+    }
+}
+
+/// Whether all that [`policies`] reads of them is the same.
+fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
+    one.rate_limits == other.rate_limits
+        && one.max_body == other.max_body
+        && one.cors == other.cors
+        && one.authenticate == other.authenticate
+        && one.authorize == other.authorize
+        && one.request_headers == other.request_headers
+        && one.response_headers == other.response_headers
+}
+
 fn compile_route(
     route: &config::Route,
-    config: &Config,
+    policies: Arc<Policies>,
     names: &Names,
     ground: &Ground<'_>,
 ) -> Result<Route, String> {
     Ok(Route {
-        name: Arc::from(route.name.as_str()),
-        policies: policies(route, config, names),
+        policies,
         action: action(route, names)?,
         keeps_encoded_slashes: route.encoded_slashes == EncodedSlashes::Keep,
         metrics: ground.metrics.route(&route.name),
@@ -182,19 +227,19 @@ fn compile_route(
 
 fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
     let refs = config.defaults.rate_limits.iter().chain(&route.rate_limits);
-    let (limits_by_identity, limits) = refs
+    let (limits_by_identity, limits): (Vec<_>, Vec<_>) = refs
         .filter_map(|name| names.limiters.get(&name.value).cloned())
         .partition(|limiter| limiter.needs_identity());
     Policies {
         cors: route.cors.as_ref().map(Cors::compile),
         max_body: route.max_body.or(config.defaults.max_body),
-        limits,
+        limits: limits.into(),
         authenticate: route.authenticate.as_ref().and_then(|authenticate| {
             Authentication::compile(authenticate, |name| names.authenticators.get(name).cloned())
         }),
         authorize: Authorization::compile(&route.authorize),
-        limits_by_identity,
-        request_headers: HeaderEdit::compile(&route.request_headers),
+        limits_by_identity: limits_by_identity.into(),
+        request_headers: edits([&route.request_headers]),
         response_headers: edits([&config.defaults.response_headers, &route.response_headers]),
     }
 }
@@ -216,12 +261,12 @@ fn action(route: &config::Route, names: &Names) -> Result<Action, String> {
                     config::Rewrite::StripPrefix(prefix) => {
                         Rewrite::StripPrefix(StripPrefix::compile(prefix).map_err(|e| e.to_string())?)
                     }
-                    config::Rewrite::Template(to) => Rewrite::Template(template(to)?),
+                    config::Rewrite::Template(to) => Rewrite::Template(Box::new(template(to)?)),
                 },
                 host: match &forward.host {
                     config::HostHeader::Preserve => HostHeader::Preserve,
                     config::HostHeader::Instance => HostHeader::Instance,
-                    config::HostHeader::Fixed(name) => HostHeader::Fixed(interned::bytes(name)),
+                    config::HostHeader::Fixed(name) => HostHeader::Fixed(Box::new(interned::bytes(name))),
                 },
                 service,
             })
@@ -238,12 +283,64 @@ fn action(route: &config::Route, names: &Names) -> Result<Action, String> {
                 })
             };
             let parts = aggregate.parts.iter().map(part).collect::<Result<_, _>>()?;
-            Action::Aggregate(Aggregate { parts, timeout: aggregate.timeout })
+            Action::Aggregate(Box::new(Aggregate { parts, timeout: aggregate.timeout }))
         }
-        config::Action::Redirect(redirect) => Action::Redirect(Redirect {
+        config::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect {
             to: Template::location(&redirect.to, &parameters).map_err(|error| error.to_string())?,
             status: redirect.status,
-        }),
-        config::Action::Respond(response) => Action::Respond(Respond::compile(response)),
+        })),
+        config::Action::Respond(response) => Action::Respond(Box::new(Respond::compile(response))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::config::Source;
+    use crate::http::fields::Fields;
+    use crate::route::{Found, Query};
+
+    #[test]
+    fn routes_share_the_policies_that_they_have_alike_and_no_others() {
+        let routes = [
+            "",
+            "",
+            ", max_body: 1KiB",
+            ", rate_limits: [few]",
+            ", rate_limits: [few]",
+            ", cors: { origins: ['https://a.example'] }",
+            ", authenticate: { with: [shop] }",
+            ", authenticate: { with: [shop], methods: [POST] }",
+            ", authenticate: { with: [shop] }, authorize: { claims: { role: [admin] } }",
+            ", request_headers: { set: { x-a: b } }",
+            ", response_headers: { set: { x-a: b } }",
+        ];
+        let mut text = "listeners: [{ name: http, bind: 127.0.0.1:0 }]\n\
+            authenticators: { shop: { jwt: { algorithms: [HS256], issuer: i, \
+            keys: [{ secret: 0123456789abcdef0123456789abcdef }] } } }\n\
+            rate_limits: { few: { key: ip, rate: 1/s } }\nroutes:\n"
+            .to_owned();
+        for (n, policies) in routes.iter().enumerate() {
+            let route =
+                format!("{{ name: r{n}, match: {{ path: /{n} }}, respond: {{ text: x }}{policies} }}");
+            text.extend(["  - ", &route, "\n"]);
+        }
+        let source = Source { path: "gateway.yaml".into(), text: text.into() };
+        let loaded = config::load(&source, &|_| None).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let ground = Ground { previous: None, metrics: &Metrics::new(1), workers: 1 };
+        let snapshot = compile(&loaded.config, &ground).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let policies = |path: &str| {
+            let query = Query { host: "h", path, method: &Method::GET, headers: &Fields::new(), query: None };
+            let Found::Route { place, .. } = snapshot.routes.find(&query) else { panic!("{path}") };
+            Arc::as_ptr(&snapshot.routes[place].policies)
+        };
+        for (n, one) in routes.iter().enumerate() {
+            for (m, other) in routes.iter().enumerate() {
+                let same = policies(&format!("/{n}")) == policies(&format!("/{m}"));
+                assert_eq!(same, one == other, "{n} {m}");
+            }
+        }
+    }
 }

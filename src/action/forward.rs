@@ -29,13 +29,13 @@ pub struct Forward {
 pub enum Rewrite {
     None,
     StripPrefix(StripPrefix),
-    Template(Template),
+    Template(Box<Template>),
 }
 
 pub enum HostHeader {
     Preserve,
     Instance,
-    Fixed(Bytes),
+    Fixed(Box<Bytes>),
 }
 
 impl Forward {
@@ -79,7 +79,7 @@ impl Forward {
                 host: match &self.host {
                     HostHeader::Preserve => request.host.take(),
                     HostHeader::Instance => None,
-                    HostHeader::Fixed(value) => Some(value.clone()),
+                    HostHeader::Fixed(value) => Some(Bytes::clone(value)),
                 },
                 headers,
                 lines,

@@ -25,9 +25,9 @@ pub use respond::Respond;
 
 pub enum Action {
     Forward(Forward),
-    Aggregate(Aggregate),
-    Redirect(Redirect),
-    Respond(Respond),
+    Aggregate(Box<Aggregate>),
+    Redirect(Box<Redirect>),
+    Respond(Box<Respond>),
 }
 
 /// Runs the action of the exchange's route.

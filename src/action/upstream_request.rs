@@ -92,6 +92,7 @@ static FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRANSFER_ENCO
 /// configuration sets or takes away.
 pub fn spoken_for(exchange: &Exchange) -> impl Iterator<Item = &HeaderName> {
     let snapshot = &exchange.snapshot;
-    let edited = exchange.route.iter().flat_map(|route| route.policies.request_headers.names());
+    let edited =
+        exchange.route.iter().flat_map(|route| &route.policies.request_headers).flat_map(|edit| edit.names());
     snapshot.identity_headers.iter().chain([&snapshot.request_id_header]).chain(&FRAMING).chain(edited)
 }

@@ -13,7 +13,7 @@ use crate::reason::Reason;
 /// A route's `authorize` block, compiled.
 #[derive(Debug)]
 pub struct Authorization {
-    rules: Vec<Rule>,
+    rules: Box<[Rule]>,
 }
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Rule {
 impl Authorization {
     /// `None` when the route asks for nothing.
     pub fn compile(rules: &[config::ClaimRule]) -> Option<Authorization> {
-        let rules: Vec<Rule> = rules.iter().map(Rule::compile).collect();
+        let rules: Box<[Rule]> = rules.iter().map(Rule::compile).collect();
         (!rules.is_empty()).then_some(Authorization { rules })
     }
 

@@ -37,12 +37,13 @@ pub struct Policies {
     pub cors: Option<Cors>,
     pub max_body: Option<u64>,
     /// Rate limits whose key is known before anyone is authenticated.
-    pub limits: Vec<Arc<RateLimiter>>,
+    pub limits: Box<[Arc<RateLimiter>]>,
     pub authenticate: Option<Authentication>,
     pub authorize: Option<Authorization>,
-    pub limits_by_identity: Vec<Arc<RateLimiter>>,
-    pub request_headers: HeaderEdit,
-    pub response_headers: Vec<HeaderEdit>,
+    pub limits_by_identity: Box<[Arc<RateLimiter>]>,
+    /// Both without edits that change nothing.
+    pub request_headers: Box<[HeaderEdit]>,
+    pub response_headers: Box<[HeaderEdit]>,
 }
 
 /// Whether the request asks a browser's question about another one.
@@ -62,7 +63,7 @@ pub async fn on_request(
     let policies = &route.policies;
     answer_preflight(exchange, policies, preflight, request)?;
     limit_body(exchange, request, policies.max_body)?;
-    limit_rate(exchange, &policies.limits, &route.name, &request.headers)?;
+    limit_rate(exchange, &policies.limits, route.name(), &request.headers)?;
     if let Some(authenticate) = &policies.authenticate
         && authenticate.applies_to(&exchange.method)
     {
@@ -74,7 +75,7 @@ pub async fn on_request(
         }
         exchange.identity = Some(identity);
     }
-    limit_rate(exchange, &policies.limits_by_identity, &route.name, &request.headers)
+    limit_rate(exchange, &policies.limits_by_identity, route.name(), &request.headers)
 }
 
 /// Whether there are any request transforms.
@@ -85,8 +86,8 @@ pub fn edits_upstream_request(exchange: &Exchange) -> bool {
 /// The request transforms, on the fields as they go to an instance. They come after all that a client's
 /// `Connection` could take away, and have the last word over what the gateway writes by itself.
 pub fn on_upstream_request(exchange: &Exchange, headers: &mut Fields) {
-    if let Some(route) = &exchange.route {
-        route.policies.request_headers.apply(headers);
+    for edit in exchange.route.iter().flat_map(|route| &route.policies.request_headers) {
+        edit.apply(headers);
     }
 }
 
@@ -99,7 +100,7 @@ pub fn on_unrouted(exchange: &mut Exchange, request: &mut Request) -> Result<(),
 
 /// The policies after the action, on whatever the answer is.
 pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
-    let policies = exchange.route.as_ref().map_or(&exchange.snapshot.defaults, |route| &route.policies);
+    let policies = exchange.route.as_ref().map_or(&exchange.snapshot.defaults, |route| &*route.policies);
     let fields = &mut response.fields;
     if !exchange.spent.is_empty() {
         let spent: Vec<_> =

@@ -11,9 +11,10 @@ use crate::http::template::MAX_PARAMETERS;
 use super::conditions::{Conditions, anchored};
 use super::hosts::{Hosts, Pattern, Site};
 use super::index::Index;
-use super::methods::{Accepted, Methods};
+use super::label::Label;
+use super::methods::Methods;
 use super::pattern::{MAX_SEGMENTS, Segment, path_segments, prefix_segments};
-use super::{Entry, Group, Node, Table};
+use super::{Entry, Group, Link, Node, Table};
 
 /// A route that can't be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +73,26 @@ struct GrowingSite {
     regexes: BTreeMap<Reverse<usize>, Vec<u32>>,
 }
 
-#[derive(Default)]
 struct GrowingNode {
+    parent: Option<u32>,
+    label: Label,
     has_literals: bool,
     parameter: Option<u32>,
     exact: Vec<u32>,
     prefix: Vec<u32>,
-    parent: Option<u32>,
+}
+
+impl GrowingNode {
+    fn below(parent: Option<u32>, segment: &str) -> Self {
+        GrowingNode {
+            parent,
+            label: Label::new(segment),
+            has_literals: false,
+            parameter: None,
+            exact: Vec::new(),
+            prefix: Vec::new(),
+        }
+    }
 }
 
 /// Where a route belongs within a site.
@@ -141,7 +155,7 @@ impl<T> Compiler<T> {
     fn add_to_site(&mut self, pattern: Pattern, place: &Place, number: u32) {
         let nodes = &mut self.nodes;
         let site = self.sites.entry(pattern).or_insert_with(|| {
-            nodes.push(GrowingNode::default());
+            nodes.push(GrowingNode::below(None, ""));
             GrowingSite { root: count(nodes.len() - 1), regexes: BTreeMap::new() }
         });
         match place {
@@ -165,10 +179,15 @@ impl<T> Compiler<T> {
     }
 
     fn literal_below(&mut self, parent: u32, segment: &str) -> u32 {
-        if let Some(known) = self.segments.find(parent, segment) {
+        let nodes = &self.nodes;
+        let is_at = |node: u32| {
+            let node = &nodes[node as usize];
+            node.parent == Some(parent) && node.label.is(segment)
+        };
+        if let Some(known) = self.segments.find(parent, segment, is_at) {
             return known;
         }
-        let node = self.node_below(parent);
+        let node = self.node_below(parent, segment);
         self.nodes[parent as usize].has_literals = true;
         self.segments.insert(parent, segment, node);
         node
@@ -178,13 +197,13 @@ impl<T> Compiler<T> {
         if let Some(known) = self.nodes[parent as usize].parameter {
             return known;
         }
-        let node = self.node_below(parent);
+        let node = self.node_below(parent, "");
         self.nodes[parent as usize].parameter = Some(node);
         node
     }
 
-    fn node_below(&mut self, parent: u32) -> u32 {
-        self.nodes.push(GrowingNode { parent: Some(parent), ..GrowingNode::default() });
+    fn node_below(&mut self, parent: u32, segment: &str) -> u32 {
+        self.nodes.push(GrowingNode::below(Some(parent), segment));
         count(self.nodes.len() - 1)
     }
 
@@ -194,11 +213,15 @@ impl<T> Compiler<T> {
         for growing in self.nodes {
             // Parents come before their children, so theirs is known already.
             let parent = growing.parent.map(|at| (at, &nodes[at as usize]));
-            let shorter_prefix = parent
-                .and_then(|(at, node)| if node.prefix.is_empty() { node.shorter_prefix } else { Some(at) });
+            let shorter_prefix = parent.map_or(Link::NONE, |(at, node)| {
+                if node.prefix.is_empty() { node.shorter_prefix } else { Link(at) }
+            });
             nodes.push(Node {
+                // No node is below the last that could be numbered.
+                parent: growing.parent.unwrap_or(u32::MAX),
+                label: growing.label,
                 has_literals: growing.has_literals,
-                parameter: growing.parameter,
+                parameter: growing.parameter.into(),
                 exact: groups.add(growing.exact),
                 prefix: groups.add(growing.prefix),
                 shorter_prefix,
@@ -225,12 +248,18 @@ impl<T> Groups<'_, T> {
     fn add(&mut self, mut routes: Vec<u32>) -> Group {
         routes.sort_unstable_by_key(|&number| {
             let Entry { accepted, conditions, .. } = &self.routes[number as usize];
-            let any_method = matches!(accepted, Accepted::Any);
-            (any_method, Reverse(conditions.header_count()), Reverse(conditions.query_count()), number)
+            let (headers, query) = conditions.as_ref().map_or((0, 0), |conditions| conditions.counts());
+            (accepted.is_any(), Reverse(headers), Reverse(query), number)
         });
-        let start = count(self.grouped.len());
-        self.grouped.append(&mut routes);
-        Group { start, end: count(self.grouped.len()) }
+        match routes[..] {
+            [] => Group::Empty,
+            [only] => Group::One(only),
+            _ => {
+                let start = count(self.grouped.len());
+                self.grouped.append(&mut routes);
+                Group::Many { start, end: count(self.grouped.len()) }
+            }
+        }
     }
 }
 

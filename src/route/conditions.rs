@@ -36,26 +36,27 @@ pub(super) enum Sent {
 }
 
 impl Conditions {
+    /// `None` when there are none.
     pub(super) fn compile(
         path: Option<Regex>,
         headers: Vec<(HeaderName, ValueMatch)>,
         query: Vec<(String, ValueMatch)>,
-    ) -> Result<Self, regex::Error> {
+    ) -> Result<Option<Box<Self>>, regex::Error> {
+        if path.is_none() && headers.is_empty() && query.is_empty() {
+            return Ok(None);
+        }
         let headers = headers.into_iter().map(|(name, value)| Ok((name, ValueTest::compile(value)?)));
         let query = query.into_iter().map(|(key, value)| Ok((key.into(), ValueTest::compile(value)?)));
-        Ok(Conditions {
+        Ok(Some(Box::new(Conditions {
             path,
             headers: headers.collect::<Result<_, regex::Error>>()?,
             query: query.collect::<Result<_, regex::Error>>()?,
-        })
+        })))
     }
 
-    pub(super) fn header_count(&self) -> usize {
-        self.headers.len()
-    }
-
-    pub(super) fn query_count(&self) -> usize {
-        self.query.len()
+    /// How many of them are on fields, and how many on the query.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.headers.len(), self.query.len())
     }
 
     pub(super) fn hold(&self, request: &Query<'_>, sent: Sent) -> bool {
@@ -163,7 +164,8 @@ mod tests {
             ),
             Some(_) => (vec![], vec![("a".to_owned(), test)]),
         };
-        let conditions = Conditions::compile(None, on_header, on_query).expect("valid patterns");
+        let compiled = Conditions::compile(None, on_header, on_query).expect("valid patterns");
+        let conditions = compiled.expect("there is one");
         let query = Query { host: "h", path: "/", method: &Method::GET, headers: &headers, query };
         conditions.hold(&query, sent)
     }

@@ -9,10 +9,18 @@ const WILDCARD: u32 = 1;
 
 #[derive(Debug)]
 pub(super) struct Hosts {
-    names: Index,
+    index: Index,
+    names: Vec<Name>,
     sites: Vec<Site>,
     /// The site of routes for any host.
     any: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Name {
+    kind: u32,
+    text: Box<str>,
+    site: u32,
 }
 
 /// What the routes of one host pattern compile to.
@@ -35,13 +43,13 @@ pub(super) enum Pattern {
 
 impl Hosts {
     pub(super) fn new(sites: impl IntoIterator<Item = (Pattern, Site)>) -> Self {
-        let mut hosts = Hosts { names: Index::new(), sites: Vec::new(), any: None };
+        let mut hosts = Hosts { index: Index::new(), names: Vec::new(), sites: Vec::new(), any: None };
         for (pattern, site) in sites {
             let number =
                 u32::try_from(hosts.sites.len()).expect("a configuration has fewer hosts than u32 counts");
             match pattern {
-                Pattern::Exact(name) => hosts.names.insert(EXACT, &name, number),
-                Pattern::Wildcard(suffix) => hosts.names.insert(WILDCARD, &suffix, number),
+                Pattern::Exact(name) => hosts.add(EXACT, name, number),
+                Pattern::Wildcard(suffix) => hosts.add(WILDCARD, suffix, number),
                 Pattern::Any => hosts.any = Some(number),
             }
             hosts.sites.push(site);
@@ -49,20 +57,32 @@ impl Hosts {
         hosts
     }
 
+    fn add(&mut self, kind: u32, text: String, site: u32) {
+        let place = u32::try_from(self.names.len()).expect("there are no more names than sites");
+        self.index.insert(kind, &text, place);
+        self.names.push(Name { kind, text: text.into(), site });
+    }
+
+    fn find(&self, kind: u32, text: &str) -> Option<u32> {
+        let name = |place: u32| &self.names[place as usize];
+        let is_at = |place| name(place).kind == kind && *name(place).text == *text;
+        self.index.find(kind, text, is_at).map(|place| name(place).site)
+    }
+
     /// The sites that a host belongs to: its own, then those of wildcards, the longest first, then the
     /// one for any host. A wildcard stands for one label or more.
     pub(super) fn sites<'h>(&'h self, host: &'h str) -> impl Iterator<Item = &'h Site> {
         // Without names there is nothing to look up on the way through the labels.
-        let mut rest = if self.names.is_empty() { "" } else { host };
+        let mut rest = if self.index.is_empty() { "" } else { host };
         let wildcards = std::iter::from_fn(move || {
             loop {
                 rest = rest.split_once('.')?.1;
-                if let Some(number) = self.names.find(WILDCARD, rest) {
+                if let Some(number) = self.find(WILDCARD, rest) {
                     return Some(number);
                 }
             }
         });
-        let exact = self.names.find(EXACT, host);
+        let exact = self.find(EXACT, host);
         exact
             .into_iter()
             .chain(wildcards)

@@ -29,16 +29,19 @@ pub(super) struct Methods {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MethodSet(u64);
 
-/// What a route says about methods.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Accepted {
-    Any,
-    Named {
-        /// As written.
-        written: MethodSet,
-        /// With HEAD where GET is (RFC 9110 §9.3.2).
-        with_head: MethodSet,
-    },
+/// What a route says about methods: both sets are empty for one that takes any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Accepted {
+    /// As written.
+    pub(super) written: MethodSet,
+    /// With HEAD where GET is (RFC 9110 §9.3.2).
+    pub(super) with_head: MethodSet,
+}
+
+impl Accepted {
+    pub(super) fn is_any(self) -> bool {
+        self.written.is_empty()
+    }
 }
 
 impl MethodSet {
@@ -78,7 +81,7 @@ impl Methods {
     /// What a route with these methods accepts. `None` when there is no bit left for one of them.
     pub(super) fn accept(&mut self, methods: &[Method]) -> Option<Accepted> {
         if methods.is_empty() {
-            return Some(Accepted::Any);
+            return Some(Accepted::default());
         }
         let mut written = MethodSet::default();
         for method in methods {
@@ -92,7 +95,7 @@ impl Methods {
         }
         let get = self.of(&Method::GET);
         let with_head = if written.meets(get) { written.with(self.of(&Method::HEAD)) } else { written };
-        Some(Accepted::Named { written, with_head })
+        Some(Accepted { written, with_head })
     }
 
     /// The value of `Allow` (RFC 9110 §10.2.1).
@@ -120,7 +123,8 @@ mod tests {
         let mut methods = Methods::default();
         let purge = Method::from_bytes(b"PURGE").expect("a token");
         let accepted = methods.accept(&[purge.clone(), Method::DELETE, Method::GET]).expect("bits are left");
-        let Accepted::Named { written, with_head } = accepted else { panic!("methods were named") };
+        assert!(!accepted.is_any() && methods.accept(&[]).is_some_and(Accepted::is_any));
+        let Accepted { written, with_head } = accepted;
         assert_eq!(methods.allow(written), "GET, DELETE, PURGE");
         assert_eq!(methods.allow(with_head), "GET, HEAD, DELETE, PURGE");
         assert!(with_head.meets(methods.of(&purge)));

@@ -9,6 +9,7 @@ mod compile;
 mod conditions;
 mod hosts;
 mod index;
+mod label;
 mod methods;
 mod pattern;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::http::fields::Fields;
 use conditions::Conditions;
 use hosts::Hosts;
 use index::Index;
+use label::Label;
 use methods::{Accepted, Methods};
 use search::Search;
 
@@ -37,11 +39,11 @@ pub struct Table<T> {
     /// In the order of the file.
     routes: Vec<Entry<T>>,
     hosts: Hosts,
-    /// The path trees of all hosts. The edges between them are in `segments`.
+    /// The path trees of all hosts.
     nodes: Vec<Node>,
     /// From a node and a literal segment to the next node.
     segments: Index,
-    /// The routes of every [`Group`], by their place in `routes`.
+    /// The routes of every [`Group`] of several, by their place in `routes`.
     grouped: Vec<u32>,
     methods: Methods,
 }
@@ -59,11 +61,22 @@ pub struct Query<'q> {
     pub query: Option<&'q str>,
 }
 
+/// Where a route stands in its table: `table[place]` is what the caller keeps for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(usize);
+
+impl Place {
+    /// From 0, below the table's length.
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
+
 /// The outcome of a look-up.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found<'t, T> {
+pub enum Found {
     Route {
-        value: &'t T,
+        place: Place,
         params: Params,
     },
     /// Routes match in all but the method. `allow` has every method with which this same request would
@@ -81,7 +94,7 @@ impl<T> Table<T> {
     }
 
     /// The route that a request takes.
-    pub fn find(&self, query: &Query<'_>) -> Found<'_, T> {
+    pub fn find(&self, query: &Query<'_>) -> Found {
         Search::of(self, query).run()
     }
 
@@ -89,7 +102,7 @@ impl<T> Table<T> {
     /// `Access-Control-Request-Method`. A route that names OPTIONS itself is found too, by its own
     /// precedence. Of the announced request's fields only names are known: a condition on a field in
     /// `Access-Control-Request-Headers` is taken to hold.
-    pub fn find_preflight(&self, query: &Query<'_>, requested: &Method) -> Found<'_, T> {
+    pub fn find_preflight(&self, query: &Query<'_>, requested: &Method) -> Found {
         Search::of_preflight(self, query, requested).run()
     }
 
@@ -102,43 +115,95 @@ impl<T> Table<T> {
     }
 }
 
-#[derive(Debug)]
-struct Entry<T> {
-    value: T,
-    accepted: Accepted,
-    conditions: Conditions,
-    /// Which segments of the path are the route's parameters, ascending.
-    parameters: Box<[u16]>,
+impl<T> std::ops::Index<Place> for Table<T> {
+    type Output = T;
+
+    fn index(&self, place: Place) -> &T {
+        &self.routes[place.0].value
+    }
 }
 
-/// A place in a tree of path segments. Every host has a tree of its own.
+/// With many routes, each that a request goes through is out of the nearer caches: what a look-up needs
+/// of a route, and what the caller keeps for it, lie beside each other and begin a cache line.
 #[derive(Debug)]
+#[repr(align(64))]
+struct Entry<T> {
+    accepted: Accepted,
+    /// Most routes have none.
+    conditions: Option<Box<Conditions>>,
+    /// Which segments of the path are the route's parameters, ascending.
+    parameters: Box<[u16]>,
+    value: T,
+}
+
+/// A node in a tree of path segments. Every host has a tree of its own. A node is one cache line.
+#[derive(Debug)]
+#[repr(align(64))]
 struct Node {
+    /// The edge that leads here: the node above, and the segment behind that. Roots have none, and that of a
+    /// parameter is never looked up.
+    parent: u32,
+    label: Label,
     has_literals: bool,
     /// The next node for any non-empty segment.
-    parameter: Option<u32>,
+    parameter: Link,
     /// Routes whose whole path ends here.
     exact: Group,
     /// Routes whose prefix ends here. Empty below a parameter.
     prefix: Group,
     /// The nearest node above this one with a prefix.
-    shorter_prefix: Option<u32>,
+    shorter_prefix: Link,
 }
 
-/// Routes of one host and one level of path precedence: a range of [`Table::grouped`], in the order
-/// method given, more header conditions, more query conditions, place in the file.
-#[derive(Clone, Copy, Debug, Default)]
-struct Group {
-    start: u32,
-    end: u32,
+const _: () = assert!(size_of::<Node>() == 64);
+
+/// The number of a node, or of none.
+#[derive(Clone, Copy, Debug)]
+struct Link(u32);
+
+impl Link {
+    const NONE: Link = Link(u32::MAX);
+
+    fn get(self) -> Option<u32> {
+        (self.0 != Link::NONE.0).then_some(self.0)
+    }
+}
+
+impl From<Option<u32>> for Link {
+    fn from(node: Option<u32>) -> Self {
+        node.map_or(Link::NONE, Link)
+    }
+}
+
+impl Node {
+    fn is_at(&self, parent: u32, segment: &str) -> bool {
+        self.parent == parent && self.label.is(segment)
+    }
+}
+
+/// Routes of one host and one level of path precedence, in the order method given, more header conditions, more
+/// query conditions, place in the file. Most groups are of one route, which is found without another look-up.
+#[derive(Clone, Copy, Debug)]
+enum Group {
+    Empty,
+    One(u32),
+    /// A range of [`Table::grouped`].
+    Many {
+        start: u32,
+        end: u32,
+    },
 }
 
 impl Group {
-    fn range(self) -> std::ops::Range<usize> {
-        self.start as usize..self.end as usize
+    fn places<'g>(&'g self, grouped: &'g [u32]) -> &'g [u32] {
+        match self {
+            Group::Empty => &[],
+            Group::One(place) => std::slice::from_ref(place),
+            Group::Many { start, end } => &grouped[*start as usize..*end as usize],
+        }
     }
 
     fn is_empty(self) -> bool {
-        self.start == self.end
+        matches!(self, Group::Empty)
     }
 }

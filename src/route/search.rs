@@ -4,8 +4,8 @@ use http::Method;
 
 use super::conditions::Sent;
 use super::hosts::Site;
-use super::methods::{Accepted, MethodSet};
-use super::{Entry, Found, Group, Params, Query, Table};
+use super::methods::MethodSet;
+use super::{Entry, Found, Group, Params, Place, Query, Table};
 
 pub(super) struct Search<'t, 'q, T> {
     table: &'t Table<T>,
@@ -49,12 +49,12 @@ impl<'t, 'q, T> Search<'t, 'q, T> {
         }
     }
 
-    pub(super) fn run(mut self) -> Found<'t, T> {
+    pub(super) fn run(mut self) -> Found {
         let table = self.table;
         let Some(rest) = self.query.path.strip_prefix('/') else { return Found::None };
         for site in table.hosts.sites(self.query.host) {
-            if let Some(entry) = self.in_site(site, rest) {
-                return Found::Route { value: &entry.value, params: params(entry, rest) };
+            if let Some(place) = self.in_site(site, rest) {
+                return Found::Route { place, params: params(&table.routes[place.0], rest) };
             }
         }
         match self.allowed.is_empty() {
@@ -64,73 +64,77 @@ impl<'t, 'q, T> Search<'t, 'q, T> {
     }
 
     /// Whole paths, then prefixes from the longest to the shortest, then regexes.
-    fn in_site(&mut self, site: &Site, rest: &str) -> Option<&'t Entry<T>> {
+    fn in_site(&mut self, site: &Site, rest: &str) -> Option<Place> {
         self.longest_prefix = None;
-        if let Some(entry) = self.descend(site.root, Some(rest)) {
-            return Some(entry);
+        if let Some(place) = self.descend(site.root, Some(rest)) {
+            return Some(place);
         }
-        let mut place = self.longest_prefix;
-        while let Some(node) = place.map(|node| &self.table.nodes[node as usize]) {
-            if let Some(entry) = self.choose(node.prefix) {
-                return Some(entry);
+        let mut at = self.longest_prefix;
+        while let Some(node) = at.map(|node| &self.table.nodes[node as usize]) {
+            if let Some(place) = self.choose(&node.prefix) {
+                return Some(place);
             }
-            place = node.shorter_prefix;
+            at = node.shorter_prefix.get();
         }
-        site.regexes.iter().find_map(|&group| self.choose(group))
+        site.regexes.iter().find_map(|group| self.choose(group))
     }
 
     /// Looks for whole paths below a node, literal segments before parameters at every turn. `rest` is
     /// what follows the next slash of the path, `None` at its end. Goes no deeper than the longest route.
-    fn descend(&mut self, at: u32, rest: Option<&str>) -> Option<&'t Entry<T>> {
+    fn descend(&mut self, at: u32, rest: Option<&str>) -> Option<Place> {
         let table = self.table;
         let node = &table.nodes[at as usize];
         if !node.prefix.is_empty() {
             // Prefixes stand on the way of literals only, which is gone first and once: the last is the deepest.
             self.longest_prefix = Some(at);
         }
-        let Some(rest) = rest else { return self.choose(node.exact) };
+        let Some(rest) = rest else { return self.choose(&node.exact) };
         // A plain loop over the bytes: segments are short, and searchers are made for long texts.
         let (segment, rest) = match rest.bytes().position(|byte| byte == b'/') {
             Some(slash) => (&rest[..slash], Some(&rest[slash + 1..])),
             None => (rest, None),
         };
         if node.has_literals
-            && let Some(next) = table.segments.find(at, segment)
-            && let Some(entry) = self.descend(next, rest)
+            && let Some(next) =
+                table.segments.find(at, segment, |next| table.nodes[next as usize].is_at(at, segment))
+            && let Some(place) = self.descend(next, rest)
         {
-            return Some(entry);
+            return Some(place);
         }
-        let next = node.parameter.filter(|_| !segment.is_empty())?;
+        let next = node.parameter.get().filter(|_| !segment.is_empty())?;
         self.descend(next, rest)
     }
 
     /// The first route of a group that takes the request.
-    fn choose(&mut self, group: Group) -> Option<&'t Entry<T>> {
+    fn choose(&mut self, group: &Group) -> Option<Place> {
         let table = self.table;
-        let entries = || table.grouped[group.range()].iter().map(|&number| &table.routes[number as usize]);
+        let places = || group.places(&table.grouped).iter().map(|&number| Place(number as usize));
+        let entry = |place: Place| &table.routes[place.0];
         if !self.head.is_empty() {
-            let named = |entry: &&Entry<T>| matches!(entry.accepted, Accepted::Named { written, .. } if written.meets(self.head));
-            if let Some(entry) =
-                entries().filter(named).find(|entry| entry.conditions.hold(self.query, self.sent))
-            {
-                return Some(entry);
+            let named = |&place: &Place| entry(place).accepted.written.meets(self.head);
+            if let Some(place) = places().filter(named).find(|&place| self.hold(entry(place))) {
+                return Some(place);
             }
         }
-        for entry in entries() {
-            if !entry.conditions.hold(self.query, self.sent) {
+        for place in places() {
+            if !self.hold(entry(place)) {
                 continue;
             }
-            match entry.accepted {
-                Accepted::Any => return Some(entry),
-                Accepted::Named { written, with_head } => {
-                    if with_head.meets(self.method) || written.meets(self.instead) {
-                        return Some(entry);
-                    }
-                    self.allowed = self.allowed.with(with_head);
-                }
+            let accepted = entry(place).accepted;
+            if accepted.is_any()
+                || accepted.with_head.meets(self.method)
+                || accepted.written.meets(self.instead)
+            {
+                return Some(place);
             }
+            self.allowed = self.allowed.with(accepted.with_head);
         }
         None
+    }
+
+    /// Whether the route's conditions hold, all but the one on the method.
+    fn hold(&self, entry: &Entry<T>) -> bool {
+        entry.conditions.as_ref().is_none_or(|conditions| conditions.hold(self.query, self.sent))
     }
 }
 

@@ -4,7 +4,8 @@
 mod pulse;
 mod thread;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,16 +15,65 @@ use arc_swap::ArcSwap;
 use crate::buffers::Buffers;
 use crate::per_worker::WorkerId;
 use crate::policy::authenticate::TokenCache;
+use crate::route::Place;
 use crate::service::{Caller, Pools};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::LogSender;
-use crate::telemetry::metrics::{Metrics, NO_ROUTE, RouteMetrics};
+use crate::telemetry::metrics::{Metrics, RouteCounts};
 
 pub use thread::{Command, WorkerHandle, start};
 
 /// A snapshot as one worker's exchanges hold it: counted by the worker alone, so that cloning it writes no
 /// cache line of another's.
-pub type CurrentSnapshot = Rc<Arc<Snapshot>>;
+pub type CurrentSnapshot = Rc<View>;
+
+/// A snapshot, and what the worker counts of its routes.
+pub struct View {
+    snapshot: Arc<Snapshot>,
+    worker: WorkerId,
+    /// By the route's place. They are the metrics' own: here they are found without going through those.
+    counts: Box<[OnceCell<RouteCounts>]>,
+}
+
+impl View {
+    fn new(snapshot: Arc<Snapshot>, worker: WorkerId) -> Self {
+        View { counts: (0..snapshot.routes.len()).map(|_| OnceCell::new()).collect(), worker, snapshot }
+    }
+}
+
+impl Deref for View {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+/// A route of a snapshot, held likewise.
+#[derive(Clone)]
+pub struct CurrentRoute {
+    view: CurrentSnapshot,
+    place: Place,
+}
+
+impl CurrentRoute {
+    pub fn new(snapshot: &CurrentSnapshot, place: Place) -> Self {
+        CurrentRoute { view: snapshot.clone(), place }
+    }
+
+    /// What this worker counts of it.
+    pub fn counts(&self) -> &RouteCounts {
+        self.view.counts[self.place.number()].get_or_init(|| self.metrics.counts(self.view.worker))
+    }
+}
+
+impl Deref for CurrentRoute {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        &self.view.routes[self.place]
+    }
+}
 
 pub struct Worker {
     pub id: WorkerId,
@@ -34,7 +84,7 @@ pub struct Worker {
     pub log: LogSender,
     pub metrics: Arc<Metrics>,
     /// Requests that no route took.
-    pub unrouted: Arc<RouteMetrics>,
+    pub unrouted: RouteCounts,
     pulse: pulse::Pulse,
     /// Tasks that go on at the next pulse.
     later: RefCell<Vec<Waker>>,
@@ -58,11 +108,11 @@ impl Worker {
             tokens: TokenCache::new(),
             buffers,
             log,
-            unrouted: metrics.route(NO_ROUTE),
+            unrouted: metrics.unrouted().counts(id),
             metrics,
             pulse: pulse::Pulse::default(),
             later: RefCell::default(),
-            current: RefCell::new(Rc::new(published.load_full())),
+            current: RefCell::new(Rc::new(View::new(published.load_full(), id))),
             published,
         })
     }
@@ -72,8 +122,8 @@ impl Worker {
     pub fn snapshot(&self) -> CurrentSnapshot {
         let published = self.published.load();
         let mut current = self.current.borrow_mut();
-        if !Arc::ptr_eq(&published, &current) {
-            *current = Rc::new(Arc::clone(&published));
+        if !Arc::ptr_eq(&published, &current.snapshot) {
+            *current = Rc::new(View::new(Arc::clone(&published), self.id));
         }
         current.clone()
     }

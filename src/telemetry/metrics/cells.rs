@@ -2,8 +2,8 @@
 //!
 //! Because a cell has one writer, adding to it is a plain load and store.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::per_worker::WorkerId;
@@ -49,9 +49,10 @@ const BOUNDS_NANOS: [u64; BOUNDS.len()] = {
 };
 
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Histogram {
-    buckets: [Count; BUCKETS],
     sum_nanos: Count,
+    buckets: [Count; BUCKETS],
 }
 
 impl Histogram {
@@ -100,12 +101,12 @@ pub(super) struct LazyPerWorker<T> {
     slots: OnceLock<Box<[Slot<T>]>>,
 }
 
-type Slot<T> = OnceLock<Box<Padded<T>>>;
+type Slot<T> = OnceLock<Arc<Padded<T>>>;
 
 /// 128 bytes: x86 fetches cache lines in pairs.
 #[repr(align(128))]
 #[derive(Debug, Default)]
-struct Padded<T>(T);
+pub(super) struct Padded<T>(pub(super) T);
 
 impl<T: Default> LazyPerWorker<T> {
     pub(super) fn new(workers: usize) -> Self {
@@ -113,8 +114,13 @@ impl<T: Default> LazyPerWorker<T> {
     }
 
     pub(super) fn of(&self, worker: WorkerId) -> &T {
+        &self.shared(worker).0
+    }
+
+    /// The same, to be kept by the worker.
+    pub(super) fn shared(&self, worker: WorkerId) -> &Arc<Padded<T>> {
         let slots = self.slots.get_or_init(|| (0..self.workers).map(|_| OnceLock::new()).collect());
-        &slots[worker.0].get_or_init(Box::default).0
+        slots[worker.0].get_or_init(Arc::default)
     }
 
     /// Those that exist.

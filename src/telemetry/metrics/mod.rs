@@ -30,7 +30,7 @@ pub use gauges::{
 };
 pub use instance::{InstanceMetrics, Outcome};
 pub use listener::ListenerMetrics;
-pub use route::{Finished, RouteMetrics};
+pub use route::{Finished, RouteCounts, RouteMetrics};
 pub use service::ServiceMetrics;
 
 use crate::per_worker::{PerWorker, WorkerId};
@@ -38,13 +38,15 @@ use cells::Count;
 use series::Series;
 
 /// The `route` of requests that matched none.
-pub const NO_ROUTE: &str = "(none)";
+const NO_ROUTE: &str = "(none)";
 
 #[derive(Debug)]
 pub struct Metrics {
     workers: usize,
     started: SystemTime,
     routes: Series<Arc<str>, RouteMetrics>,
+    /// One of them.
+    unrouted: Arc<RouteMetrics>,
     services: Series<Arc<str>, ServiceMetrics>,
     instances: Series<(Arc<str>, SocketAddr), InstanceMetrics>,
     listeners: Series<Arc<str>, ListenerMetrics>,
@@ -60,10 +62,12 @@ struct TokenCache {
 
 impl Metrics {
     pub fn new(workers: usize) -> Arc<Self> {
+        let routes = Series::default();
         Arc::new(Metrics {
             workers,
             started: SystemTime::now(),
-            routes: Series::default(),
+            unrouted: routes.of(NO_ROUTE.into(), || RouteMetrics::new(NO_ROUTE.into(), workers)),
+            routes,
             services: Series::default(),
             instances: Series::default(),
             listeners: Series::default(),
@@ -71,8 +75,12 @@ impl Metrics {
         })
     }
 
-    /// The route of this name; [`NO_ROUTE`] for requests that match none. Control side only, like
-    /// all look-ups by name.
+    /// The requests that no route took.
+    pub fn unrouted(&self) -> &Arc<RouteMetrics> {
+        &self.unrouted
+    }
+
+    /// The route of this name. Control side only, like all look-ups by name.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let name: Arc<str> = name.into();
         self.routes.of(name.clone(), || RouteMetrics::new(name, self.workers))

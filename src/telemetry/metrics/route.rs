@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::cells::{Count, Distribution, Histogram, LazyPerWorker, nanoseconds};
+use super::cells::{Count, Distribution, Histogram, LazyPerWorker, Padded, nanoseconds};
 use super::status::{self, StatusCounts};
 use crate::per_worker::WorkerId;
 use crate::reason::Reason;
@@ -29,14 +29,21 @@ pub struct RouteMetrics {
     shards: LazyPerWorker<Shard>,
 }
 
+/// What one worker counts of a route, for the worker to keep.
+#[derive(Clone, Debug)]
+pub struct RouteCounts(Arc<Padded<Shard>>);
+
+/// With many routes each is out of the nearer caches when a request comes: what nearly every one writes is one cache
+/// line, and the buckets of the histogram follow.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Shard {
     active: Count,
-    statuses: StatusCounts,
-    duration: Histogram,
     upstream_nanos: Count,
     bytes_in: Count,
     bytes_out: Count,
+    statuses: StatusCounts,
+    duration: Histogram,
     /// By [`Reason::index`].
     reasons: OnceLock<Box<[Count]>>,
 }
@@ -50,26 +57,8 @@ impl RouteMetrics {
         &self.name
     }
 
-    /// A request begins. It must end with exactly one [`finish`](Self::finish) on the same worker,
-    /// however it ends.
-    pub fn begin(&self, worker: WorkerId) {
-        self.shards.of(worker).active.add(1);
-    }
-
-    pub fn finish(&self, worker: WorkerId, end: &Finished) {
-        let shard = self.shards.of(worker);
-        shard.active.subtract(1);
-        shard.statuses.record(end.status);
-        shard.duration.record(end.duration);
-        shard.bytes_in.add(end.bytes_in);
-        shard.bytes_out.add(end.bytes_out);
-        if let Some(upstream) = end.upstream {
-            shard.upstream_nanos.add(nanoseconds(upstream));
-        }
-        if let Some(reason) = end.reason {
-            let counts = || Reason::ALL.iter().map(|_| Count::default()).collect();
-            shard.reasons.get_or_init(counts)[reason.index()].add(1);
-        }
+    pub fn counts(&self, worker: WorkerId) -> RouteCounts {
+        RouteCounts(self.shards.shared(worker).clone())
     }
 
     pub(super) fn is_unused(&self) -> bool {
@@ -107,5 +96,28 @@ impl RouteMetrics {
             let total = counts.iter().map(|of_worker| of_worker[reason.index()].value()).sum();
             (total > 0).then_some((reason.code(), total))
         })
+    }
+}
+
+impl RouteCounts {
+    /// A request begins. It must end with exactly one [`finish`](Self::finish), however it ends.
+    pub fn begin(&self) {
+        self.0.0.active.add(1);
+    }
+
+    pub fn finish(&self, end: &Finished) {
+        let shard = &self.0.0;
+        shard.active.subtract(1);
+        shard.statuses.record(end.status);
+        shard.duration.record(end.duration);
+        shard.bytes_in.add(end.bytes_in);
+        shard.bytes_out.add(end.bytes_out);
+        if let Some(upstream) = end.upstream {
+            shard.upstream_nanos.add(nanoseconds(upstream));
+        }
+        if let Some(reason) = end.reason {
+            let counts = || Reason::ALL.iter().map(|_| Count::default()).collect();
+            shard.reasons.get_or_init(counts)[reason.index()].add(1);
+        }
     }
 }

@@ -60,14 +60,15 @@ fn requests_of_all_workers_are_added_up() {
     let metrics = Metrics::new(2);
     let route = metrics.route("users");
     for worker in [WorkerId(0), WorkerId(1), WorkerId(1)] {
-        route.begin(worker);
-        route.begin(worker);
-        route.finish(worker, &end(200, None));
+        let counts = route.counts(worker);
+        counts.begin();
+        counts.begin();
+        counts.finish(&end(200, None));
     }
-    route.finish(WorkerId(0), &end(429, Some(Reason::RateLimited)));
-    let none = metrics.route(NO_ROUTE);
-    none.begin(WorkerId(0));
-    none.finish(WorkerId(0), &end(404, Some(Reason::RouteNotFound)));
+    route.counts(WorkerId(0)).finish(&end(429, Some(Reason::RateLimited)));
+    let none = metrics.unrouted().counts(WorkerId(0));
+    none.begin();
+    none.finish(&end(404, Some(Reason::RouteNotFound)));
 
     let read = scrape(&metrics);
     let value = |name, labels| read.value(name, labels);
@@ -168,8 +169,8 @@ fn names_with_quotes_breaks_and_backslashes_come_through() {
     let metrics = Metrics::new(1);
     let hostile = "a\"b\\c\nd\\n{}, é";
     let route = metrics.route(hostile);
-    route.begin(WorkerId(0));
-    route.finish(WorkerId(0), &end(200, None));
+    route.counts(WorkerId(0)).begin();
+    route.counts(WorkerId(0)).finish(&end(200, None));
     let read = scrape(&metrics);
     assert_eq!(read.labels("http_requests_total")[0]["route"], hostile);
     assert_eq!(read.labels("http_requests_active")[0]["route"], hostile);
@@ -178,8 +179,8 @@ fn names_with_quotes_breaks_and_backslashes_come_through() {
 #[test]
 fn a_name_keeps_its_counters_and_an_idle_route_shows_nothing() {
     let metrics = Metrics::new(1);
-    metrics.route("users").begin(WorkerId(0));
-    metrics.route("users").finish(WorkerId(0), &end(200, None));
+    metrics.route("users").counts(WorkerId(0)).begin();
+    metrics.route("users").counts(WorkerId(0)).finish(&end(200, None));
     let idle = metrics.route("idle");
     let read = scrape(&metrics);
     assert_eq!(read.value("http_requests_total", "route=\"users\",status=\"200\""), Some(1.0));
