@@ -4,9 +4,11 @@
 //! told so, as if the next one had been refused, and nobody makes a system call to hear that.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -21,36 +23,44 @@ pub fn poll_read(stream: &TcpStream, buffer: &mut BytesMut, cx: &mut Context<'_>
     }
 }
 
-/// Writes as much of `bytes` as is taken.
-pub fn poll_write(stream: &TcpStream, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    poll_send(stream, bytes.len(), || stream.try_write(bytes), cx)
-}
-
 /// Writes as much of `slices` as is taken.
-pub fn poll_write_vectored(
-    stream: &TcpStream,
-    slices: &[IoSlice<'_>],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let length = slices.iter().map(|slice| slice.len()).sum();
-    poll_send(stream, length, || stream.try_write_vectored(slices), cx)
-}
-
-/// Sends by means of `send`, which is refused while the socket isn't ready, `length` bytes or as many as are taken.
 pub fn poll_send(
     stream: &TcpStream,
-    length: usize,
-    mut send: impl FnMut() -> io::Result<usize>,
+    slices: &[IoSlice<'_>],
+    more: More,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
+    let length: usize = slices.iter().map(|slice| slice.len()).sum();
     loop {
-        let all_or_none = || send().map(|sent| (sent, sent >= length));
+        let all_or_none = || send(stream, slices, more).map(|sent| (sent, sent >= length));
         match once(stream, Interest::WRITABLE, all_or_none) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return Poll::Ready(sent),
         }
         ready!(stream.poll_write_ready(cx))?;
     }
+}
+
+/// What the kernel is told of what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// Nothing that is known.
+    Unknown,
+    /// The end of the connection, at once: the last packet waits for it, so that both are one.
+    End,
+}
+
+/// Sends as much of `slices` as is taken, without waiting.
+pub fn send(socket: impl AsFd, slices: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+    let flags = match more {
+        More::Unknown => SendFlags::NOSIGNAL,
+        More::End => SendFlags::NOSIGNAL | SendFlags::MORE,
+    };
+    let sent = match slices {
+        [slice] => rustix::net::send(socket, slice, flags),
+        _ => rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags),
+    };
+    sent.map_err(io::Error::from)
 }
 
 fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -132,12 +142,9 @@ mod tests {
             while !left.is_empty() {
                 vectored = !vectored;
                 let (first, second) = left.split_at(left.len() / 2);
-                let written = if vectored {
-                    let slices = [IoSlice::new(first), IoSlice::new(second)];
-                    poll_fn(|cx| poll_write_vectored(&stream, &slices, cx)).await
-                } else {
-                    poll_fn(|cx| poll_write(&stream, left, cx)).await
-                };
+                let (two, one) = ([IoSlice::new(first), IoSlice::new(second)], [IoSlice::new(left)]);
+                let slices = if vectored { &two[..] } else { &one };
+                let written = poll_fn(|cx| poll_send(&stream, slices, More::Unknown, cx)).await;
                 left = &left[written.expect("it is read")..];
             }
         };
@@ -148,7 +155,7 @@ mod tests {
         drop(client);
         let mut broken = Ok(1);
         while broken.is_ok() {
-            broken = poll_fn(|cx| poll_write(&stream, b"more", cx)).await;
+            broken = poll_fn(|cx| poll_send(&stream, &[IoSlice::new(b"more")], More::Unknown, cx)).await;
         }
     }
 }

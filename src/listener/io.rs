@@ -1,21 +1,19 @@
 //! The transport of a client connection: plain or TLS.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, TcpStream as StdStream};
-use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::buffers::Buffers;
-use crate::socket;
+use crate::socket::{self, More};
 
 pub enum Transport {
     /// As it was accepted: the runtime doesn't know it yet. Of many connections the only request is there already, and
@@ -127,29 +125,23 @@ impl Transport {
         }
     }
 
-    /// As `poll_write_vectored`, of the last bytes before the end. The kernel lets the last packet of them wait for it,
-    /// so that both are one; the end has to follow at once.
-    pub fn poll_write_last(
+    /// Writes as much of `slices` as is taken.
+    pub fn poll_send(
         &mut self,
         slices: &[IoSlice<'_>],
+        more: More,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-        if let Some(sent) = self.at_once(|fresh| send(&fresh.stream, slices, flags)) {
+        if let Some(sent) = self.at_once(|fresh| socket::send(&fresh.stream, slices, more)) {
             return Poll::Ready(sent);
         }
-        let Transport::Plain(stream) = self else { return Pin::new(self).poll_write_vectored(cx, slices) };
-        let length = slices.iter().map(|slice| slice.len()).sum();
-        socket::poll_send(stream, length, || send(&*stream, slices, flags), cx)
+        match (self, slices) {
+            (Transport::Plain(stream), _) => socket::poll_send(stream, slices, more, cx),
+            (Transport::Tls(stream), [slice]) => Pin::new(stream).poll_write(cx, slice),
+            (Transport::Tls(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Transport::Fresh(_) | Transport::Gone, _) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
     }
-}
-
-fn send(socket: impl AsFd, slices: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
-    let sent = match slices {
-        [slice] => rustix::net::send(socket, slice, flags),
-        _ => rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags),
-    };
-    sent.map_err(io::Error::from)
 }
 
 impl Fresh {
@@ -181,31 +173,15 @@ impl AsyncRead for Transport {
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let transport = self.get_mut();
-        if let Some(written) = transport.at_once(|fresh| fresh.stream.write(bytes)) {
-            return Poll::Ready(written);
-        }
-        match transport {
-            Transport::Plain(stream) => socket::poll_write(stream, bytes, cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Fresh(_) | Transport::Gone => broken_pipe(),
-        }
+        self.get_mut().poll_send(&[IoSlice::new(bytes)], More::Unknown, cx)
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let transport = self.get_mut();
-        if let Some(written) = transport.at_once(|fresh| fresh.stream.write_vectored(slices)) {
-            return Poll::Ready(written);
-        }
-        match transport {
-            Transport::Plain(stream) => socket::poll_write_vectored(stream, slices, cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Transport::Fresh(_) | Transport::Gone => broken_pipe(),
-        }
+        self.get_mut().poll_send(slices, More::Unknown, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -235,13 +211,10 @@ fn make_room(inbound: &mut BytesMut, buffers: &Buffers) {
     *inbound = buffers.take();
 }
 
-fn broken_pipe() -> Poll<io::Result<usize>> {
-    Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
@@ -273,7 +246,7 @@ mod tests {
         let read = poll_fn(|cx| transport.poll_fill(&mut inbound, &buffers, cx)).await;
         assert_eq!((read.ok(), &inbound[..]), (Some(7), &b"request"[..]));
         for slices in [&[IoSlice::new(b"res")][..], &[IoSlice::new(b"po"), IoSlice::new(b"nse")]] {
-            poll_fn(|cx| transport.poll_write_last(slices, cx)).await.expect("the client listens");
+            poll_fn(|cx| transport.poll_send(slices, More::End, cx)).await.expect("the client listens");
         }
         assert!(transport.is_fresh() && !transport.has_unread(true));
         drop(transport);
@@ -293,7 +266,9 @@ mod tests {
             client.write_all(b"second").expect("the connection is open");
             let read = poll_fn(|cx| transport.poll_fill(&mut inbound, &buffers, cx)).await;
             assert_eq!((read.ok(), &inbound[..]), (Some(6), &[first, b"second"].concat()[..]));
-            poll_fn(|cx| transport.poll_write_last(&[IoSlice::new(b"last")], cx)).await.expect("it listens");
+            poll_fn(|cx| transport.poll_send(&[IoSlice::new(b"last")], More::End, cx))
+                .await
+                .expect("it listens");
             drop(transport);
             assert_eq!(received(client), "last");
         }

@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::io::Transport;
 use crate::buffers::{BUFFER_BYTES, Buffers};
+use crate::socket::More;
 
 /// A piece that is not longer is copied behind what is there already.
 const SHORT_PIECE_BYTES: usize = 8 * 1024;
@@ -84,11 +85,8 @@ impl Outbound {
         while !self.is_written() {
             let slices = [&self.buffer[self.written..], &self.piece, self.tail].map(IoSlice::new);
             let slices = if self.piece.is_empty() && self.tail.is_empty() { &slices[..1] } else { &slices };
-            let written = match slices {
-                _ if self.is_last => ready!(transport.poll_write_last(slices, cx))?,
-                [slice] => ready!(Pin::new(&mut *transport).poll_write(cx, slice))?,
-                _ => ready!(Pin::new(&mut *transport).poll_write_vectored(cx, slices))?,
-            };
+            let more = if self.is_last { More::End } else { More::Unknown };
+            let written = ready!(transport.poll_send(slices, more, cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::encode::{self, Framing};
 use crate::http::body::{AttemptBody, BodyError};
 use crate::service::Head;
-use crate::socket;
+use crate::socket::{self, More};
 
 /// Pieces up to this size are copied behind what goes before them; larger ones are sent from where they are.
 const SMALL_PIECE_BYTES: usize = 4 * 1024;
@@ -106,7 +106,8 @@ impl Outgoing {
 
     fn poll_write(&self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.piece.is_empty() {
-            return socket::poll_write(stream, &self.lead[self.written..], cx);
+            let lead = IoSlice::new(&self.lead[self.written..]);
+            return socket::poll_send(stream, &[lead], More::Unknown, cx);
         }
         let mut skip = self.written;
         let slices = [&self.lead[..], &self.piece[..], self.tail].map(|part| {
@@ -114,7 +115,7 @@ impl Outgoing {
             skip -= from;
             IoSlice::new(&part[from..])
         });
-        socket::poll_write_vectored(stream, &slices, cx)
+        socket::poll_send(stream, &slices, More::Unknown, cx)
     }
 
     fn count(&mut self, length: usize) {
