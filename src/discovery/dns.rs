@@ -113,6 +113,6 @@ mod tests {
         let records = (1..=MAX_INSTANCES as u16 + 2).map(|port| record(0, 1, port, "a.internal.")).collect();
         let wanted = targets_of(records);
         assert_eq!(wanted.targets.map(|t| t.len()), Some(MAX_INSTANCES));
-        assert_eq!(wanted.fault.as_deref(), Some("2 SRV records beyond the first 1024 are left out"));
+        assert_eq!(wanted.fault.as_deref(), Some("2 SRV records beyond the first 10000 are left out"));
     }
 }

@@ -36,14 +36,21 @@ pub async fn publish(
 ) {
     let mut publisher = Publisher::new(refresh, resolver, sink);
     publisher.want(wanted.borrow_and_update().clone());
+    let mut changed = true;
     loop {
         publisher.ask();
-        publisher.report();
+        // Thousands of names are asked again and again, and mostly answer as before.
+        if changed {
+            publisher.report();
+        }
         let deadline = publisher.next_deadline();
-        tokio::select! {
-            answer = next(&mut publisher.lookups) => publisher.answered(answer),
-            () = until(deadline) => {}
-            () = change(&mut wanted) => publisher.want(wanted.borrow_and_update().clone()),
+        changed = tokio::select! {
+            answer = next(&mut publisher.lookups) => publisher.all_answered(answer),
+            () = until(deadline) => publisher.hold_is_over(),
+            () = change(&mut wanted) => {
+                publisher.want(wanted.borrow_and_update().clone());
+                true
+            }
         }
     }
 }
@@ -137,37 +144,54 @@ impl Publisher {
         }
     }
 
-    fn answered(&mut self, answer: Result<Answer, JoinError>) {
+    /// Takes this answer and whatever else is there; says whether anything is different now.
+    fn all_answered(&mut self, first: Result<Answer, JoinError>) -> bool {
+        let mut changed = self.answered(first);
+        while let Some(answer) = self.lookups.try_join_next() {
+            changed |= self.answered(answer);
+        }
+        changed
+    }
+
+    fn answered(&mut self, answer: Result<Answer, JoinError>) -> bool {
         let (name, answer) = match answer {
             Ok(answer) => answer,
             // Only a panic ends a lookup early; it must not end the asking.
             Err(error) => {
                 let Some((name, _)) = self.names.iter().find(|(_, state)| state.lookup == Some(error.id()))
                 else {
-                    return;
+                    return false;
                 };
                 (name.clone(), Err(ResolveError::Failed("the resolver broke off".into())))
             }
         };
         // A name that is no longer wanted may still be answered.
-        let Some(state) = self.names.get_mut(&name) else { return };
+        let Some(state) = self.names.get_mut(&name) else { return false };
         state.lookup = None;
         match answer {
             Ok(mut addresses) => {
                 // Name servers rotate their answers; a set must not change because of that.
                 addresses.sort_unstable();
+                let changed = state.failure.is_some() || state.addresses.as_ref() != Some(&addresses);
                 state.addresses = Some(addresses);
                 state.failure = None;
                 state.failures = 0;
                 state.due = Instant::now() + self.refresh;
+                changed
             }
             Err(failure) => {
                 let pause = RETRY.saturating_mul(1 << state.failures.min(16));
+                let changed = state.failure.as_ref() != Some(&failure);
                 state.failure = Some(failure);
                 state.failures = state.failures.saturating_add(1);
                 state.due = Instant::now() + pause.min(self.refresh);
+                changed
             }
         }
+    }
+
+    fn hold_is_over(&self) -> bool {
+        self.hold_until.is_some_and(|until| Instant::now() >= until)
     }
 
     /// The next moment at which something is to be done without any event.
