@@ -118,7 +118,8 @@ impl Publisher {
         for name in needed {
             self.names.entry(name).or_insert_with(Name::new);
         }
-        self.hold_until = Some(Instant::now() + GRACE);
+        // From the first of many changes on: a set that changes all the time is published all the same.
+        self.hold_until.get_or_insert_with(|| Instant::now() + GRACE);
     }
 
     fn targets(&self) -> &[Target] {

@@ -1,10 +1,13 @@
 //! Sources that are asked over the network: what is told of them, how long they may take, and when they
 //! are asked again.
 //!
-//! The last good set stays in force whatever such a source does. It even outlives a source that comes back
-//! from a failure with nothing at all, for a while: a store that lost its memory looks just like that, and
-//! those it has forgotten need the time to announce themselves again.
+//! The last good set stays in force whatever such a source does. For a while, it even outlives a source that
+//! comes back from a failure with next to nothing: one that lost its memory looks like that, and one that
+//! stood still for so long that it takes everybody for dead who could not reach it. Those whom it has
+//! forgotten need the time to announce themselves again.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +18,7 @@ use rustls::RootCertStore;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::target::{Target, Wanted};
+use super::target::{Host, Target, Wanted};
 use crate::http::fetch::{self, FetchError, Fetcher};
 
 /// For the head of an answer that needs no waiting. A server that accepts and is silent for so long hangs.
@@ -24,7 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const BODY: Duration = Duration::from_secs(30);
 /// How long a source that pushes changes may have none to tell before it is asked whether it is still there.
 pub const QUIET: Duration = Duration::from_secs(10);
-/// How long "none at all", said first thing after a failure, is not believed.
+/// How long after a failure a set is not believed that has lost more than half of what was known before.
 pub const DOUBT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -132,27 +135,34 @@ impl Pauses {
 /// What a source is told to have said, with the rule that the last good set stays.
 pub struct Told {
     wanted: watch::Sender<Wanted>,
-    failing: bool,
-    /// Since when it says that there is none, though nobody believes it.
-    doubted: Option<Instant>,
+    before: Option<Before>,
+    doubted: bool,
+}
+
+/// What was known when the source failed.
+struct Before {
+    targets: Arc<[Target]>,
+    /// Until when it is the measure of what the source says. `None` for as long as it fails.
+    until: Option<Instant>,
 }
 
 impl Told {
     pub fn new(wanted: watch::Sender<Wanted>) -> Told {
-        Told { wanted, failing: false, doubted: None }
+        Told { wanted, before: None, doubted: false }
     }
 
     /// The source says that there are these, and only these.
     pub fn targets(&mut self, targets: Vec<Target>) {
-        let loses_all =
-            targets.is_empty() && self.wanted.borrow().targets.as_ref().is_some_and(|t| !t.is_empty());
-        if loses_all && (self.failing || self.doubted.is_some()) {
-            let since = *self.doubted.get_or_insert_with(Instant::now);
-            if since.elapsed() < DOUBT {
-                return;
-            }
+        let now = Instant::now();
+        if self.before.as_mut().is_some_and(|before| *before.until.get_or_insert(now + DOUBT) <= now) {
+            self.before = None;
         }
-        self.doubted = None;
+        let lost = self.before.as_ref().filter(|before| targets.len() * 2 < before.targets.len());
+        self.doubted = lost.is_some();
+        let targets = match lost {
+            Some(before) => both(&before.targets, targets),
+            None => targets,
+        };
         self.wanted.send_if_modified(|wanted| {
             let changed = wanted.targets.as_deref() != Some(&targets);
             if changed {
@@ -164,24 +174,32 @@ impl Told {
 
     /// It answers as it should, but for this.
     pub fn well(&mut self, fault: Option<String>) {
-        self.failing = false;
-        let doubt = self.doubted.map(|_| {
-            let seconds = DOUBT.as_secs();
-            format!("it is back, but without any instance: the last known stay until it has said so for {seconds}s")
-        });
-        self.fault(doubt.or(fault));
+        let doubt = "it is back, but names less than half of the instances that were known: these stay for";
+        self.fault(if self.doubted { Some(format!("{doubt} {}s", DOUBT.as_secs())) } else { fault });
     }
 
     /// It can't be asked.
     pub fn failed(&mut self, fault: String) {
-        self.failing = true;
-        self.doubted = None;
+        match &mut self.before {
+            Some(before) => before.until = None,
+            None => {
+                let known = self.wanted.borrow().targets.clone();
+                self.before = known.map(|targets| Before { targets, until: None });
+            }
+        }
         self.fault(Some(fault));
     }
 
     fn fault(&self, fault: Option<String>) {
         self.wanted.send_if_modified(|wanted| std::mem::replace(&mut wanted.fault, fault.clone()) != fault);
     }
+}
+
+/// Those that were known, and those of the new ones that are elsewhere.
+fn both(before: &[Target], new: Vec<Target>) -> Vec<Target> {
+    let places: HashSet<(&Host, u16)> = before.iter().map(|target| (&target.host, target.port)).collect();
+    let elsewhere = new.into_iter().filter(|target| !places.contains(&(&target.host, target.port)));
+    before.iter().cloned().chain(elsewhere).collect()
 }
 
 #[cfg(test)]
@@ -193,50 +211,70 @@ mod tests {
         (Told::new(sender), receiver)
     }
 
-    fn one() -> Vec<Target> {
-        Target::from_authority("127.0.0.1:1", 1, None).into_iter().collect()
+    fn some(ports: std::ops::Range<u16>) -> Vec<Target> {
+        ports.filter_map(|port| Target::from_authority(&format!("127.0.0.1:{port}"), 1, None)).collect()
     }
 
-    fn count(wanted: &watch::Receiver<Wanted>) -> Option<usize> {
-        wanted.borrow().targets.as_ref().map(|targets| targets.len())
+    fn ports(wanted: &watch::Receiver<Wanted>) -> Option<Vec<u16>> {
+        wanted.borrow().targets.as_ref().map(|targets| targets.iter().map(|target| target.port).collect())
+    }
+
+    fn doubts(wanted: &watch::Receiver<Wanted>) -> bool {
+        wanted.borrow().fault.as_ref().is_some_and(|fault| fault.starts_with("it is back, but"))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn none_at_all_is_believed_unless_it_follows_a_failure() {
+    async fn any_set_is_believed_of_a_source_that_has_not_failed() {
         let (mut told, wanted) = told();
         told.failed("refused".to_owned());
         told.targets(vec![]);
-        assert_eq!(count(&wanted), Some(0), "nothing was known that could be lost");
-        told.targets(one());
         told.well(None);
+        assert_eq!(ports(&wanted), Some(vec![]), "nothing was known that could be lost");
+        told.targets(some(1..9));
         told.targets(vec![]);
-        assert_eq!(count(&wanted), Some(0));
+        told.well(None);
+        assert_eq!((ports(&wanted), wanted.borrow().fault.clone()), (Some(vec![]), None));
+    }
 
-        told.targets(one());
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_most_have_to_be_there_for_a_while() {
+        let (mut told, wanted) = told();
+        told.targets(some(1..5));
         told.failed("refused".to_owned());
         assert_eq!(wanted.borrow().fault.as_deref(), Some("refused"));
-        for _ in 0..DOUBT.as_secs() {
-            told.targets(vec![]);
-            told.well(None);
-            assert_eq!(count(&wanted), Some(1));
-            assert!(wanted.borrow().fault.as_ref().is_some_and(|fault| fault.starts_with("it is back")));
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+        told.targets(some(1..3));
+        told.well(None);
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![1, 2]), false), "half of them will do");
         told.targets(vec![]);
         told.well(None);
-        assert_eq!((count(&wanted), wanted.borrow().fault.clone()), (Some(0), None));
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![1, 2, 3, 4]), true));
+        told.targets(some(4..6).split_off(1));
+        told.well(None);
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![1, 2, 3, 4, 5]), true), "a new one is used");
+        told.targets(some(5..7));
+        told.well(None);
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![5, 6]), false));
+        tokio::time::sleep(DOUBT - Duration::from_secs(1)).await;
+        told.targets(vec![]);
+        told.well(None);
+        assert!(doubts(&wanted), "less than {DOUBT:?} have passed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        told.targets(vec![]);
+        told.well(None);
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![]), false));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_instance_ends_the_doubt() {
+    async fn failing_again_begins_anew() {
         let (mut told, wanted) = told();
-        told.targets(one());
-        told.failed("refused".to_owned());
-        told.targets(vec![]);
-        told.targets(one());
-        told.well(None);
-        told.targets(vec![]);
-        assert_eq!(count(&wanted), Some(0));
+        told.targets(some(1..5));
+        for _ in 0..5 {
+            told.failed("refused".to_owned());
+            tokio::time::sleep(DOUBT * 2).await;
+            told.targets(some(1..2));
+            told.well(None);
+            assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![1, 2, 3, 4]), true));
+        }
     }
 
     #[test]

@@ -81,11 +81,15 @@ impl Fetcher {
             .expect("aws-lc-rs has suites for the default versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        // Divided among the addresses that a name has: one that swallows connections doesn't hide the others.
+        http.set_connect_timeout(Some(timeout));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .build();
+            .wrap_connector(http);
         // Fetches are minutes apart: nothing is worth keeping open.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Fetcher { client, any_roots, timeout, max_body_bytes }

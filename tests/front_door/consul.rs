@@ -181,12 +181,9 @@ async fn a_consul_that_lost_its_memory_empties_nothing_at_once() {
     consul.process.kill();
     consul.wipe();
     consul.process.restart().await;
-    gateway.wait_for("it is back, but without any instance");
-    until_stale(&gateway, &client, "it is back, but without any instance").await;
+    until_stale(&gateway, &client, "it is back, but names less than half of the instances").await;
     consul.register("anew", origin.address).await;
     until_well(&gateway, &client).await;
-    consul.deregister("anew").await;
-    eventually("an explicit end", || async { (client.get("/").await.status == 503).then_some(()) }).await;
 }
 
 #[tokio::test]

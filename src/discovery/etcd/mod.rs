@@ -136,11 +136,11 @@ impl Following {
                 wire::Told::Created(_) => continue,
                 wire::Told::Compacted => return Ok(End::Lost),
             }
+            in_vain.reset();
             if self.keys.are_too_many() {
                 tokio::time::sleep(TOO_MANY).await;
                 return Ok(End::Lost);
             }
-            in_vain.reset();
             quiet_from = Instant::now() + QUIET;
             if *untold && Instant::now() >= tell_from {
                 self.tell_all(untold, &mut tell_from);
