@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use resolver::{Answering, Resolve, ResolveError, SrvRecord, SystemResolver};
+pub use resolver::{Answer, Answering, Resolve, ResolveError, SrvRecord, SystemResolver};
 
 use crate::config::InstanceSource;
 use crate::service::discovered::{Discovered, Publish};
 use target::{Host, Wanted};
 
-/// How often a name is asked again, unless its source says otherwise.
+/// How often a name is asked again at least, unless its source says otherwise.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// What the sources of all services share.

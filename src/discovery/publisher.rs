@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::resolver::{Resolve, ResolveError};
+use super::resolver::{self, Resolve, ResolveError};
 use super::target::{Host, Target, Wanted};
 use crate::service::discovered::{Discovered, MAX_INSTANCES, Publish};
 
@@ -27,7 +27,8 @@ const MAX_LOOKUPS_AT_ONCE: usize = 32;
 /// Names that a failure report spells out; the others it counts.
 const NAMES_REPORTED: usize = 3;
 
-/// Publishes what `wanted` says, with every name asked again each `refresh`. Runs until dropped.
+/// Publishes what `wanted` says, with every name asked again each `refresh`, or sooner when the TTL of its
+/// records is shorter. Runs until dropped.
 pub async fn publish(
     mut wanted: watch::Receiver<Wanted>,
     refresh: Duration,
@@ -67,7 +68,7 @@ struct Publisher {
     fault: Option<String>,
 }
 
-type Answer = (Arc<str>, Result<Vec<IpAddr>, ResolveError>);
+type Answer = (Arc<str>, Result<resolver::Answer<IpAddr>, ResolveError>);
 
 /// What is known of a name.
 struct Name {
@@ -170,14 +171,15 @@ impl Publisher {
         let Some(state) = self.names.get_mut(&name) else { return false };
         state.lookup = None;
         match answer {
-            Ok(mut addresses) => {
+            Ok(answer) => {
+                state.due = Instant::now() + answer.refresh(self.refresh);
+                let mut addresses = answer.records;
                 // Name servers rotate their answers; a set must not change because of that.
                 addresses.sort_unstable();
                 let changed = state.failure.is_some() || state.addresses.as_ref() != Some(&addresses);
                 state.addresses = Some(addresses);
                 state.failure = None;
                 state.failures = 0;
-                state.due = Instant::now() + self.refresh;
                 changed
             }
             Err(failure) => {

@@ -92,7 +92,7 @@ block! {
         name: At<DomainName> ["orders.internal"],
         /// The port of every instance. Not with `srv`.
         port: At<Number<1, 65_535>>,
-        /// How often to ask. Default 10s.
+        /// How often to ask; sooner where the records have a shorter TTL. Default 10s.
         refresh: Wait,
         /// Ask for SRV records, which bring ports and weights of their own. Default false.
         srv: bool,

@@ -100,6 +100,23 @@ async fn every_address_is_an_instance_and_a_rotated_answer_is_no_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ttl_that_is_shorter_than_the_refresh_counts_but_never_below_a_second() {
+    for (ttl, at_least, at_most) in [(0, 55, 60), (2, 28, 30), (5, 11, 12), (3600, 11, 12)] {
+        for srv in [false, true] {
+            let resolver = Fake::new();
+            resolver.has_ttl(ttl * SECOND);
+            resolver.answers("users.internal", &["10.0.0.1"]);
+            resolver.answers_srv(Ok(vec![]));
+            let sink = Sink::new();
+            let _running = start(dns(srv), &sink, resolver.clone());
+            tokio::time::sleep(59 * SECOND).await;
+            let asked = resolver.times_asked("users.internal");
+            assert!((at_least..=at_most).contains(&asked), "{asked} times at a TTL of {ttl}s, SRV: {srv}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_an_explicit_empty_answer_empties_the_set() {
     let resolver = Fake::new();
     resolver.answers("users.internal", &["10.0.0.1"]);
