@@ -117,6 +117,21 @@ async fn a_killed_etcd_leaves_the_last_good_set_and_is_followed_again() {
 }
 
 #[tokio::test]
+async fn an_etcd_that_is_not_there_yet_holds_nothing_up() {
+    let (mut etcd, origin) = (Etcd::start().await, Origin::text("a").await);
+    etcd.put("/services/users/a", &origin.url()).await;
+    etcd.process.kill();
+    let gateway = Gateway::start(&configuration(&etcd, ""));
+    let client = Client::new(gateway.http());
+    assert_eq!(client.get("/").await.code(), "no_instance");
+    let why = gateway.wait_for("its instances can't be asked for");
+    assert!(why.contains(&etcd.url()) && why.contains("refused"), "{why}");
+    etcd.process.restart().await;
+    answers(&client, "a").await;
+    until_well(&gateway, &client).await;
+}
+
+#[tokio::test]
 async fn an_etcd_that_hangs_is_noticed() {
     let (etcd, _origin, gateway, client) = found().await;
     etcd.process.signal("STOP");
@@ -255,10 +270,18 @@ async fn ten_thousand_instances_are_a_set_and_the_next_is_left_out() {
     let origin = Origin::text("a").await;
     let address = |number: usize| format!("127.{}.{}.1:9", 1 + number / 250, number % 250);
     let key = |number: usize| format!("/services/users/{number:05}");
+    let follower = Gateway::start(&configuration(&etcd, ""));
+    let count =
+        async |gateway: &Gateway| gateway.metric("gatehouse_service_instances", &["service=\"users\""]).await;
+    // It follows while they come, faster than it could take them one by one.
     etcd.put_all((0..9_999).map(|number| (key(number), address(number)))).await;
+    eventually("all are there", || async { (count(&follower).await == 9_999.0).then_some(()) }).await;
+    drop(follower);
+
     let gateway = Gateway::start(&configuration(&etcd, ""));
-    let instances = || gateway.metric("gatehouse_service_instances", &["service=\"users\""]);
-    eventually("all are there", || async { (instances().await == 9_999.0).then_some(()) }).await;
+    gateway.wait_for("0 → 9999 instances");
+    let lines = || gateway.messages().matches(" instances").count();
+    let before = lines();
     let mut took = Vec::new();
     for turn in 1..=5 {
         let began = Instant::now();
@@ -266,8 +289,7 @@ async fn ten_thousand_instances_are_a_set_and_the_next_is_left_out() {
             0 => etcd.delete(&key(9_999)).await,
             _ => etcd.put(&key(9_999), &origin.url()).await,
         }
-        // The first of these lines tells of the others.
-        while gateway.messages().matches(" instances").count() < turn + 1 {
+        while lines() < before + turn {
             assert!(began.elapsed() < Duration::from_secs(20), "it never took effect");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -275,12 +297,12 @@ async fn ten_thousand_instances_are_a_set_and_the_next_is_left_out() {
     }
     took.sort();
     assert!(took[2] < Duration::from_millis(100), "{took:?}");
-    assert_eq!(instances().await, 10_000.0);
+    assert_eq!(count(&gateway).await, 10_000.0);
     assert!(!gateway.messages().contains("can't be asked for"), "{}", gateway.messages());
     etcd.put(&key(10_000), &address(10_000)).await;
     let why = gateway.wait_for("its instances can't be asked for");
     assert!(why.contains("1 keys beyond the first 10000 are left out"), "{why}");
-    assert_eq!(instances().await, 10_000.0);
+    assert_eq!(count(&gateway).await, 10_000.0);
     etcd.delete(&key(10_000)).await;
     gateway.wait_for("its instances can be asked for again");
 }

@@ -229,6 +229,9 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn fault<T>(outcome: Result<T, RemoteError>) -> String {
@@ -276,6 +279,22 @@ mod tests {
         assert_eq!(fault(told(refused)), "it cancelled the watch: permission denied");
         let failed = br#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader","http_status":"x"}}"#;
         assert_eq!(fault(told(failed)), "it cancelled the watch: etcdserver: no leader");
+    }
+
+    proptest! {
+        /// Whatever is cut off or changed in an answer, it is read or refused.
+        #[test]
+        fn no_answer_is_too_much(cut in 0usize..300, at in 0usize..300, byte: u8, any in vec(any::<u8>(), 0..200)) {
+            let whole = br#"{"result":{"header":{"cluster_id":"1","revision":"4"},"compact_revision":0,"events":[{"kv":{"key":"L2E=","value":"MTI3LjAuMC4xOjE="}},{"type":"DELETE","kv":{"key":"L2I="}}]}}"#;
+            let mut changed = whole.to_vec();
+            changed[at % whole.len()] = byte;
+            for answer in [&whole[..cut.min(whole.len())], &changed, &any] {
+                let _ = told(answer);
+                let _ = listed(answer);
+                let _ = token(answer);
+                let _ = entry::target(answer);
+            }
+        }
     }
 
     #[test]
