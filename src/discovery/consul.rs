@@ -32,11 +32,18 @@ pub async fn follow(source: ConsulSource, wanted: watch::Sender<Wanted>) {
     let mut told = Told::new(wanted);
     let mut pauses = Pauses::default();
     let mut index = 0;
+    let mut fault = None;
     loop {
         let pause = match server.ask(index).await {
-            Ok(Answer { targets, fault, index: now }) => {
-                told.targets(targets);
-                told.well(fault);
+            Ok(Answer { changed, index: now }) => {
+                match changed {
+                    Some((targets, now)) => {
+                        told.targets(targets);
+                        fault = now;
+                    }
+                    None => told.still(),
+                }
+                told.well(fault.clone());
                 pauses.reset();
                 let before = index;
                 index = index_after(before, now);
@@ -68,8 +75,8 @@ struct Server {
 }
 
 struct Answer {
-    targets: Vec<Target>,
-    fault: Option<String>,
+    /// The instances, and what is wrong with some. `None` if nothing has changed.
+    changed: Option<(Vec<Target>, Option<String>)>,
     index: u64,
 }
 
@@ -108,15 +115,18 @@ impl Server {
             request.headers_mut().insert("x-consul-token", token.clone());
         }
         let response = remote::ask(&self.client, request, patience).await?;
-        let index = index_of(response.headers())?;
+        let now = index_of(response.headers())?;
+        if now == index && index > 0 {
+            return Ok(Answer { changed: None, index });
+        }
         let filtered = response.headers().get("x-consul-results-filtered-by-acls");
         let filtered = filtered.is_some_and(|value| value == "true");
         let body = remote::whole(response, MAX_ANSWER_BYTES).await?;
-        let (targets, fault) = remote::read(body, targets_of).await?;
-        match filtered && targets.is_empty() {
+        let changed = remote::read(body, targets_of).await?;
+        match filtered && changed.0.is_empty() {
             // A token that may see nothing is not a service that has nothing.
             true => Err(RemoteError::Filtered),
-            false => Ok(Answer { targets, fault, index }),
+            false => Ok(Answer { changed: Some(changed), index: now }),
         }
     }
 }

@@ -26,7 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// For the body of an answer, once its head is there.
 const BODY: Duration = Duration::from_secs(30);
 /// How long a source that pushes changes may have none to tell before it is asked whether it is still there.
-pub const QUIET: Duration = Duration::from_secs(10);
+/// The sooner that is, the less likely is it that one that stood still goes on unnoticed, and lets leases
+/// run out that nobody could renew.
+pub const QUIET: Duration = Duration::from_secs(5);
 /// How long after a failure a set is not believed that has lost more than half of what was known before.
 pub const DOUBT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -136,7 +138,8 @@ impl Pauses {
 pub struct Told {
     wanted: watch::Sender<Wanted>,
     before: Option<Before>,
-    doubted: bool,
+    /// What it says, while that isn't believed.
+    doubted: Option<Vec<Target>>,
 }
 
 /// What was known when the source failed.
@@ -148,7 +151,7 @@ struct Before {
 
 impl Told {
     pub fn new(wanted: watch::Sender<Wanted>) -> Told {
-        Told { wanted, before: None, doubted: false }
+        Told { wanted, before: None, doubted: None }
     }
 
     /// The source says that there are these, and only these.
@@ -158,10 +161,16 @@ impl Told {
             self.before = None;
         }
         let lost = self.before.as_ref().filter(|before| targets.len() * 2 < before.targets.len());
-        self.doubted = lost.is_some();
         let targets = match lost {
-            Some(before) => both(&before.targets, targets),
-            None => targets,
+            Some(before) => {
+                let all = both(&before.targets, &targets);
+                self.doubted = Some(targets);
+                all
+            }
+            None => {
+                self.doubted = None;
+                targets
+            }
         };
         self.wanted.send_if_modified(|wanted| {
             let changed = wanted.targets.as_deref() != Some(&targets);
@@ -172,10 +181,21 @@ impl Told {
         });
     }
 
+    /// It says what it said before, which may be believed by now.
+    pub fn still(&mut self) {
+        if let Some(targets) = self.doubted.take() {
+            self.targets(targets);
+        }
+    }
+
     /// It answers as it should, but for this.
     pub fn well(&mut self, fault: Option<String>) {
         let doubt = "it is back, but names less than half of the instances that were known: these stay for";
-        self.fault(if self.doubted { Some(format!("{doubt} {}s", DOUBT.as_secs())) } else { fault });
+        self.fault(if self.doubted.is_some() {
+            Some(format!("{doubt} {}s", DOUBT.as_secs()))
+        } else {
+            fault
+        });
     }
 
     /// It can't be asked.
@@ -196,10 +216,10 @@ impl Told {
 }
 
 /// Those that were known, and those of the new ones that are elsewhere.
-fn both(before: &[Target], new: Vec<Target>) -> Vec<Target> {
+fn both(before: &[Target], new: &[Target]) -> Vec<Target> {
     let places: HashSet<(&Host, u16)> = before.iter().map(|target| (&target.host, target.port)).collect();
-    let elsewhere = new.into_iter().filter(|target| !places.contains(&(&target.host, target.port)));
-    before.iter().cloned().chain(elsewhere).collect()
+    let elsewhere = new.iter().filter(|target| !places.contains(&(&target.host, target.port)));
+    before.iter().chain(elsewhere).cloned().collect()
 }
 
 #[cfg(test)]
@@ -259,7 +279,7 @@ mod tests {
         told.well(None);
         assert!(doubts(&wanted), "less than {DOUBT:?} have passed");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        told.targets(vec![]);
+        told.still();
         told.well(None);
         assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![]), false));
     }

@@ -21,6 +21,7 @@ use crate::config::EtcdSource;
 use crate::http::fetch::FetchError;
 use keys::Keys;
 use server::{Server, Watch};
+use wire::News;
 
 /// One change is told at once; of many in a row, what came within this is told together: composing a set
 /// of thousands for each of thousands of changes would take longer than they take to come.
@@ -82,8 +83,7 @@ impl Following {
                 if !self.keys.agree_with(&counted) {
                     break;
                 }
-                // A set that is doubted is told again until it is believed.
-                self.tell();
+                self.told.still();
             }
             tokio::time::sleep(in_vain.next()).await;
         }
@@ -94,7 +94,7 @@ impl Following {
         let mut watch = self.server.watch(self.keys.at.revision + 1).await?;
         let created = tokio::time::timeout(PATIENCE, watch.next());
         match created.await.unwrap_or(Err(FetchError::Timeout(PATIENCE).into()))? {
-            wire::Told::Created(at) if self.keys.follow_on(at) => {}
+            News::Created(at) if self.keys.follow_on(at) => {}
             _ => return Ok(End::Lost),
         }
         self.untried = self.endpoints;
@@ -129,12 +129,12 @@ impl Following {
                 }
             };
             match line {
-                wire::Told::Changed { revision, changes } => {
+                News::Changed { revision, changes } => {
                     *untold |= !changes.is_empty();
                     self.keys.change(changes, revision);
                 }
-                wire::Told::Created(_) => continue,
-                wire::Told::Compacted => return Ok(End::Lost),
+                News::Created(_) => continue,
+                News::Compacted => return Ok(End::Lost),
             }
             in_vain.reset();
             if self.keys.are_too_many() {

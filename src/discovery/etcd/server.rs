@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::wire::{self, Listed, Told};
+use super::wire::{self, Listed, News};
 use crate::config::{EtcdLogin, EtcdSource};
 use crate::discovery::remote::{self, PATIENCE, RemoteError};
 use crate::http::fetch::{FetchError, Fetcher};
@@ -112,7 +112,7 @@ pub struct Watch {
 
 impl Watch {
     /// The next line. Nothing is lost when this is dropped while it waits.
-    pub async fn next(&mut self) -> Result<Told, RemoteError> {
+    pub async fn next(&mut self) -> Result<News, RemoteError> {
         loop {
             let end = memchr::memchr(b'\n', &self.received[self.searched..]);
             if let Some(end) = end {
@@ -121,7 +121,7 @@ impl Watch {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                return wire::told(&line);
+                return wire::news(&line);
             }
             self.searched = self.received.len();
             if self.received.len() > MAX_ANSWER_BYTES {

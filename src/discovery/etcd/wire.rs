@@ -30,7 +30,7 @@ pub struct At {
 }
 
 /// One line of a watch.
-pub enum Told {
+pub enum News {
     Created(At),
     Changed {
         revision: u64,
@@ -90,7 +90,7 @@ pub fn token(answer: &[u8]) -> Result<String, RemoteError> {
     parsed::<Authenticated>(answer).map(|answer| answer.token)
 }
 
-pub fn told(line: &[u8]) -> Result<Told, RemoteError> {
+pub fn news(line: &[u8]) -> Result<News, RemoteError> {
     let line: Line = parsed(line)?;
     let answer = match (line.result, line.error) {
         (Some(answer), None) => answer,
@@ -98,17 +98,17 @@ pub fn told(line: &[u8]) -> Result<Told, RemoteError> {
         (None, None) => return Err(unreadable("a line has neither a result nor an error")),
     };
     if answer.compact_revision > 0 {
-        return Ok(Told::Compacted);
+        return Ok(News::Compacted);
     }
     if answer.canceled {
         return Err(RemoteError::Cancelled(super::printable(&answer.cancel_reason)));
     }
     let at = answer.header.at()?;
     if answer.created {
-        return Ok(Told::Created(at));
+        return Ok(News::Created(at));
     }
     let changes = answer.events.iter().map(Event::change).collect::<Result<_, _>>()?;
-    Ok(Told::Changed { revision: at.revision, changes })
+    Ok(News::Changed { revision: at.revision, changes })
 }
 
 fn parsed<T: DeserializeOwned>(answer: &[u8]) -> Result<T, RemoteError> {
@@ -263,22 +263,22 @@ mod tests {
 
     #[test]
     fn a_watch_is_read_as_etcd_writes_it() {
-        let created = told(br#"{"result":{"header":{"cluster_id":"3","revision":"2"},"created":true}}"#);
-        assert!(matches!(created, Ok(Told::Created(At { cluster: 3, revision: 2 }))));
-        let changed = told(
+        let created = news(br#"{"result":{"header":{"cluster_id":"3","revision":"2"},"created":true}}"#);
+        assert!(matches!(created, Ok(News::Created(At { cluster: 3, revision: 2 }))));
+        let changed = news(
             br#"{"result":{"header":{"revision":"4"},"events":[{"kv":{"key":"L2E=","value":"MTI3LjAuMC4xOjE="}},{"type":"DELETE","kv":{"key":"L2I="}}]}}"#,
         );
-        let Ok(Told::Changed { revision: 4, changes }) = changed else { panic!("not a change") };
+        let Ok(News::Changed { revision: 4, changes }) = changed else { panic!("not a change") };
         assert!(
             matches!(&changes[..], [Change::Put((a, Ok(_))), Change::Delete(b)] if a == b"/a" && b == b"/b")
         );
         let compacted =
-            told(br#"{"result":{"header":{"cluster_id":"3"},"canceled":true,"compact_revision":"4"}}"#);
-        assert!(matches!(compacted, Ok(Told::Compacted)));
+            news(br#"{"result":{"header":{"cluster_id":"3"},"canceled":true,"compact_revision":"4"}}"#);
+        assert!(matches!(compacted, Ok(News::Compacted)));
         let refused = br#"{"result":{"header":{"revision":"4"},"created":true,"canceled":true,"cancel_reason":"permission\ndenied"}}"#;
-        assert_eq!(fault(told(refused)), "it cancelled the watch: permission denied");
+        assert_eq!(fault(news(refused)), "it cancelled the watch: permission denied");
         let failed = br#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader","http_status":"x"}}"#;
-        assert_eq!(fault(told(failed)), "it cancelled the watch: etcdserver: no leader");
+        assert_eq!(fault(news(failed)), "it cancelled the watch: etcdserver: no leader");
     }
 
     proptest! {
@@ -289,7 +289,7 @@ mod tests {
             let mut changed = whole.to_vec();
             changed[at % whole.len()] = byte;
             for answer in [&whole[..cut.min(whole.len())], &changed, &any] {
-                let _ = told(answer);
+                let _ = news(answer);
                 let _ = listed(answer);
                 let _ = token(answer);
                 let _ = entry::target(answer);
@@ -303,13 +303,13 @@ mod tests {
             ["", "{}", "[]", "null", "<html>", "{\"header\":{}}", "{\"header\":{\"revision\":\"x\"}}"]
         {
             assert!(listed(answer.as_bytes()).is_err(), "{answer}");
-            assert!(told(answer.as_bytes()).is_err(), "{answer}");
+            assert!(news(answer.as_bytes()).is_err(), "{answer}");
         }
         let header = r#""header":{"revision":"2"}"#;
         assert!(listed(format!(r#"{{{header},"kvs":[{{"key":"*"}}]}}"#).as_bytes()).is_err());
         assert!(listed(format!(r#"{{{header},"kvs":[{{"key":"YQ==","value":"*"}}]}}"#).as_bytes()).is_err());
         assert!(
-            told(
+            news(
                 format!(r#"{{"result":{{{header},"events":[{{"type":"?","kv":{{"key":"YQ=="}}}}]}}}}"#)
                     .as_bytes()
             )
