@@ -73,7 +73,7 @@ fn listeners_admin_and_registry() {
 fn services() {
     let config = complete();
     let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
-    assert_eq!(names, ["user-service", "order-service", "billing", "search", "files"]);
+    assert_eq!(names, ["user-service", "order-service", "billing", "search", "files", "stock", "prices"]);
     let users = &config.services[0];
     let InstanceSource::Static(instances) = &users.source else { panic!("{:?}", users.source) };
     let instances: Vec<_> = instances.iter().map(|i| (i.authority.as_str(), i.weight)).collect();
@@ -139,6 +139,15 @@ fn services() {
     assert_eq!((dns.port, dns.refresh, dns.srv), (None, seconds(10), true));
     let InstanceSource::File(file) = &config.services[4].source else { panic!() };
     assert_eq!(file.value, Path::new("/etc/gatehouse/instances/files.yaml"));
+    let InstanceSource::Etcd(etcd) = &config.services[5].source else { panic!() };
+    let endpoints: Vec<String> = etcd.endpoints.iter().map(|endpoint| endpoint.value.to_string()).collect();
+    assert_eq!(endpoints, ["http://10.0.0.1:2379/", "https://etcd.internal/"]);
+    let login = etcd.login.as_ref().unwrap();
+    assert_eq!((&*etcd.prefix, &*login.username, login.password.expose()), ("/stock/", "gw", "pw"));
+    let InstanceSource::Consul(consul) = &config.services[6].source else { panic!() };
+    assert_eq!((consul.address.value.to_string(), &*consul.service), ("http://[::1]:8501/".into(), "prices"));
+    assert_eq!((consul.tag.as_deref(), consul.datacenter.as_deref()), (Some("v2"), Some("dc2")));
+    assert!(consul.token.is_none(), "an empty one is none");
 }
 
 #[test]

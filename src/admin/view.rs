@@ -105,15 +105,18 @@ pub struct ServiceStatus {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceStatus {
-    /// `static`, `dns`, `file` or `registry`.
+    /// `static`, `dns`, `file`, `registry`, `etcd` or `consul`.
     pub kind: &'static str,
-    /// What it asks for: a DNS name, a file.
+    /// What it asks for: a DNS name, a file, a prefix of keys, a service of Consul.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     pub state: SourceState,
     /// Why the source does not answer, when it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Since when the instances may be out of date, while it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Moment>,
     /// When it last gave a set of instances.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Moment>,
@@ -127,8 +130,10 @@ impl SourceStatus {
             config::InstanceSource::Dns(dns) => ("dns", Some(dns.name.value.clone())),
             config::InstanceSource::File(path) => ("file", Some(path.display().to_string())),
             config::InstanceSource::Registry => ("registry", None),
+            config::InstanceSource::Etcd(etcd) => ("etcd", Some(etcd.prefix.clone())),
+            config::InstanceSource::Consul(consul) => ("consul", Some(consul.service.clone())),
         };
-        SourceStatus { kind, of, state: SourceState::Ok, error: None, updated_at: None }
+        SourceStatus { kind, of, state: SourceState::Ok, error: None, failing_since: None, updated_at: None }
     }
 }
 

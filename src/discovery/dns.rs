@@ -13,7 +13,7 @@ use crate::service::discovered::MAX_INSTANCES;
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Address records: the name is the one target, resolved each `refresh` like any other name.
+/// Address records: the name is the one target, resolved like any other name.
 pub fn addresses(source: &DnsSource) -> Wanted {
     let Some(port) = source.port else {
         let fault = format!("{}: no port is given", source.name.value);
@@ -29,17 +29,18 @@ pub fn addresses(source: &DnsSource) -> Wanted {
     }])
 }
 
-/// SRV records, asked again each `refresh`. A failure keeps the targets of the last answer.
+/// SRV records, asked again each `refresh`, or sooner when their TTL is shorter. A failure keeps the targets of the last answer.
 pub async fn srv(source: DnsSource, resolver: Arc<dyn Resolve>, wanted: watch::Sender<Wanted>) {
     let mut failures = 0_u32;
     loop {
         let answer = resolver.srv(&source.name).await;
         let pause = match answer {
-            Ok(records) => {
+            Ok(answer) => {
                 failures = 0;
-                let now = targets_of(records);
+                let pause = answer.refresh(source.refresh);
+                let now = targets_of(answer.records);
                 wanted.send_if_modified(|wanted| std::mem::replace(wanted, now.clone()) != now);
-                source.refresh
+                pause
             }
             Err(error) => {
                 let pause = RETRY.saturating_mul(1 << failures.min(16)).min(source.refresh);
@@ -113,6 +114,6 @@ mod tests {
         let records = (1..=MAX_INSTANCES as u16 + 2).map(|port| record(0, 1, port, "a.internal.")).collect();
         let wanted = targets_of(records);
         assert_eq!(wanted.targets.map(|t| t.len()), Some(MAX_INSTANCES));
-        assert_eq!(wanted.fault.as_deref(), Some("2 SRV records beyond the first 1024 are left out"));
+        assert_eq!(wanted.fault.as_deref(), Some("2 SRV records beyond the first 10000 are left out"));
     }
 }

@@ -20,7 +20,8 @@ use super::target::{Target, Wanted};
 use crate::config::{self, Problems};
 use crate::service::discovered::MAX_INSTANCES;
 
-pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// Two hundred bytes for each of as many instances as a set holds.
+pub const MAX_FILE_BYTES: u64 = 2 * 1024 * 1024;
 const POLL: Duration = Duration::from_secs(2);
 /// Quiet for this long after a change, a file is taken to be complete: half a YAML list is a list.
 const SETTLE: Duration = Duration::from_millis(20);

@@ -4,11 +4,15 @@
 //! whole sets to the service. A source that fails keeps its last good set and says so; only an
 //! explicit "there is none" empties a set.
 
+mod consul;
 mod dns;
+mod entry;
+mod etcd;
 mod file;
 mod fixed;
 mod publisher;
 pub mod registry;
+mod remote;
 mod resolver;
 mod target;
 #[cfg(test)]
@@ -19,13 +23,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use resolver::{Answering, Resolve, ResolveError, SrvRecord, SystemResolver};
+pub use resolver::{Answer, Answering, Resolve, ResolveError, SrvRecord, SystemResolver};
 
 use crate::config::InstanceSource;
 use crate::service::discovered::{Discovered, Publish};
 use target::{Host, Wanted};
 
-/// How often a name is asked again, unless its source says otherwise.
+/// How often a name is asked again at least, unless its source says otherwise.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// What the sources of all services share.
@@ -52,6 +56,8 @@ pub async fn run(source: InstanceSource, service_name: Arc<str>, sink: Arc<dyn P
             InstanceSource::Dns(dns) => sender.send_modify(|now| *now = dns::addresses(&dns)),
             InstanceSource::File(path) => file::follow(path.value, sender).await,
             InstanceSource::Registry => registry::source::follow(registry, &service_name, sender).await,
+            InstanceSource::Etcd(etcd) => etcd::follow(etcd, sender).await,
+            InstanceSource::Consul(consul) => consul::follow(consul, sender).await,
         }
     };
     tokio::join!(followed, published);
@@ -66,7 +72,7 @@ pub fn initial(source: &InstanceSource, service_name: &str, shared: &Sources) ->
         InstanceSource::Static(instances) => fixed::wanted(instances).targets?.to_vec(),
         InstanceSource::File(path) => file::read(path).ok()?,
         InstanceSource::Registry => registry::source::now(shared.registry.as_ref()?, service_name),
-        InstanceSource::Dns(_) => return None,
+        InstanceSource::Dns(_) | InstanceSource::Etcd(_) | InstanceSource::Consul(_) => return None,
     };
     let named = targets.iter().any(|target| matches!(target.host, Host::Name(_)));
     let set = publisher::literals(&targets);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::resolver::{Resolve, ResolveError};
+use super::resolver::{self, Resolve, ResolveError};
 use super::target::{Host, Target, Wanted};
 use crate::service::discovered::{Discovered, MAX_INSTANCES, Publish};
 
@@ -27,7 +27,8 @@ const MAX_LOOKUPS_AT_ONCE: usize = 32;
 /// Names that a failure report spells out; the others it counts.
 const NAMES_REPORTED: usize = 3;
 
-/// Publishes what `wanted` says, with every name asked again each `refresh`. Runs until dropped.
+/// Publishes what `wanted` says, with every name asked again each `refresh`, or sooner when the TTL of its
+/// records is shorter. Runs until dropped.
 pub async fn publish(
     mut wanted: watch::Receiver<Wanted>,
     refresh: Duration,
@@ -36,14 +37,21 @@ pub async fn publish(
 ) {
     let mut publisher = Publisher::new(refresh, resolver, sink);
     publisher.want(wanted.borrow_and_update().clone());
+    let mut changed = true;
     loop {
         publisher.ask();
-        publisher.report();
+        // Thousands of names are asked again and again, and mostly answer as before.
+        if changed {
+            publisher.report();
+        }
         let deadline = publisher.next_deadline();
-        tokio::select! {
-            answer = next(&mut publisher.lookups) => publisher.answered(answer),
-            () = until(deadline) => {}
-            () = change(&mut wanted) => publisher.want(wanted.borrow_and_update().clone()),
+        changed = tokio::select! {
+            answer = next(&mut publisher.lookups) => publisher.all_answered(answer),
+            () = until(deadline) => publisher.hold_is_over(),
+            () = change(&mut wanted) => {
+                publisher.want(wanted.borrow_and_update().clone());
+                true
+            }
         }
     }
 }
@@ -60,7 +68,7 @@ struct Publisher {
     fault: Option<String>,
 }
 
-type Answer = (Arc<str>, Result<Vec<IpAddr>, ResolveError>);
+type Answer = (Arc<str>, Result<resolver::Answer<IpAddr>, ResolveError>);
 
 /// What is known of a name.
 struct Name {
@@ -111,7 +119,8 @@ impl Publisher {
         for name in needed {
             self.names.entry(name).or_insert_with(Name::new);
         }
-        self.hold_until = Some(Instant::now() + GRACE);
+        // From the first of many changes on: a set that changes all the time is published all the same.
+        self.hold_until.get_or_insert_with(|| Instant::now() + GRACE);
     }
 
     fn targets(&self) -> &[Target] {
@@ -137,37 +146,55 @@ impl Publisher {
         }
     }
 
-    fn answered(&mut self, answer: Result<Answer, JoinError>) {
+    /// Takes this answer and whatever else is there; says whether anything is different now.
+    fn all_answered(&mut self, first: Result<Answer, JoinError>) -> bool {
+        let mut changed = self.answered(first);
+        while let Some(answer) = self.lookups.try_join_next() {
+            changed |= self.answered(answer);
+        }
+        changed
+    }
+
+    fn answered(&mut self, answer: Result<Answer, JoinError>) -> bool {
         let (name, answer) = match answer {
             Ok(answer) => answer,
             // Only a panic ends a lookup early; it must not end the asking.
             Err(error) => {
                 let Some((name, _)) = self.names.iter().find(|(_, state)| state.lookup == Some(error.id()))
                 else {
-                    return;
+                    return false;
                 };
                 (name.clone(), Err(ResolveError::Failed("the resolver broke off".into())))
             }
         };
         // A name that is no longer wanted may still be answered.
-        let Some(state) = self.names.get_mut(&name) else { return };
+        let Some(state) = self.names.get_mut(&name) else { return false };
         state.lookup = None;
         match answer {
-            Ok(mut addresses) => {
+            Ok(answer) => {
+                state.due = Instant::now() + answer.refresh(self.refresh);
+                let mut addresses = answer.records;
                 // Name servers rotate their answers; a set must not change because of that.
                 addresses.sort_unstable();
+                let changed = state.failure.is_some() || state.addresses.as_ref() != Some(&addresses);
                 state.addresses = Some(addresses);
                 state.failure = None;
                 state.failures = 0;
-                state.due = Instant::now() + self.refresh;
+                changed
             }
             Err(failure) => {
                 let pause = RETRY.saturating_mul(1 << state.failures.min(16));
+                let changed = state.failure.as_ref() != Some(&failure);
                 state.failure = Some(failure);
                 state.failures = state.failures.saturating_add(1);
                 state.due = Instant::now() + pause.min(self.refresh);
+                changed
             }
         }
+    }
+
+    fn hold_is_over(&self) -> bool {
+        self.hold_until.is_some_and(|until| Instant::now() >= until)
     }
 
     /// The next moment at which something is to be done without any event.

@@ -20,7 +20,30 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer in the making.
-pub type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<Vec<T>, ResolveError>> + Send + 'a>>;
+pub type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<Answer<T>, ResolveError>> + Send + 'a>>;
+
+/// What was asked for, and how long that is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// None is an answer too: the name explicitly has no such records.
+    pub records: Vec<T>,
+    /// The shortest of all records that led here. `None` where none did.
+    pub ttl: Option<Duration>,
+}
+
+/// However short a TTL is, no name is asked more often because of it.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+
+impl<T> Answer<T> {
+    /// When to ask again, if not sooner than after `refresh`.
+    pub fn refresh(&self, refresh: Duration) -> Duration {
+        self.ttl.map_or(refresh, |ttl| ttl.max(SHORTEST_TTL).min(refresh))
+    }
+
+    fn map<U>(self, each: impl FnMut(T) -> Option<U>) -> Answer<U> {
+        Answer { records: self.records.into_iter().filter_map(each).collect(), ttl: self.ttl }
+    }
+}
 
 /// One SRV record (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +55,7 @@ pub struct SrvRecord {
     pub target: String,
 }
 
-/// Why there is no answer. `Ok(vec![])` is an answer: the name explicitly has no such records.
+/// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     #[error("no such name")]
@@ -80,36 +103,39 @@ impl SystemResolver {
     }
 
     fn build(mut builder: hickory_resolver::ResolverBuilder<TokioRuntimeProvider>) -> Self {
-        // `refresh` says how old an answer may get; a cache behind it would add the record's TTL.
+        // The records' TTL says when a name is asked again; a cache behind that would be another one.
         builder.options_mut().cache_size = 0;
         SystemResolver { dns: builder.build().map_err(|error| error.to_string()) }
     }
 
     /// The records of one type, with the names that lead to them (CNAME) left in.
-    async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, ResolveError> {
+    async fn records(&self, name: &str, kind: RecordType) -> Result<Answer<RData>, ResolveError> {
         let dns = self.dns.as_ref().map_err(|cause| ResolveError::Failed(cause.clone()))?;
         let answer = tokio::time::timeout(LOOKUP_TIMEOUT, dns.lookup(name, kind));
         match answer.await.map_err(|_| ResolveError::Timeout)? {
-            Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
+            Ok(lookup) => Ok(Answer {
+                records: lookup.answers().iter().map(|record| record.data.clone()).collect(),
+                ttl: lookup.answers().iter().map(|record| Duration::from_secs(record.ttl.into())).min(),
+            }),
             Err(error) => no_records(error),
         }
     }
 
-    async fn ips(&self, name: &str, kind: RecordType) -> Result<Vec<IpAddr>, ResolveError> {
-        Ok(self.records(name, kind).await?.iter().filter_map(RData::ip_addr).collect())
+    async fn ips(&self, name: &str, kind: RecordType) -> Result<Answer<IpAddr>, ResolveError> {
+        Ok(self.records(name, kind).await?.map(|data| data.ip_addr()))
     }
 
     /// One family only: two addresses of a dual-stack host would be two instances, and the second
     /// may have no way to it from here.
-    async fn either_family(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn either_family(&self, name: &str) -> Result<Answer<IpAddr>, ResolveError> {
         let v4 = self.ips(name, RecordType::A).await;
         match v4 {
-            Ok(ref found) if !found.is_empty() => v4,
+            Ok(ref found) if !found.records.is_empty() => v4,
             // A name that only the hosts file knows, and only with an IPv6 address, has no A record
             // anywhere: DNS says that there is no such name.
             Ok(_) | Err(ResolveError::NoSuchName | ResolveError::Inconclusive) => {
                 match self.ips(name, RecordType::AAAA).await {
-                    Ok(found) if found.is_empty() => v4,
+                    Ok(found) if found.records.is_empty() => v4,
                     Err(error) => v4.and(Err(error)),
                     found => found,
                 }
@@ -118,20 +144,16 @@ impl SystemResolver {
         }
     }
 
-    async fn srv_records(&self, name: &str) -> Result<Vec<SrvRecord>, ResolveError> {
-        let records = self.records(name, RecordType::SRV).await?;
-        Ok(records
-            .iter()
-            .filter_map(|data| match data {
-                RData::SRV(srv) => Some(SrvRecord {
-                    priority: srv.priority,
-                    weight: srv.weight,
-                    port: srv.port,
-                    target: srv.target.to_ascii(),
-                }),
-                _ => None,
-            })
-            .collect())
+    async fn srv_records(&self, name: &str) -> Result<Answer<SrvRecord>, ResolveError> {
+        Ok(self.records(name, RecordType::SRV).await?.map(|data| match data {
+            RData::SRV(srv) => Some(SrvRecord {
+                priority: srv.priority,
+                weight: srv.weight,
+                port: srv.port,
+                target: srv.target.to_ascii(),
+            }),
+            _ => None,
+        }))
     }
 }
 
@@ -152,11 +174,11 @@ impl Resolve for SystemResolver {
 }
 
 /// What an answer without records says: nothing there (an empty list), or nothing at all (an error).
-fn no_records(error: NetError) -> Result<Vec<RData>, ResolveError> {
+fn no_records(error: NetError) -> Result<Answer<RData>, ResolveError> {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => Err(ResolveError::NoSuchName),
-            ResponseCode::NoError if none.soa.is_some() => Ok(Vec::new()),
+            ResponseCode::NoError if none.soa.is_some() => Ok(Answer { records: Vec::new(), ttl: None }),
             ResponseCode::NoError => Err(ResolveError::Inconclusive),
             code => Err(ResolveError::Refused(code.to_string())),
         },

@@ -14,7 +14,7 @@ pub struct Target {
     pub zone: Option<Arc<str>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     Address(IpAddr),
     /// In lower case.

@@ -104,9 +104,10 @@ impl Surface {
 
 fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
     let instances = service.instances.current();
+    let failing_since = service.instances.source().failing_since;
     ServiceGauges {
         name: service.name.clone(),
-        discovery_ok: service.instances.source().failing_since.is_none(),
+        stale_for: failing_since.map(|since| clock::now().since(since)),
         instances: instances
             .instances()
             .map(|instance| InstanceGauges {
@@ -128,6 +129,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
     let source = service.instances.source();
     let mut shown = SourceStatus::of(&written.source);
     shown.updated_at = source.last_set.map(moment);
+    shown.failing_since = source.failing_since.map(moment);
     shown.state = match (source.failing_since, source.last_set) {
         (Some(_), _) => SourceState::Failing,
         (None, None) => SourceState::Waiting,

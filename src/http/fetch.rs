@@ -1,7 +1,8 @@
-//! Small documents over HTTP and HTTPS, for the control side: key sets and the like.
+//! Documents over HTTP and HTTPS, for the control side: key sets, and what discovery asks for.
 //!
 //! A fetch is bounded in every direction: one deadline over all of it, a largest body, a few redirects
-//! that never leave HTTPS for HTTP. Traffic never passes through here.
+//! that never leave HTTPS for HTTP. An exchange is a single request that the caller bounds. Traffic never
+//! passes through here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -57,7 +58,7 @@ impl FetchError {
 /// Fetches documents. Cheap to clone: clones share the trusted roots.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     any_roots: bool,
     timeout: Duration,
     max_body_bytes: usize,
@@ -80,11 +81,15 @@ impl Fetcher {
             .expect("aws-lc-rs has suites for the default versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        // Divided among the addresses that a name has: one that swallows connections doesn't hide the others.
+        http.set_connect_timeout(Some(timeout));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .build();
+            .wrap_connector(http);
         // Fetches are minutes apart: nothing is worth keeping open.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Fetcher { client, any_roots, timeout, max_body_bytes }
@@ -114,6 +119,14 @@ impl Fetcher {
     }
 
     async fn request(&self, uri: Uri) -> Result<Response<Incoming>, FetchError> {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = uri;
+        self.send(request).await
+    }
+
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, FetchError> {
+        let uri = request.uri();
         let secure = uri.scheme() == Some(&Scheme::HTTPS);
         if uri.host().is_none() || !(secure || uri.scheme() == Some(&Scheme::HTTP)) {
             return Err(FetchError::Url);
@@ -121,9 +134,6 @@ impl Fetcher {
         if secure && !self.any_roots {
             return Err(FetchError::NoRoots);
         }
-        let mut request = Request::new(Empty::new());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
         headers.insert(
@@ -133,12 +143,27 @@ impl Fetcher {
         self.client.request(request).await.map_err(FetchError::Connection)
     }
 
+    /// Sends one request and waits for the head of its answer, whatever that is: statuses and redirects are
+    /// the caller's.
+    pub async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        within: Duration,
+    ) -> Result<Response<Incoming>, FetchError> {
+        tokio::time::timeout(within, self.send(request)).await.unwrap_or(Err(FetchError::Timeout(within)))
+    }
+
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, FetchError> {
-        match Limited::new(response.into_body(), self.max_body_bytes).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(self.max_body_bytes)),
-            Err(error) => Err(FetchError::Body(error)),
-        }
+        whole(response.into_body(), self.max_body_bytes).await
+    }
+}
+
+/// All of a body, if it isn't larger than this.
+pub async fn whole(body: Incoming, max_bytes: usize) -> Result<Bytes, FetchError> {
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(max_bytes)),
+        Err(error) => Err(FetchError::Body(error)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub const MAX_WEIGHT: u32 = 65_535;
 
 /// The most instances that one set can hold.
-pub const MAX_INSTANCES: usize = 1024;
+pub const MAX_INSTANCES: usize = 10_000;
 
 /// One instance as its source describes it. Within a set every address occurs once.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -176,7 +176,7 @@ impl RegistryBlock {
 }
 
 /// A bearer token; an empty one is none, so that `${TOKEN:-}` can be written.
-struct Token(Option<Secret>);
+pub(super) struct Token(pub Option<Secret>);
 
 impl Value for Token {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {

@@ -1,22 +1,21 @@
 //! `services`: where instances come from, and how they are used.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::listener::located;
+use super::discovery::Discovery;
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries, Service,
-    StaticInstance, StaticResponse, Timeouts,
+    At, CircuitBreaker, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries, Service, StaticInstance,
+    StaticResponse, Timeouts,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
-use crate::config::values::net::{DomainName, InstanceUrl};
-use crate::config::values::units::{Number, Wait};
-use crate::config::values::{FilePath, NonEmpty, choice, choice_schema};
+use crate::config::values::net::InstanceUrl;
+use crate::config::values::units::Number;
+use crate::config::values::{NonEmpty, choice, choice_schema};
 use crate::config::yaml::{Kind, Node};
 
 /// A service without its name, which is its key.
@@ -178,123 +177,6 @@ impl InstanceBlock {
         let (url, weight) = (self.url.required::<At<InstanceUrl>>(), self.weight.or(1u32));
         let url = url?;
         Some(StaticInstance { authority: At { value: url.value.0, span: url.span }, weight: weight? })
-    }
-}
-
-struct Discovery(InstanceSource);
-
-block! {
-    /// Where instances are looked up: exactly one of these.
-    "a discovery block" DiscoveryBlock => Discovery {
-        /// The built-in registry, under the service's own name.
-        registry: RegistrySource,
-        /// A and AAAA records, or SRV records.
-        dns: DnsSource,
-        /// A YAML or JSON file that is read again when it changes.
-        file: FileSource,
-    }
-    later { "consul", "etcd", "kubernetes" }
-}
-
-impl DiscoveryBlock {
-    fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<Discovery> {
-        let DiscoveryBlock { registry, dns, file } = self;
-        let given = [!registry.is_absent(), !dns.is_absent(), !file.is_absent()];
-        match given.iter().filter(|given| **given).count() {
-            0 => {
-                if !place.strays {
-                    reader.error(
-                        place.span,
-                        "discovery needs a source",
-                        "write one of `registry: {}`, `dns: { name: …, port: … }` and `file: { path: … }`",
-                    );
-                }
-                None
-            }
-            1 => {
-                let registry = registry.optional::<RegistrySource>()?.map(|_| InstanceSource::Registry);
-                let dns = dns.optional::<DnsSource>()?.map(InstanceSource::Dns);
-                let file = file.optional::<FileSource>()?.map(|file| InstanceSource::File(file.0));
-                registry.or(dns).or(file).map(Discovery)
-            }
-            _ => {
-                reader.error(place.span, "discovery has more than one source", "keep one of them");
-                None
-            }
-        }
-    }
-}
-
-struct RegistrySource;
-
-block! {
-    /// The built-in registry, under the service's own name.
-    "a registry source" RegistrySourceBlock => RegistrySource {}
-}
-
-impl RegistrySourceBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<RegistrySource> {
-        Some(RegistrySource)
-    }
-}
-
-block! {
-    /// Instances by name.
-    "a dns source" DnsBlock => DnsSource {
-        /// The name to resolve.
-        name: At<DomainName> ["orders.internal"],
-        /// The port of every instance. Not with `srv`.
-        port: At<Number<1, 65_535>>,
-        /// How often to ask. Default 10s.
-        refresh: Wait,
-        /// Ask for SRV records, which bring ports and weights of their own. Default false.
-        srv: bool,
-    }
-}
-
-impl DnsBlock {
-    fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<DnsSource> {
-        let DnsBlock { name, port, refresh, srv } = self;
-        let (name, refresh) = (name.required::<At<DomainName>>(), refresh.or(Duration::from_secs(10)));
-        let (port, srv) = (port.optional::<At<Number<1, 65_535>>>()?, srv.or(false)?);
-        match &port {
-            Some(port) if srv => {
-                reader.error(port.span, "SRV records bring their own ports", "remove `port`");
-                return None;
-            }
-            None if !srv => {
-                reader.error(
-                    place.span,
-                    "a dns source needs the key \"port\"",
-                    "add `port: 8002`, or `srv: true`",
-                );
-                return None;
-            }
-            _ => {}
-        }
-        let name = name?;
-        Some(DnsSource {
-            name: At { value: name.value.0, span: name.span },
-            port: port.map(|port| port.value.into()),
-            refresh: refresh?,
-            srv,
-        })
-    }
-}
-
-struct FileSource(At<std::path::PathBuf>);
-
-block! {
-    /// Instances listed in a file.
-    "a file source" FileBlock => FileSource {
-        /// The file, relative to the configuration.
-        path: At<FilePath> ["instances/orders.yaml"],
-    }
-}
-
-impl FileBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<FileSource> {
-        self.path.required().map(located).map(FileSource)
     }
 }
 

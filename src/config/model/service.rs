@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::At;
+use crate::config::secret::Secret;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -27,6 +28,8 @@ pub enum InstanceSource {
     File(At<PathBuf>),
     /// The built-in registry, under the service's own name.
     Registry,
+    Etcd(EtcdSource),
+    Consul(ConsulSource),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +48,32 @@ pub struct DnsSource {
     /// Default 10 s.
     pub refresh: Duration,
     pub srv: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct EtcdSource {
+    /// `http://host:port` or `https://host:port`; one or more, each once.
+    pub endpoints: Vec<At<Uri>>,
+    /// Not empty.
+    pub prefix: String,
+    pub login: Option<EtcdLogin>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct EtcdLogin {
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsulSource {
+    /// `http://host:port` or `https://host:port`.
+    pub address: At<Uri>,
+    pub service: String,
+    pub tag: Option<String>,
+    pub datacenter: Option<String>,
+    /// Can be sent in a header.
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,6 +147,39 @@ impl Value for Url {
     }
 }
 
+/// Where a server is: an `http` or `https` URL without a path, a user or a password.
+pub(in crate::config) struct ServerUrl(pub Uri);
+
+impl Value for ServerUrl {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let form = Form {
+            name: "the URL of a server",
+            remedy: "write scheme, host and port: http://127.0.0.1:2379, say",
+        };
+        reader.parse(node, &form, |text| {
+            let uri: Uri = text.parse().map_err(|_| None)?;
+            let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+                let plain = text.split_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port));
+                return Err(plain.then(|| format!("write http://{text}")));
+            };
+            if authority.as_str().contains('@') {
+                return Err(Some("write it without a user and password".to_owned()));
+            }
+            if !matches!(scheme, "http" | "https") || !is_host(authority.host()) {
+                return Err(None);
+            }
+            match uri.path_and_query().map_or("/", |rest| rest.as_str()) {
+                "/" => Ok(ServerUrl(uri)),
+                _ => Err(Some(format!("write it without a path: {scheme}://{authority}"))),
+            }
+        })
+    }
+
+    fn schema() -> Json {
+        text_schema(r"https?://[^/?#@]+/?")
+    }
+}
+
 /// A name to ask DNS for.
 pub(in crate::config) struct DomainName(pub String);
 

@@ -16,7 +16,7 @@ use crate::service::discovered::MAX_INSTANCES;
 
 pub const MAX_SERVICES: usize = 1024;
 /// Over all services; with the bound of metadata this bounds the registry's memory.
-pub const MAX_INSTANCES_IN_ALL: usize = 10_000;
+pub const MAX_INSTANCES_IN_ALL: usize = 20_000;
 /// Expiry doesn't run more often than this, however many instances there are.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(50);
 

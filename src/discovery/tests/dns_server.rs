@@ -14,6 +14,9 @@ use super::*;
 use crate::config::DnsSource;
 use crate::discovery::SystemResolver;
 
+/// Of all its records.
+const TTL: Duration = Duration::from_secs(60);
+
 /// How the server answers a question.
 #[derive(Clone)]
 enum Reply {
@@ -57,7 +60,7 @@ impl NameServer {
     }
 
     async fn addresses(&self, name: &str) -> Result<Vec<String>, ResolveError> {
-        Ok(self.resolver.addresses(name).await?.iter().map(IpAddr::to_string).collect())
+        Ok(self.resolver.addresses(name).await?.records.iter().map(IpAddr::to_string).collect())
     }
 }
 
@@ -81,7 +84,11 @@ async fn answer(socket: UdpSocket, zone: Zone) {
             }
             Reply::Records(records) => {
                 for data in records {
-                    response.add_answer(Record::from_rdata(question.name().clone(), 60, data));
+                    response.add_answer(Record::from_rdata(
+                        question.name().clone(),
+                        TTL.as_secs() as u32,
+                        data,
+                    ));
                 }
             }
         }
@@ -119,6 +126,8 @@ async fn ipv4_comes_first_and_ipv6_only_where_there_is_none() {
         Reply::Records(vec![RData::CNAME(CNAME(name("both.internal.")))]),
     );
     assert_eq!(server.addresses("alias.internal").await.map(|found| found.len()), Ok(2));
+    let answer = server.resolver.addresses("alias.internal").await.expect("two addresses");
+    assert_eq!(answer.ttl, Some(TTL), "that of all records");
 }
 
 #[tokio::test]

@@ -72,10 +72,10 @@ async fn a_broken_file_keeps_the_set_and_tells_the_place() {
     told("users.yaml:1:1: the file says nothing").await;
     fs::write(&path, b"- http://127.0.0.1:1\n# \xff\n").expect("written");
     told("users.yaml: line 2 is not UTF-8").await;
-    fs::write(&path, " ".repeat(1024 * 1024 + 1)).expect("written");
-    told("users.yaml: is larger than 1024 KiB").await;
-    fs::write(&path, list(&(1..=1025).collect::<Vec<_>>())).expect("written");
-    told("users.yaml: line 1025 begins instance 1025: a service has at most 1024").await;
+    fs::write(&path, " ".repeat(2 * 1024 * 1024 + 1)).expect("written");
+    told("users.yaml: is larger than 2048 KiB").await;
+    fs::write(&path, list(&(1..=10_001).collect::<Vec<_>>())).expect("written");
+    told("users.yaml: line 10001 begins instance 10001: a service has at most 10000").await;
     assert_eq!(sink.said().sets.len(), 1, "nothing else was ever published");
 
     fs::write(&path, list(&[1])).expect("written");

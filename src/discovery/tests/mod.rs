@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::resolver::{Answering, Resolve, ResolveError, SrvRecord};
+use super::resolver::{Answer, Answering, Resolve, ResolveError, SrvRecord};
 use super::{Sources, registry as registries, run};
 use crate::config::{At, InstanceSource, Span, StaticInstance};
 use crate::service::discovered::{Discovered, Publish};
@@ -86,6 +86,7 @@ pub struct Fake {
     names: Mutex<HashMap<String, (Duration, Addresses)>>,
     srv: Mutex<Option<Result<Vec<SrvRecord>, ResolveError>>>,
     asked: Mutex<Vec<String>>,
+    ttl: Mutex<Option<Duration>>,
 }
 
 impl Fake {
@@ -110,6 +111,10 @@ impl Fake {
         *self.srv.lock().unwrap() = Some(answer);
     }
 
+    pub fn has_ttl(&self, ttl: Duration) {
+        *self.ttl.lock().unwrap() = Some(ttl);
+    }
+
     pub fn times_asked(&self, name: &str) -> usize {
         self.asked.lock().unwrap().iter().filter(|asked| *asked == name).count()
     }
@@ -119,16 +124,22 @@ impl Resolve for Fake {
     fn addresses<'a>(&'a self, name: &'a str) -> Answering<'a, IpAddr> {
         self.asked.lock().unwrap().push(name.into());
         let known = self.names.lock().unwrap().get(name).cloned();
+        let ttl = *self.ttl.lock().unwrap();
         Box::pin(async move {
             let (delay, answer) = known.unwrap_or((Duration::ZERO, Err(ResolveError::NoSuchName)));
             tokio::time::sleep(delay).await;
-            answer
+            answer.map(|records| Answer { records, ttl })
         })
     }
 
-    fn srv<'a>(&'a self, _name: &'a str) -> Answering<'a, SrvRecord> {
+    fn srv<'a>(&'a self, name: &'a str) -> Answering<'a, SrvRecord> {
+        self.asked.lock().unwrap().push(name.into());
         let answer = self.srv.lock().unwrap().clone();
-        Box::pin(async move { answer.unwrap_or(Err(ResolveError::NoSuchName)) })
+        let ttl = *self.ttl.lock().unwrap();
+        Box::pin(async move {
+            let answer = answer.unwrap_or(Err(ResolveError::NoSuchName));
+            answer.map(|records| Answer { records, ttl })
+        })
     }
 }
 

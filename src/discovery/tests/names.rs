@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::DnsSource;
 use crate::discovery::initial;
+use crate::service::discovered::MAX_INSTANCES;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -99,6 +100,23 @@ async fn every_address_is_an_instance_and_a_rotated_answer_is_no_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ttl_that_is_shorter_than_the_refresh_counts_but_never_below_a_second() {
+    for (ttl, at_least, at_most) in [(0, 55, 60), (2, 28, 30), (5, 11, 12), (3600, 11, 12)] {
+        for srv in [false, true] {
+            let resolver = Fake::new();
+            resolver.has_ttl(ttl * SECOND);
+            resolver.answers("users.internal", &["10.0.0.1"]);
+            resolver.answers_srv(Ok(vec![]));
+            let sink = Sink::new();
+            let _running = start(dns(srv), &sink, resolver.clone());
+            tokio::time::sleep(59 * SECOND).await;
+            let asked = resolver.times_asked("users.internal");
+            assert!((at_least..=at_most).contains(&asked), "{asked} times at a TTL of {ttl}s, SRV: {srv}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_an_explicit_empty_answer_empties_the_set() {
     let resolver = Fake::new();
     resolver.answers("users.internal", &["10.0.0.1"]);
@@ -149,14 +167,18 @@ async fn srv_records_bring_ports_and_weights_and_their_failure_keeps_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_set_has_at_most_its_bound_and_says_what_it_left_out() {
-    let addresses: Vec<String> = (0..1030_u32).map(|n| std::net::Ipv4Addr::from(n + 1).to_string()).collect();
+    let addresses: Vec<String> =
+        (0..MAX_INSTANCES as u32 + 6).map(|n| std::net::Ipv4Addr::from(n + 1).to_string()).collect();
     let resolver = Fake::new();
     resolver.answers("users.internal", &addresses.iter().map(String::as_str).collect::<Vec<_>>());
     let sink = Sink::new();
     let _running = start(dns(false), &sink, resolver);
-    sink.until("nothing was published", |said| said.sets.last().is_some_and(|set| set.len() == 1024)).await;
+    sink.until("nothing was published", |said| {
+        said.sets.last().is_some_and(|set| set.len() == MAX_INSTANCES)
+    })
+    .await;
     sink.until("nothing was said", |said| {
-        said.faults == [Some("6 instances beyond the first 1024 are left out".into())]
+        said.faults == [Some(format!("6 instances beyond the first {MAX_INSTANCES} are left out"))]
     })
     .await;
 }

@@ -118,7 +118,14 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
     out.gauge(
         "gatehouse_discovery_up",
         "1 while the source of the service's instances answers, 0 while the last good set is kept",
-        gauges.services.iter().map(|service| (label(service), i64::from(service.discovery_ok))),
+        gauges.services.iter().map(|service| (label(service), i64::from(service.stale_for.is_none()))),
+    )?;
+    out.gauge(
+        "gatehouse_discovery_stale_seconds",
+        "How long the last good set is kept without an answer of its source, 0 while that answers",
+        gauges.services.iter().map(|service| {
+            (label(service), service.stale_for.map_or(0, |stale_for| stale_for.as_secs() as i64))
+        }),
     )
 }
 

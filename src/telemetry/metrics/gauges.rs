@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 #[derive(Clone, Debug)]
 pub struct Gauges {
@@ -30,8 +30,8 @@ pub struct ConfigurationGauges {
 #[derive(Clone, Debug)]
 pub struct ServiceGauges {
     pub name: Arc<str>,
-    /// False while the source of instances is silent or failing and the last set is kept.
-    pub discovery_ok: bool,
+    /// How long the source of instances has been silent or failing, while the last set is kept.
+    pub stale_for: Option<Duration>,
     pub instances: Vec<InstanceGauges>,
 }
 

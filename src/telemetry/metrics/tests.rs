@@ -19,7 +19,7 @@ fn gauges() -> Gauges {
         },
         services: vec![ServiceGauges {
             name: "users".into(),
-            discovery_ok: true,
+            stale_for: Some(Duration::from_secs(90)),
             instances: vec![InstanceGauges {
                 address: address(),
                 healthy: false,
@@ -120,7 +120,8 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_upstream_retries_refused_total", 1.0),
         ("gatehouse_fallbacks_total", 1.0),
         ("gatehouse_service_instances", 1.0),
-        ("gatehouse_discovery_up", 1.0),
+        ("gatehouse_discovery_up", 0.0),
+        ("gatehouse_discovery_stale_seconds", 90.0),
     ] {
         assert_eq!(read.value(name, "service=\"users\""), Some(expected), "{name}");
     }

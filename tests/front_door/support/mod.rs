@@ -1,17 +1,23 @@
 //! What the tests have in common: a gateway process, origins, clients, and waiting for a condition.
 
 pub mod client;
+pub mod companion;
+pub mod consul;
+pub mod etcd;
 pub mod gateway;
 pub mod h2;
 pub mod origin;
 pub mod raw;
 pub mod session;
+pub mod source;
 pub mod tokens;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Reply};
+pub use consul::Consul;
+pub use etcd::Etcd;
 pub use gateway::Gateway;
 pub use origin::Origin;
 pub use session::Session;

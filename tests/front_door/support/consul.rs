@@ -1,0 +1,123 @@
+//! A real Consul: one server, which is its own agent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::companion::{Companion, local, port};
+use super::{Client, Reply};
+
+pub struct Consul {
+    pub address: SocketAddr,
+    pub process: Companion,
+    directory: tempfile::TempDir,
+    client: Client,
+}
+
+/// What may do everything, where access is controlled.
+pub const MASTER_TOKEN: &str = "3f0c1b1e-5ca1-ab1e-0000-c0ffee000001";
+
+impl Consul {
+    /// `None` where `./test.sh` has said that there is no Consul to be had.
+    pub async fn start() -> Option<Consul> {
+        Self::start_with("").await
+    }
+
+    /// As `start`, and without a token nothing can be read.
+    pub async fn start_guarded() -> Option<Consul> {
+        let tokens = format!("tokens {{ master = \"{MASTER_TOKEN}\" agent = \"{MASTER_TOKEN}\" }}");
+        let mut consul =
+            Self::start_with(&format!("acl {{ enabled = true default_policy = \"deny\" {tokens} }}")).await?;
+        consul.client = consul.client.header("x-consul-token", MASTER_TOKEN);
+        Some(consul)
+    }
+
+    async fn start_with(settings: &str) -> Option<Consul> {
+        if std::env::var_os("GATEHOUSE_WITHOUT_CONSUL").is_some() {
+            eprintln!("!!! THERE IS NO CONSUL: THIS TEST SAYS NOTHING !!!");
+            return None;
+        }
+        let directory = tempfile::tempdir().expect("there is a directory for temporary files");
+        let address = local(port());
+        let ports = format!(
+            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 dns = -1 grpc = -1 }}",
+            address.port(),
+            port(),
+            port()
+        );
+        let mut command = Command::new(program());
+        command.args(["agent", "-server", "-bootstrap-expect=1", "-bind=127.0.0.1", "-client=127.0.0.1"]);
+        command.args(["-node=test", "-disable-host-node-id", "-log-level=warn", "-data-dir"]);
+        command.arg(directory.path().join("data"));
+        command.args(["-hcl", &format!("{ports} performance {{ raft_multiplier = 1 }} {settings}")]);
+        // It answers with an error for as long as it has no leader.
+        let process = Companion::start(command, address, ("/v1/catalog/nodes", "")).await;
+        Some(Consul { address, process, directory, client: Client::new(address) })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Forgets everything. It must not run.
+    pub fn wipe(&self) {
+        std::fs::remove_dir_all(self.directory.path().join("data")).expect("it was there");
+    }
+
+    pub async fn put(&self, path: &str, document: Value) -> Reply {
+        let reply = self.client.send(Method::PUT, path, Bytes::from(document.to_string())).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        reply
+    }
+
+    /// An instance of the service `users`, on a node of its own.
+    pub async fn register(&self, id: &str, address: SocketAddr) {
+        self.register_as(id, address, json!({ "Address": address.ip() })).await;
+    }
+
+    pub async fn register_as(&self, id: &str, address: SocketAddr, more: Value) {
+        let mut service = json!({ "ID": id, "Service": "users", "Port": address.port() });
+        for (name, value) in more.as_object().expect("an object") {
+            service[name] = value.clone();
+        }
+        let node = json!({ "Node": id, "Address": address.ip(), "Service": service });
+        self.put("/v1/catalog/register", node).await;
+    }
+
+    pub async fn deregister(&self, id: &str) {
+        self.put("/v1/catalog/deregister", json!({ "Node": id })).await;
+    }
+
+    /// Sets the state of a check of an instance.
+    pub async fn check(&self, id: &str, address: SocketAddr, status: &str) {
+        let check = json!({ "Node": id, "ServiceID": id, "CheckID": id, "Name": "alive", "Status": status });
+        let node = json!({ "Node": id, "Address": address.ip(), "Check": check });
+        self.put("/v1/catalog/register", node).await;
+    }
+
+    /// Many instances on one node, 64 in one transaction.
+    pub async fn register_all(&self, addresses: impl Iterator<Item = SocketAddr>) {
+        self.put("/v1/catalog/register", json!({ "Node": "many", "Address": "127.0.0.1" })).await;
+        let all: Vec<Value> = addresses
+            .map(|address| {
+                let service = json!({ "ID": address.to_string(), "Service": "users",
+                                      "Address": address.ip(), "Port": address.port() });
+                json!({ "Service": { "Verb": "set", "Node": "many", "Service": service } })
+            })
+            .collect();
+        for some in all.chunks(64) {
+            self.put("/v1/txn", some.into()).await;
+        }
+    }
+}
+
+/// Where `./test.sh` has put it, or where it is installed.
+fn program() -> PathBuf {
+    let told = std::env::var_os("GATEHOUSE_CONSUL").map(PathBuf::from);
+    let fetched = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/consul/usr/bin/consul");
+    told.unwrap_or_else(|| if fetched.exists() { fetched } else { PathBuf::from("consul") })
+}
