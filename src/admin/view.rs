@@ -100,7 +100,20 @@ pub struct ServiceStatus {
     pub source: SourceStatus,
     /// Attempts after the first, since the start.
     pub retries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyStatus>,
     pub instances: Vec<InstanceStatus>,
+}
+
+/// How many requests a service has at once, over all workers.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ConcurrencyStatus {
+    /// Requests that may be in flight now.
+    pub max: u32,
+    pub in_flight: u32,
+    /// Requests that may wait.
+    pub queue: u32,
+    pub waiting: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -8,16 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use super::Gateway;
 use crate::admin::view::{
-    self, BreakerState, BreakerStatus, CheckStatus, GatewayStatus, Health, InstanceStatus, Moment,
-    ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
+    self, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health, InstanceStatus,
+    Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
 use crate::config;
 use crate::service::{self, Instance, Service};
 use crate::telemetry::metrics::{
-    AccessLogGauges, Breaker, ConfigurationGauges, Format, Gauges, InstanceGauges, RateLimitGauges,
-    ServiceGauges,
+    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, InstanceGauges,
+    RateLimitGauges, ServiceGauges,
 };
 
 pub struct Surface(pub Arc<Gateway>);
@@ -107,6 +107,10 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
     ServiceGauges {
         name: service.name.clone(),
         discovery_ok: service.instances.source().failing_since.is_none(),
+        concurrency: service.bulkhead.as_ref().map(|bulkhead| {
+            let (limits, load) = (bulkhead.limits(), bulkhead.load());
+            ConcurrencyGauges { limit: limits.max, in_flight: load.in_flight, waiting: load.waiting }
+        }),
         instances: instances
             .instances()
             .map(|instance| InstanceGauges {
@@ -140,6 +144,15 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         load_balancing: view::load_balancing_name(written.load_balancing),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
+        concurrency: service.bulkhead.as_ref().map(|bulkhead| {
+            let (limits, load) = (bulkhead.limits(), bulkhead.load());
+            ConcurrencyStatus {
+                max: limits.max,
+                in_flight: load.in_flight,
+                queue: limits.queue,
+                waiting: load.waiting,
+            }
+        }),
         instances: set.instances().map(|instance| instance_status(instance)).collect(),
     }
 }

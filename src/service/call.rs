@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
+use super::admittance::enter;
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
+use super::bulkhead::Slot;
 use super::pool::{InstancePool, PoolLimits, Pools};
 use super::upstream_body::Held;
 use super::verdict::Verdict;
@@ -52,12 +54,26 @@ pub struct Answer {
     pub upgrade: Option<Upgraded>,
 }
 
+impl Answer {
+    /// The request keeps its place at the service until the body is through.
+    fn held(mut self, slot: Option<Slot>) -> Self {
+        if let Some(slot) = slot {
+            self.body.hold(slot);
+        }
+        self
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("the service has no instance in rotation")]
     NoInstance,
     #[error("the breakers of all instances are open")]
     CircuitOpen,
+    #[error("the service is at its limit, and its queue is full")]
+    OverLimit,
+    #[error("the service was at its limit for too long")]
+    QueueTimedOut,
     #[error(transparent)]
     Attempt(#[from] AttemptError),
 }
@@ -67,6 +83,8 @@ impl CallError {
         match self {
             CallError::NoInstance => Reason::NoInstance,
             CallError::CircuitOpen => Reason::CircuitOpen,
+            CallError::OverLimit => Reason::ConcurrencyLimit,
+            CallError::QueueTimedOut => Reason::QueueTimeout,
             CallError::Attempt(error) => error.reason(),
         }
     }
@@ -88,6 +106,11 @@ pub async fn call(
     call: &Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
+    // Retries keep it.
+    let slot = match &service.bulkhead {
+        None => None,
+        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, call.deadline).await?),
+    };
     // Read once for all that begins now.
     let mut now = Instant::now();
     let mut at = Millis::of(now);
@@ -97,7 +120,9 @@ pub async fn call(
         let tried = &tries.tried[..tries.tried_count];
         let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
             Ok(picked) => picked,
-            Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
+            Err(none) => {
+                return tries.last.take().unwrap_or_else(|| Err(none.into())).map(|last| last.held(slot));
+            }
         };
         tries.last = None;
         tries.count_retry();
@@ -107,7 +132,7 @@ pub async fn call(
             Err((error, admission)) => tries.judge_error(error, admission),
         };
         match step {
-            Step::Answer(answer) => return Ok(answer),
+            Step::Answer(answer) => return Ok(answer.held(slot)),
             Step::GiveUp(error) => return Err(error.into()),
             Step::Again { after: None } => {}
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
@@ -237,7 +262,7 @@ impl<'c> Tries<'c> {
             let upgrade = Some(Upgraded::new(first, stream));
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
         }
-        let held = Held { lease, in_flight, verdict, sent: self.call.body.clone() };
+        let held = Held { lease, in_flight, verdict, sent: self.call.body.clone(), slot: None };
         let body = UpstreamBody::new(body, held, self.service.settings.idle_timeout, at);
         Answer { response, body, upgrade: None }
     }

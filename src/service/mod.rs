@@ -4,11 +4,13 @@
 //! control side writes, is in the objects that it shares with its predecessor: [`Instances`], with the
 //! breakers, and the [`RetryBudget`].
 
+mod admittance;
 mod attempt;
 pub mod backoff;
 mod balance;
 mod breaker;
 mod budget;
+mod bulkhead;
 mod call;
 pub mod discovered;
 pub mod http1;
@@ -30,12 +32,14 @@ pub use attempt::{AttemptError, Head, InformationalSink};
 pub use balance::{NoPick, Picked, Rule};
 pub use breaker::{BreakerState, BreakerStatus};
 pub use budget::RetryBudget;
+pub use bulkhead::{Bulkhead, BulkheadLimits, BulkheadLoad};
 pub use call::{Answer, Call, CallError, Caller, Progress, call};
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
 pub use instances::{InstanceSet, Instances, SourceStatus};
 pub use pool::Pools;
 pub use settings::{
-    BreakerSettings, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings, Settings,
+    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings,
+    Settings,
 };
 pub use upstream_body::UpstreamBody;
 
@@ -55,6 +59,8 @@ pub struct Service {
     pub settings: Settings,
     pub instances: Arc<Instances>,
     pub budget: Arc<RetryBudget>,
+    /// Where the service has one, it is that of the snapshot before, as long as that had one.
+    pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
     cursors: Arc<PerWorker<Cursor>>,
     /// Where the instances come from, to see at the next reload whether that has changed.
@@ -75,12 +81,17 @@ impl Service {
         let metrics = metrics.service(&config.name);
         let settings = Settings::compile(config);
         let source = config.source.clone();
+        let bulkhead = settings.concurrency.as_ref().map(|concurrency| {
+            let present = previous.and_then(|previous| previous.bulkhead.clone());
+            present.unwrap_or_else(|| Bulkhead::new(concurrency.limits))
+        });
         let Some(previous) = previous else {
             return Arc::new(Service {
                 name: config.name.as_str().into(),
                 settings,
                 instances: Instances::new(workers),
                 budget: Arc::new(RetryBudget::new(workers)),
+                bulkhead,
                 metrics,
                 cursors: Arc::new(PerWorker::new(workers)),
                 source,
@@ -96,10 +107,18 @@ impl Service {
             settings,
             instances,
             budget: previous.budget.clone(),
+            bulkhead,
             metrics,
             cursors: previous.cursors.clone(),
             source,
         })
+    }
+
+    /// The snapshot of this service serves from now on: what its requests share with those of the one before obeys it.
+    pub fn take_effect(&self) {
+        if let (Some(bulkhead), Some(concurrency)) = (&self.bulkhead, &self.settings.concurrency) {
+            bulkhead.set(concurrency.limits);
+        }
     }
 
     /// An instance for one attempt at a request. `tried` are the ids of those that it was sent to before.

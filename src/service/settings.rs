@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::balance::Rule;
+use super::bulkhead::BulkheadLimits;
 use crate::config;
 
 /// Everything about a service but its instances. A reload replaces it as a whole.
@@ -25,6 +26,7 @@ pub struct Settings {
     /// Without a byte of a body, in either direction.
     pub idle_timeout: Duration,
     pub pool: PoolSettings,
+    pub concurrency: Option<Concurrency>,
     pub health_check: Option<HealthSettings>,
     pub fallback: Option<Fallback>,
 }
@@ -63,6 +65,14 @@ pub struct PoolSettings {
     pub max_connections: usize,
     pub max_idle: usize,
     pub idle_timeout: Duration,
+}
+
+/// Of the whole service, over all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Concurrency {
+    pub limits: BulkheadLimits,
+    /// How long a request may wait for others to end.
+    pub queue_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +163,7 @@ impl Settings {
                 max_idle: config.pool.max_idle,
                 idle_timeout: config.pool.idle_timeout,
             },
+            concurrency: config.concurrency.as_ref().map(Concurrency::compile),
             health_check: config.health_check.as_ref().map(HealthSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
         }
@@ -184,6 +195,13 @@ impl RetrySettings {
             backoff_max: config.backoff_max,
             budget: config.budget,
         }
+    }
+}
+
+impl Concurrency {
+    fn compile(config: &config::Concurrency) -> Self {
+        let limits = BulkheadLimits { max: config.max.max(1), queue: config.queue };
+        Concurrency { limits, queue_timeout: config.queue_timeout }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::InFlight;
 use super::attempt::AttemptError;
+use super::bulkhead::Slot;
 use super::http1::decode::{self, Invalid, Step};
 use super::pool::{Lease, OpenSlot};
 use super::verdict::Verdict;
@@ -37,7 +38,7 @@ enum State {
     },
     Flowing(Box<Flowing>),
     /// Busy for as long as it is kept.
-    Tunnel(#[expect(dead_code, reason = "they count for as long as they are kept")] (InFlight, OpenSlot)),
+    Tunnel((InFlight, OpenSlot, Option<Slot>)),
 }
 
 /// What an attempt holds on to until its response is through.
@@ -46,6 +47,8 @@ pub struct Held {
     pub in_flight: InFlight,
     pub verdict: Option<Verdict>,
     pub sent: Rc<RequestBody>,
+    /// The request's place at the service, where that has a limit.
+    pub slot: Option<Slot>,
 }
 
 /// A body that is still on its way.
@@ -94,11 +97,21 @@ impl UpstreamBody {
 
     /// The empty body of a 101: the instance stays busy for as long as it is kept.
     pub fn of_tunnel(in_flight: InFlight, slot: OpenSlot) -> Self {
-        UpstreamBody(State::Tunnel((in_flight, slot)))
+        UpstreamBody(State::Tunnel((in_flight, slot, None)))
     }
 }
 
 impl UpstreamBody {
+    /// Keeps the request's place at the service until the body has ended, in whichever way. One that has come
+    /// whole has ended already.
+    pub fn hold(&mut self, slot: Slot) {
+        match &mut self.0 {
+            State::Ended | State::Whole { .. } => drop(slot),
+            State::Flowing(flowing) => flowing.held.slot = Some(slot),
+            State::Tunnel((.., kept)) => *kept = Some(slot),
+        }
+    }
+
     /// Sends on what is left of the request, for a reader that can't take more of the response now: a client may
     /// read nothing before it has sent everything.
     pub fn send_on(&mut self, cx: &mut Context<'_>) {

@@ -12,6 +12,7 @@ mod aggregate;
 mod authentication;
 mod balancing;
 mod breakers;
+mod bulkhead;
 mod capacity;
 mod cli;
 mod demo;

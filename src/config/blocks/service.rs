@@ -9,8 +9,8 @@ use super::listener::located;
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries, Service,
-    StaticInstance, StaticResponse, Timeouts,
+    At, CircuitBreaker, Concurrency, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries,
+    Service, StaticInstance, StaticResponse, Timeouts,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -30,6 +30,7 @@ pub(super) struct ServiceBody {
     retries: Retries,
     timeouts: Timeouts,
     pool: Pool,
+    concurrency: Option<Concurrency>,
     fallback: Option<StaticResponse>,
 }
 
@@ -44,6 +45,7 @@ impl ServiceBody {
             retries: self.retries,
             timeouts: self.timeouts,
             pool: self.pool,
+            concurrency: self.concurrency,
             fallback: self.fallback,
         }
     }
@@ -68,10 +70,12 @@ block! {
         timeouts: Timeouts,
         /// Connections to an instance, over all workers.
         pool: Pool,
+        /// Requests at once, over all workers and instances. Default: no bound.
+        concurrency: Concurrency,
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "sticky", "slow_start", "protocol", "tls", "hedging", "concurrency" }
+    later { "sticky", "slow_start", "protocol", "tls", "hedging" }
 }
 
 impl ServiceBlock {
@@ -83,6 +87,7 @@ impl ServiceBlock {
         let retries = self.retries.or(Retries::default());
         let timeouts = self.timeouts.or(Timeouts::default());
         let pool = self.pool.or(Pool::default());
+        let concurrency = self.concurrency.optional();
         let (source, registry_span) = source?;
         Some(ServiceBody {
             source,
@@ -93,6 +98,7 @@ impl ServiceBlock {
             retries: retries?,
             timeouts: timeouts?,
             pool: pool?,
+            concurrency: concurrency?,
             fallback: self.fallback.optional()?,
         })
     }

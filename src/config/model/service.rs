@@ -17,6 +17,7 @@ pub struct Service {
     pub retries: Retries,
     pub timeouts: Timeouts,
     pub pool: Pool,
+    pub concurrency: Option<Concurrency>,
     pub fallback: Option<StaticResponse>,
 }
 
@@ -176,6 +177,16 @@ impl Default for Pool {
     fn default() -> Self {
         Pool { max_connections: 1024, max_idle: 128, idle_timeout: Duration::from_secs(60) }
     }
+}
+
+/// Of the whole service, over all workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Concurrency {
+    /// 1 or more.
+    pub max: u32,
+    /// Requests that wait; 0 for none.
+    pub queue: u32,
+    pub queue_timeout: Duration,
 }
 
 /// A response written in the configuration: `respond`, and a service's `fallback`.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Families;
-use super::gauges::{Breaker, Gauges, InstanceGauges, ServiceGauges};
+use super::gauges::{Breaker, ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges};
 use super::process::Process;
 use super::{Metrics, TokenCache};
 
@@ -13,6 +13,7 @@ pub(super) fn write(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> f
     requests(metrics, out)?;
     attempts(metrics, out)?;
     services(metrics, gauges, out)?;
+    concurrency(metrics, gauges, out)?;
     instances(gauges, out)?;
     connections(metrics, out)?;
     configuration(gauges, out)?;
@@ -119,6 +120,32 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "gatehouse_discovery_up",
         "1 while the source of the service's instances answers, 0 while the last good set is kept",
         gauges.services.iter().map(|service| (label(service), i64::from(service.discovery_ok))),
+    )
+}
+
+fn concurrency(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let each = |value: fn(&ConcurrencyGauges) -> u32| {
+        gauges.services.iter().filter_map(move |service| {
+            let concurrency = service.concurrency.as_ref()?;
+            Some(([("service", service.name.to_string())], i64::from(value(concurrency))))
+        })
+    };
+    out.gauge(
+        "gatehouse_concurrency_limit",
+        "Requests that may be in flight to the service",
+        each(|c| c.limit),
+    )?;
+    out.gauge("gatehouse_concurrency_active", "Requests in flight to the service", each(|c| c.in_flight))?;
+    out.gauge("gatehouse_concurrency_waiting", "Requests that wait for others to end", each(|c| c.waiting))?;
+    let services = metrics.services.all();
+    out.counter(
+        "gatehouse_concurrency_refused",
+        "Requests that were refused because the service was at its limit",
+        services.iter().flat_map(|service| {
+            let refused = service.concurrency_refused().into_iter().filter(|(_, count)| *count > 0);
+            refused
+                .map(|(reason, count)| ([("service", &**service.name()), ("reason", reason.code())], count))
+        }),
     )
 }
 

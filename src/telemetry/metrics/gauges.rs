@@ -32,7 +32,17 @@ pub struct ServiceGauges {
     pub name: Arc<str>,
     /// False while the source of instances is silent or failing and the last set is kept.
     pub discovery_ok: bool,
+    /// Where the service has a limit.
+    pub concurrency: Option<ConcurrencyGauges>,
     pub instances: Vec<InstanceGauges>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ConcurrencyGauges {
+    /// Requests that may be in flight.
+    pub limit: u32,
+    pub in_flight: u32,
+    pub waiting: u32,
 }
 
 #[derive(Clone, Debug)]
