@@ -117,8 +117,15 @@ fn services() {
     assert_eq!(users.retries, retries);
     assert_eq!(users.timeouts, Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30) });
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
-    let concurrency = Concurrency { max: 500, queue: 50, queue_timeout: Duration::from_millis(100) };
+    let concurrency = Concurrency {
+        max: ConcurrencyLimit::Fixed(500),
+        queue: 50,
+        queue_timeout: Duration::from_millis(100),
+    };
     assert_eq!(users.concurrency, Some(concurrency));
+    let adaptive = config.services[1].concurrency.as_ref().unwrap();
+    assert_eq!(adaptive.max, ConcurrencyLimit::Adaptive { floor: 2, ceiling: 300 });
+    assert_eq!((adaptive.queue, adaptive.queue_timeout), (0, Duration::from_millis(250)));
     let fallback = users.fallback.as_ref().unwrap();
     assert_eq!(fallback.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(&fallback.body[..], br#"{"error":"users are unavailable"}"#);

@@ -114,6 +114,17 @@ pub struct ConcurrencyStatus {
     /// Requests that may wait.
     pub queue: u32,
     pub waiting: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveStatus>,
+}
+
+/// How `max` is found.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct AdaptiveStatus {
+    pub floor: u32,
+    pub ceiling: u32,
+    /// What an answer takes while the service has time for it; `null` until that is known.
+    pub baseline_ms: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]

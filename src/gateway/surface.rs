@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::Gateway;
 use crate::admin::view::{
-    self, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health, InstanceStatus,
-    Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
+    self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
+    InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -108,8 +108,9 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
         name: service.name.clone(),
         discovery_ok: service.instances.source().failing_since.is_none(),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| {
-            let (limits, load) = (bulkhead.limits(), bulkhead.load());
-            ConcurrencyGauges { limit: limits.max, in_flight: load.in_flight, waiting: load.waiting }
+            let present = bulkhead.present();
+            let load = present.load;
+            ConcurrencyGauges { limit: present.max, in_flight: load.in_flight, waiting: load.waiting }
         }),
         instances: instances
             .instances()
@@ -144,16 +145,22 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         load_balancing: view::load_balancing_name(written.load_balancing),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
-        concurrency: service.bulkhead.as_ref().map(|bulkhead| {
-            let (limits, load) = (bulkhead.limits(), bulkhead.load());
-            ConcurrencyStatus {
-                max: limits.max,
-                in_flight: load.in_flight,
-                queue: limits.queue,
-                waiting: load.waiting,
-            }
-        }),
+        concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
         instances: set.instances().map(|instance| instance_status(instance)).collect(),
+    }
+}
+
+fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {
+    ConcurrencyStatus {
+        max: present.max,
+        in_flight: present.load.in_flight,
+        queue: present.queue,
+        waiting: present.load.waiting,
+        adaptive: present.adaptive.map(|adaptive| AdaptiveStatus {
+            floor: adaptive.bounds.floor,
+            ceiling: adaptive.bounds.ceiling,
+            baseline_ms: adaptive.baseline.map(|baseline| baseline.as_micros() as f64 / 1000.0),
+        }),
     }
 }
 

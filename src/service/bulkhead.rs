@@ -14,17 +14,28 @@
 //! that runs; that worker needs no request of its own in flight for it. Who gives up waiting leaves the line, or, when the turn had
 //! come meanwhile, passes it on.
 
+mod adaptive;
+mod gradient;
 mod line;
+#[cfg(test)]
+mod overload;
+mod samples;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use adaptive::Adaptive;
+pub use adaptive::Answered;
+pub use gradient::Bounds;
 use line::{Line, Turn};
+
+use crate::clock::{self, Millis};
 
 /// On cache lines of its own, because every request of the service writes here.
 #[repr(align(128))]
@@ -33,16 +44,43 @@ pub struct Bulkhead {
     load: AtomicU64,
     max: AtomicU32,
     queue: AtomicU32,
+    is_adaptive: AtomicBool,
     line: Mutex<Line>,
+    /// Made when it is first wanted.
+    adaptive: OnceLock<Adaptive>,
 }
 
 /// What a bulkhead holds to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BulkheadLimits {
-    /// Requests in flight; 1 or more.
-    pub max: u32,
+    /// Requests in flight.
+    pub max: Max,
     /// Requests waiting.
     pub queue: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Max {
+    /// 1 or more.
+    Fixed(u32),
+    /// As many as the service does well with.
+    Adaptive(Bounds),
+}
+
+/// What holds at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct BulkheadStatus {
+    pub max: u32,
+    pub queue: u32,
+    pub load: BulkheadLoad,
+    pub adaptive: Option<AdaptiveStatus>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct AdaptiveStatus {
+    pub bounds: Bounds,
+    /// What an answer takes when the service has time for it, as far as is known.
+    pub baseline: Option<Duration>,
 }
 
 /// What there is at a moment.
@@ -87,18 +125,38 @@ impl BulkheadLoad {
 
 impl Bulkhead {
     pub fn new(limits: BulkheadLimits) -> Arc<Self> {
-        Arc::new(Bulkhead {
+        Self::at(limits, clock::now())
+    }
+
+    fn at(limits: BulkheadLimits, now: Millis) -> Arc<Self> {
+        let bulkhead = Arc::new(Bulkhead {
             load: AtomicU64::new(0),
-            max: AtomicU32::new(limits.max),
-            queue: AtomicU32::new(limits.queue),
+            max: AtomicU32::new(1),
+            queue: AtomicU32::new(0),
+            is_adaptive: AtomicBool::new(false),
             line: Mutex::default(),
-        })
+            adaptive: OnceLock::new(),
+        });
+        bulkhead.set_at(limits, now);
+        bulkhead
     }
 
     /// Changes the limits, for those who wait already, too. What is in flight beyond a lower `max` stays.
     pub fn set(&self, limits: BulkheadLimits) {
+        self.set_at(limits, clock::now());
+    }
+
+    fn set_at(&self, limits: BulkheadLimits, now: Millis) {
         self.queue.store(limits.queue, Relaxed);
-        self.max.store(limits.max, Relaxed);
+        self.is_adaptive.store(matches!(limits.max, Max::Adaptive(_)), Relaxed);
+        self.set_max(match limits.max {
+            Max::Fixed(max) => max,
+            Max::Adaptive(bounds) => self.adaptive.get_or_init(|| Adaptive::new(bounds, now)).set(bounds),
+        });
+    }
+
+    fn set_max(&self, max: u32) {
+        self.max.store(max, Relaxed);
         // The lock is taken in any case: who has read the old limit with it held stands in the line by now.
         loop {
             let next = self.admit_next(&mut self.line());
@@ -109,11 +167,32 @@ impl Bulkhead {
         }
     }
 
-    pub fn limits(&self) -> BulkheadLimits {
-        BulkheadLimits { max: self.max.load(Relaxed), queue: self.queue.load(Relaxed) }
+    /// Whether answers have a say in the limit.
+    pub fn is_adaptive(&self) -> bool {
+        self.is_adaptive.load(Relaxed)
     }
 
-    pub fn load(&self) -> BulkheadLoad {
+    /// An answer that tells how the service is. Only while it [is adaptive](Self::is_adaptive).
+    pub fn answered(&self, answered: Answered) {
+        let adaptive = self.adaptive.get().filter(|_| self.is_adaptive());
+        let limit = adaptive.and_then(|adaptive| adaptive.answered(answered, self.load().in_flight));
+        if let Some(limit) = limit.filter(|limit| *limit != self.max.load(Relaxed)) {
+            self.set_max(limit);
+        }
+    }
+
+    pub fn present(&self) -> BulkheadStatus {
+        let adaptive = self.adaptive.get().filter(|_| self.is_adaptive());
+        BulkheadStatus {
+            max: self.max.load(Relaxed),
+            queue: self.queue.load(Relaxed),
+            load: self.load(),
+            adaptive: adaptive
+                .map(|adaptive| AdaptiveStatus { bounds: adaptive.bounds(), baseline: adaptive.baseline() }),
+        }
+    }
+
+    fn load(&self) -> BulkheadLoad {
         BulkheadLoad::of(self.load.load(Relaxed))
     }
 
@@ -129,7 +208,7 @@ impl Bulkhead {
 
     fn enter_line(self: &Arc<Self>) -> Entry {
         let mut line = self.line();
-        let BulkheadLimits { max, queue } = self.limits();
+        let (max, queue) = (self.max.load(Relaxed), self.queue.load(Relaxed));
         let has_room = |load: BulkheadLoad| load.waiting == 0 && load.in_flight < max;
         // As long as nobody waits, others may still come and leave without the lock.
         let counted = self.load.fetch_update(AcqRel, Acquire, |word| match BulkheadLoad::of(word) {

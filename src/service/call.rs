@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::admittance::enter;
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
-use super::bulkhead::Slot;
+use super::bulkhead::{Answered, Slot};
 use super::pool::{InstancePool, PoolLimits, Pools};
 use super::upstream_body::Held;
 use super::verdict::Verdict;
@@ -216,19 +216,37 @@ impl<'c> Tries<'c> {
         match attempt.run().await {
             Ok(responded) => {
                 let status = responded.response.status.as_u16();
-                let at = Millis::of(recording.end(Outcome::Status(status)));
+                let ended = recording.end(Outcome::Status(status));
+                let at = Millis::of(ended);
+                if status < 500 {
+                    self.answered(began, ended);
+                }
                 Ok(Got { responded, in_flight, admission, at })
             }
             Err(error) => {
                 // Whatever the instance's side made of it, the client's failure came first.
                 let error = self.call.body.failure().map_or(error, AttemptError::Client);
-                recording.end(error.outcome());
+                let ended = recording.end(error.outcome());
+                if error.failure() == Some(Failure::Timeout) {
+                    self.answered(began, ended);
+                }
                 if error.failure() == Some(Failure::Connect) {
                     instance.set_unreachable();
                 }
                 Err((error, admission))
             }
         }
+    }
+
+    /// Tells the service's bulkhead how long it took, if that wants to know. The time in which the client sent its request is
+    /// not the service's.
+    fn answered(&self, began: Instant, ended: Instant) {
+        let Some(bulkhead) = self.service.bulkhead.as_ref().filter(|bulkhead| bulkhead.is_adaptive()) else {
+            return;
+        };
+        let asked = self.call.body.taken_at().map_or(began, |taken| taken.max(began));
+        let took = ended.saturating_duration_since(asked);
+        bulkhead.answered(Answered { began: Millis::of(began), at: Millis::of(ended), took });
     }
 
     fn judge_response(&mut self, got: Got) -> Step {

@@ -32,7 +32,7 @@ pub use attempt::{AttemptError, Head, InformationalSink};
 pub use balance::{NoPick, Picked, Rule};
 pub use breaker::{BreakerState, BreakerStatus};
 pub use budget::RetryBudget;
-pub use bulkhead::{Bulkhead, BulkheadLimits, BulkheadLoad};
+pub use bulkhead::{AdaptiveStatus, Bulkhead, BulkheadLimits, BulkheadLoad, BulkheadStatus};
 pub use call::{Answer, Call, CallError, Caller, Progress, call};
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
 pub use instances::{InstanceSet, Instances, SourceStatus};

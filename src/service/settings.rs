@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::balance::Rule;
-use super::bulkhead::BulkheadLimits;
+use super::bulkhead::{Bounds, BulkheadLimits, Max};
 use crate::config;
 
 /// Everything about a service but its instances. A reload replaces it as a whole.
@@ -200,8 +200,16 @@ impl RetrySettings {
 
 impl Concurrency {
     fn compile(config: &config::Concurrency) -> Self {
-        let limits = BulkheadLimits { max: config.max.max(1), queue: config.queue };
-        Concurrency { limits, queue_timeout: config.queue_timeout }
+        let max = match config.max {
+            config::ConcurrencyLimit::Fixed(max) => Max::Fixed(max.max(1)),
+            config::ConcurrencyLimit::Adaptive { floor, ceiling } => {
+                Max::Adaptive(Bounds { floor: floor.max(1), ceiling: ceiling.max(floor).max(1) })
+            }
+        };
+        Concurrency {
+            limits: BulkheadLimits { max, queue: config.queue },
+            queue_timeout: config.queue_timeout,
+        }
     }
 }
 

@@ -261,3 +261,74 @@ async fn a_fallback_stands_in_for_what_is_refused() {
     gate.add_permits(1);
     assert_eq!(first.await.expect("no panic").text(), "/");
 }
+
+/// Four at once, 25 ms each; what comes beyond waits inside.
+async fn of_fixed_capacity() -> Origin {
+    let servers = Arc::new(Semaphore::new(4));
+    Origin::start_slow(move |_| {
+        let servers = servers.clone();
+        async move {
+            let _server = servers.acquire().await.expect("it is never closed");
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            origin::status(200)
+        }
+    })
+    .await
+}
+
+/// How good it is at this is held to numbers on simulated time, in `service/bulkhead/overload.rs`.
+#[tokio::test]
+async fn an_adaptive_bound_comes_down_to_what_the_service_can_do_and_up_again() {
+    let origin = of_fixed_capacity().await;
+    let gateway = Gateway::start(&limited(&origin.url(), 2, "{ max: adaptive, floor: 2, ceiling: 50 }"));
+    let client = Client::new(gateway.http());
+    let state = async || gateway.service("users").await["concurrency"].clone();
+    let first = state().await;
+    assert_eq!(
+        (&first["max"], &first["adaptive"]["floor"], &first["adaptive"]["ceiling"]),
+        (&20.into(), &2.into(), &50.into())
+    );
+    assert!(first["adaptive"]["baseline_ms"].is_null());
+    let mut clients = JoinSet::new();
+    for _ in 0..32 {
+        let client = client.clone();
+        clients.spawn(async move {
+            loop {
+                let reply = client.get("/").await;
+                if reply.status != 200 {
+                    assert_eq!((reply.status, reply.code().as_str()), (503, "concurrency_limit"));
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
+    }
+    eventually("it has come down", || async {
+        let state = state().await;
+        let found = state["max"].as_u64().is_some_and(|max| (2..=10).contains(&max));
+        (found && state["adaptive"]["baseline_ms"].as_f64().is_some_and(|baseline| baseline < 60.0))
+            .then_some(())
+    })
+    .await;
+    let limit = gateway.metric("gatehouse_concurrency_limit", &["service=\"users\""]).await;
+    assert!((1.0..20.0).contains(&limit), "{limit}");
+    // A number instead, and back: what was learnt is kept.
+    gateway.reconfigure(&limited(&origin.url(), 2, "{ max: 30 }")).await;
+    let fixed = state().await;
+    assert_eq!((&fixed["max"], fixed["adaptive"].is_null()), (&30.into(), true));
+    gateway.reconfigure(&limited(&origin.url(), 2, "{ max: adaptive, floor: 12, ceiling: 50 }")).await;
+    eventually("it keeps to the floor", || async { (state().await["max"] == 12).then_some(()) }).await;
+    clients.shutdown().await;
+    until_load(&gateway, 0, 0).await;
+}
+
+#[tokio::test]
+async fn failures_are_not_taken_for_quick_answers() {
+    let origin = Origin::status(500).await;
+    let gateway = Gateway::start(&limited(&origin.url(), 1, "{ max: adaptive }"));
+    let client = Client::new(gateway.http());
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.status, 500);
+    }
+    let state = &gateway.service("users").await["concurrency"];
+    assert_eq!((&state["max"], state["adaptive"]["baseline_ms"].is_null()), (&20.into(), true));
+}

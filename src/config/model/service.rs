@@ -182,11 +182,18 @@ impl Default for Pool {
 /// Of the whole service, over all workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Concurrency {
-    /// 1 or more.
-    pub max: u32,
+    pub max: ConcurrencyLimit,
     /// Requests that wait; 0 for none.
     pub queue: u32,
     pub queue_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConcurrencyLimit {
+    /// 1 or more.
+    Fixed(u32),
+    /// Found from the time that answers take, and never outside these.
+    Adaptive { floor: u32, ceiling: u32 },
 }
 
 /// A response written in the configuration: `respond`, and a service's `fallback`.

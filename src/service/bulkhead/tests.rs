@@ -13,7 +13,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn bulkhead(max: u32, queue: u32) -> Arc<Bulkhead> {
-    Bulkhead::new(BulkheadLimits { max, queue })
+    Bulkhead::new(BulkheadLimits { max: Max::Fixed(max), queue })
 }
 
 fn admitted(bulkhead: &Arc<Bulkhead>) -> Slot {
@@ -81,10 +81,10 @@ async fn a_higher_max_lets_those_in_who_wait_and_a_lower_one_waits_for_those_ins
     let bulkhead = bulkhead(1, 3);
     let one = admitted(&bulkhead);
     let (first, second, third) = (queued(&bulkhead), queued(&bulkhead), queued(&bulkhead));
-    bulkhead.set(BulkheadLimits { max: 3, queue: 3 });
+    bulkhead.set(BulkheadLimits { max: Max::Fixed(3), queue: 3 });
     let (two, three) = (first.await, second.await);
     assert_eq!(bulkhead.load(), load(3, 1));
-    bulkhead.set(BulkheadLimits { max: 1, queue: 0 });
+    bulkhead.set(BulkheadLimits { max: Max::Fixed(1), queue: 0 });
     assert!(matches!(bulkhead.enter(), Entry::Refused));
     drop((one, two));
     let mut third = pin!(third);
@@ -111,7 +111,7 @@ fn no_turn_is_lost_and_max_holds_over_threads() {
         let mut rng = fastrand::Rng::with_seed(seed);
         for turn in 0..500 {
             if turn % 50 == 0 {
-                bulkhead.set(BulkheadLimits { max: rng.u32(1..=3), queue: 64 });
+                bulkhead.set(BulkheadLimits { max: Max::Fixed(rng.u32(1..=3)), queue: 64 });
             }
             let slot = match bulkhead.enter() {
                 Entry::Admitted(slot) => slot,
