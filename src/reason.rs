@@ -115,6 +115,8 @@ reasons! {
     ConnectTimeout = "connect_timeout", 504, "Service unreachable in time", Some("connection_timeout");
     /// The response's head took longer than `timeouts.response`, or the body paused longer than `timeouts.idle`.
     ResponseTimeout = "response_timeout", 504, "Service too slow", Some("http_response_timeout");
+    /// The call, with its attempts and the body of the response, took longer than `timeouts.total`.
+    TotalTimeout = "total_timeout", 504, "Not done in time", Some("http_response_timeout");
     /// A required part of an aggregate was not complete within its `timeout`.
     PartTimeout = "part_timeout", 504, "A required part was too slow", Some("http_response_timeout");
 }

@@ -115,7 +115,11 @@ fn services() {
         budget: 10,
     };
     assert_eq!(users.retries, retries);
-    assert_eq!(users.timeouts, Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30) });
+    let total = Some(seconds(40));
+    assert_eq!(
+        users.timeouts,
+        Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30), total }
+    );
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
     let concurrency = Concurrency {
         max: ConcurrencyLimit::Fixed(500),

@@ -14,7 +14,7 @@ use super::admittance::enter;
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
 use super::bulkhead::{Answered, Slot};
 use super::pool::{InstancePool, PoolLimits, Pools};
-use super::upstream_body::Held;
+use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
 use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
 use crate::clock::{self, Millis};
@@ -74,6 +74,8 @@ pub enum CallError {
     OverLimit,
     #[error("the service was at its limit for too long")]
     QueueTimedOut,
+    #[error("the whole call took too long")]
+    TotalTimedOut,
     #[error(transparent)]
     Attempt(#[from] AttemptError),
 }
@@ -85,6 +87,7 @@ impl CallError {
             CallError::CircuitOpen => Reason::CircuitOpen,
             CallError::OverLimit => Reason::ConcurrencyLimit,
             CallError::QueueTimedOut => Reason::QueueTimeout,
+            CallError::TotalTimedOut => Reason::TotalTimeout,
             CallError::Attempt(error) => error.reason(),
         }
     }
@@ -106,16 +109,17 @@ pub async fn call(
     call: &Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
+    let deadlines = Deadlines::of(service, call);
     // Retries keep it.
     let slot = match &service.bulkhead {
         None => None,
-        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, call.deadline).await?),
+        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, deadlines).await?),
     };
     // Read once for all that begins now.
     let mut now = Instant::now();
     let mut at = Millis::of(now);
     service.budget.count_request(caller.worker, at);
-    let mut tries = Tries::new(service, call, caller, now);
+    let mut tries = Tries::new(service, call, caller, now, deadlines);
     loop {
         let tried = &tries.tried[..tries.tried_count];
         let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
@@ -133,12 +137,44 @@ pub async fn call(
         };
         match step {
             Step::Answer(answer) => return Ok(answer.held(slot)),
-            Step::GiveUp(error) => return Err(error.into()),
+            Step::GiveUp(error) => return Err(deadlines.name(error)),
             Step::Again { after: None } => {}
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
         now = Instant::now();
         at = Millis::of(now);
+    }
+}
+
+/// When a call is over, however far it has come.
+#[derive(Clone, Copy)]
+pub(super) struct Deadlines {
+    /// The caller's own, for the head of the response.
+    pub call: Option<Instant>,
+    /// The service's, for the end of the body.
+    pub total: Option<Instant>,
+}
+
+impl Deadlines {
+    fn of(service: &Service, call: &Call) -> Self {
+        let total = service.settings.total_timeout.map(|total| Instant::now() + total);
+        Deadlines { call: call.deadline, total }
+    }
+
+    pub fn earliest(&self) -> Option<Instant> {
+        match (self.call, self.total) {
+            (Some(call), Some(total)) => Some(call.min(total)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn is_over_in_total(&self) -> bool {
+        self.total.is_some_and(|total| total <= Instant::now())
+    }
+
+    /// What was cut short because all of the time is over is called so, whatever it was waiting for.
+    fn name(&self, error: AttemptError) -> CallError {
+        if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
     }
 }
 
@@ -162,6 +198,7 @@ struct Tries<'c> {
     service: &'c Service,
     caller: Caller<'c>,
     call: &'c Call,
+    deadlines: Deadlines,
     tried: [u64; MAX_TRIED],
     tried_count: usize,
     retries: u32,
@@ -180,11 +217,18 @@ struct Tries<'c> {
 }
 
 impl<'c> Tries<'c> {
-    fn new(service: &'c Service, call: &'c Call, caller: Caller<'c>, began: Instant) -> Self {
+    fn new(
+        service: &'c Service,
+        call: &'c Call,
+        caller: Caller<'c>,
+        began: Instant,
+        deadlines: Deadlines,
+    ) -> Self {
         Tries {
             service,
             caller,
             call,
+            deadlines,
             method_allows: service.settings.retries.methods.contains(&call.head.method),
             idempotent: call.head.method.is_idempotent(),
             tried: [0; MAX_TRIED],
@@ -281,7 +325,8 @@ impl<'c> Tries<'c> {
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
         }
         let held = Held { lease, in_flight, verdict, sent: self.call.body.clone(), slot: None };
-        let body = UpstreamBody::new(body, held, self.service.settings.idle_timeout, at);
+        let limits = BodyLimits { idle: self.service.settings.idle_timeout, total: self.deadlines.total };
+        let body = UpstreamBody::new(body, held, limits, at);
         Answer { response, body, upgrade: None }
     }
 
@@ -295,7 +340,9 @@ impl<'c> Tries<'c> {
             self.tried_count -= 1;
             return Step::Again { after: None };
         }
-        let Some(failure) = error.failure() else {
+        // When the time for all of it ends while the client is still sending, the instance is not to blame.
+        let is_clients = self.call.body.waits_for_client() && self.deadlines.is_over_in_total();
+        let Some(failure) = error.failure().filter(|_| !is_clients) else {
             admission.ignored();
             return Step::GiveUp(error);
         };
@@ -352,7 +399,7 @@ impl<'c> Tries<'c> {
     fn left(&self) -> Duration {
         let now = Instant::now();
         let left = self.service.settings.response_timeout.saturating_sub(now - self.began);
-        self.call.deadline.map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+        self.deadlines.earliest().map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
     }
 
     fn remember(&mut self, instance: u64) {
@@ -370,7 +417,7 @@ impl<'c> Tries<'c> {
             connect: settings.connect_timeout,
             response: settings.retries.per_attempt_timeout.map_or(left, |each| each.min(left)),
             idle: settings.idle_timeout,
-            deadline: self.call.deadline,
+            deadline: self.deadlines.earliest(),
         }
     }
 

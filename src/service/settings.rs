@@ -25,6 +25,8 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Without a byte of a body, in either direction.
     pub idle_timeout: Duration,
+    /// From the beginning of a call to the end of its response's body.
+    pub total_timeout: Option<Duration>,
     pub pool: PoolSettings,
     pub concurrency: Option<Concurrency>,
     pub health_check: Option<HealthSettings>,
@@ -158,6 +160,7 @@ impl Settings {
             connect_timeout: config.timeouts.connect,
             response_timeout: config.timeouts.response,
             idle_timeout: config.timeouts.idle,
+            total_timeout: config.timeouts.total,
             pool: PoolSettings {
                 max_connections: config.pool.max_connections,
                 max_idle: config.pool.max_idle,

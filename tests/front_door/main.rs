@@ -37,4 +37,5 @@ mod routing;
 mod shutdown;
 mod timeouts;
 mod tls;
+mod total_timeout;
 mod tunnels;

@@ -211,6 +211,8 @@ block! {
         response: Wait,
         /// Without a byte of a body, either way. Default 60s.
         idle: Wait,
+        /// For all of it: waiting, attempts, and the body of the response. Default: no limit.
+        total: Wait,
     }
 }
 
@@ -221,6 +223,7 @@ impl TimeoutsBlock {
             connect: self.connect.or(default.connect)?,
             response: self.response.or(default.response)?,
             idle: self.idle.or(default.idle)?,
+            total: self.total.optional()?,
         })
     }
 }

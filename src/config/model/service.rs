@@ -153,6 +153,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Without a byte of a body, in either direction.
     pub idle: Duration,
+    /// The whole of it: waiting, attempts, and the body of the response.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -161,6 +163,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(15),
             idle: Duration::from_secs(60),
+            total: None,
         }
     }
 }
