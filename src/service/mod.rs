@@ -114,6 +114,28 @@ impl Service {
         })
     }
 
+    /// This service, of which `written` is the configuration, as a route wants it: with other settings, and everything else
+    /// in common.
+    pub fn overridden(&self, written: &config::Service, overrides: &config::Overrides) -> Arc<Service> {
+        let mut written = written.clone();
+        written.retries = overrides.retries.clone().over(&written.retries);
+        written.timeouts = overrides.timeouts.clone().over(&written.timeouts);
+        if let Some(failures) = &overrides.breaker_failures {
+            written.circuit_breaker.failures.clone_from(failures);
+        }
+        written.fallback = overrides.fallback.clone().or(written.fallback);
+        Arc::new(Service {
+            name: self.name.clone(),
+            settings: Settings::compile(&written),
+            instances: self.instances.clone(),
+            budget: self.budget.clone(),
+            bulkhead: self.bulkhead.clone(),
+            metrics: self.metrics.clone(),
+            cursors: self.cursors.clone(),
+            source: self.source.clone(),
+        })
+    }
+
     /// The snapshot of this service serves from now on: what its requests share with those of the one before obeys it.
     pub fn take_effect(&self) {
         if let (Some(bulkhead), Some(concurrency)) = (&self.bulkhead, &self.settings.concurrency) {

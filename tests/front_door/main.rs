@@ -26,6 +26,7 @@ mod http2;
 mod hygiene;
 mod limits;
 mod metrics;
+mod overrides;
 mod policies;
 mod pools;
 mod rate_limits;

@@ -10,7 +10,7 @@ use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
     At, CircuitBreaker, Concurrency, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries,
-    Service, StaticInstance, StaticResponse, Timeouts,
+    RetriesGiven, Service, StaticInstance, StaticResponse, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -65,9 +65,9 @@ block! {
         /// Stop using an instance that fails. One breaker per instance; always on.
         circuit_breaker: CircuitBreaker,
         /// Try again on another instance.
-        retries: Retries,
+        retries: RetriesGiven,
         /// How long to wait for an instance.
-        timeouts: Timeouts,
+        timeouts: TimeoutsGiven,
         /// Connections to an instance, over all workers.
         pool: Pool,
         /// Requests at once, over all workers and instances. Default: no bound.
@@ -84,8 +84,8 @@ impl ServiceBlock {
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let health_check = self.health_check.optional();
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
-        let retries = self.retries.or(Retries::default());
-        let timeouts = self.timeouts.or(Timeouts::default());
+        let retries = self.retries.or(RetriesGiven::default());
+        let timeouts = self.timeouts.or(TimeoutsGiven::default());
         let pool = self.pool.or(Pool::default());
         let concurrency = self.concurrency.optional();
         let (source, registry_span) = source?;
@@ -95,8 +95,8 @@ impl ServiceBlock {
             load_balancing: load_balancing?,
             health_check: health_check?,
             circuit_breaker: circuit_breaker?,
-            retries: retries?,
-            timeouts: timeouts?,
+            retries: retries?.over(&Retries::default()),
+            timeouts: timeouts?.over(&Timeouts::default()),
             pool: pool?,
             concurrency: concurrency?,
             fallback: self.fallback.optional()?,

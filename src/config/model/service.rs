@@ -168,6 +168,71 @@ impl Default for Timeouts {
     }
 }
 
+/// What a route says differently than its service. What is `None` is the service's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    pub retries: RetriesGiven,
+    pub timeouts: TimeoutsGiven,
+    pub breaker_failures: Option<Vec<FailureKind>>,
+    pub fallback: Option<StaticResponse>,
+}
+
+/// The keys of [`Retries`] that are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RetriesGiven {
+    pub attempts: Option<u32>,
+    pub on: Option<Vec<FailureKind>>,
+    pub methods: Option<Vec<Method>>,
+    pub per_attempt_timeout: Option<Duration>,
+    pub backoff_base: Option<Duration>,
+    pub backoff_max: Option<Duration>,
+    pub budget: Option<u8>,
+}
+
+/// The keys of [`Timeouts`] that are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TimeoutsGiven {
+    pub connect: Option<Duration>,
+    pub response: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub total: Option<Duration>,
+}
+
+impl RetriesGiven {
+    /// The rest is as in `usual`.
+    pub fn over(self, usual: &Retries) -> Retries {
+        // Of the two bounds, the one that is written has its way.
+        let (base, max) = match (self.backoff_base, self.backoff_max) {
+            (None, Some(max)) => (usual.backoff_base.min(max), max),
+            (base, max) => {
+                let base = base.unwrap_or(usual.backoff_base);
+                (base, max.unwrap_or(usual.backoff_max).max(base))
+            }
+        };
+        Retries {
+            attempts: self.attempts.unwrap_or(usual.attempts),
+            on: self.on.unwrap_or_else(|| usual.on.clone()),
+            methods: self.methods.unwrap_or_else(|| usual.methods.clone()),
+            per_attempt_timeout: self.per_attempt_timeout.or(usual.per_attempt_timeout),
+            backoff_base: base,
+            backoff_max: max,
+            budget: self.budget.unwrap_or(usual.budget),
+        }
+    }
+}
+
+impl TimeoutsGiven {
+    /// The rest is as in `usual`.
+    pub fn over(self, usual: &Timeouts) -> Timeouts {
+        Timeouts {
+            connect: self.connect.unwrap_or(usual.connect),
+            response: self.response.unwrap_or(usual.response),
+            idle: self.idle.unwrap_or(usual.idle),
+            total: self.total.or(usual.total),
+        }
+    }
+}
+
 /// Per instance, over all workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
