@@ -121,6 +121,10 @@ fn services() {
         Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30), total }
     );
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
+    let hedging = Hedging { after: HedgeAfter::Time(Duration::from_millis(200)), budget: 10 };
+    assert_eq!(users.hedging, Some(hedging));
+    let by_percentile = Hedging { after: HedgeAfter::Percentile95, budget: 5 };
+    assert_eq!(config.services[1].hedging, Some(by_percentile));
     let concurrency = Concurrency {
         max: ConcurrencyLimit::Fixed(500),
         queue: 50,
@@ -262,6 +266,8 @@ fn actions() {
         user.overrides.timeouts,
         TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() }
     );
+    let hedging = Hedging { after: HedgeAfter::Time(seconds(1)), budget: 1 };
+    assert_eq!(user.overrides.hedging, Some(hedging));
     let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
     assert_eq!(user.overrides.breaker_failures, Some(failures));
     let usual = Retries::default();

@@ -101,8 +101,19 @@ pub struct ServiceStatus {
     /// Attempts after the first, since the start.
     pub retries: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedging: Option<HedgingStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyStatus>,
     pub instances: Vec<InstanceStatus>,
+}
+
+/// Second attempts while the first is slow.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HedgingStatus {
+    /// When they are made; `null` while the percentile is not known.
+    pub after_ms: Option<f64>,
+    /// Since the start.
+    pub hedges: u64,
 }
 
 /// How many requests a service has at once, over all workers.

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
-    InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
+    HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState,
+    SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -145,9 +146,19 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         load_balancing: view::load_balancing_name(written.load_balancing),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
+        hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
         instances: set.instances().map(|instance| instance_status(instance)).collect(),
     }
+}
+
+fn hedging_status(service: &Service, hedging: service::Hedging) -> HedgingStatus {
+    let after = match hedging.after {
+        service::HedgeAfter::Time(after) => Some(after),
+        service::HedgeAfter::Percentile95 => service.latency.percentile_95(),
+    };
+    let after_ms = after.map(|after| after.as_micros() as f64 / 1000.0);
+    HedgingStatus { after_ms, hedges: service.metrics.hedges() }
 }
 
 fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::bulkhead::{Bulkhead, Entry, Slot, Waiting};
-use super::call::Deadlines;
+use super::errand::Deadlines;
 use super::{CallError, Service};
 use crate::per_worker::WorkerId;
 

@@ -19,7 +19,6 @@ mod gradient;
 mod line;
 #[cfg(test)]
 mod overload;
-mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -11,9 +11,10 @@ use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::admittance::enter;
-use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
-use super::bulkhead::{Answered, Slot};
-use super::pool::{InstancePool, PoolLimits, Pools};
+use super::attempt::{AttemptError, AttemptLimits, Head, Responded};
+use super::bulkhead::Slot;
+use super::errand::{Attempted, Deadlines, Errand, Got};
+use super::pool::Pools;
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
 use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
@@ -22,7 +23,6 @@ use crate::http::body::RequestBody;
 use crate::http::response::Response;
 use crate::per_worker::WorkerId;
 use crate::reason::Reason;
-use crate::telemetry::metrics::Outcome;
 
 /// Instances are tried again only when there are no others; so many are remembered.
 const MAX_TRIED: usize = 8;
@@ -44,6 +44,9 @@ pub struct Call {
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
 pub trait Progress {
     fn attempt(&mut self, instance: SocketAddr, at: Instant);
+
+    /// Which of the instances gave the answer, where it was not the last.
+    fn answered_by(&mut self, _instance: SocketAddr) {}
 }
 
 /// The head of an instance's response, and its body.
@@ -109,17 +112,17 @@ pub async fn call(
     call: &Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
-    let deadlines = Deadlines::of(service, call);
+    let errand = Errand { service, caller, call, deadlines: Deadlines::of(service, call) };
     // Retries keep it.
     let slot = match &service.bulkhead {
         None => None,
-        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, deadlines).await?),
+        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, errand.deadlines).await?),
     };
     // Read once for all that begins now.
     let mut now = Instant::now();
     let mut at = Millis::of(now);
     service.budget.count_request(caller.worker, at);
-    let mut tries = Tries::new(service, call, caller, now, deadlines);
+    let mut tries = Tries::new(errand, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
         let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
@@ -131,50 +134,23 @@ pub async fn call(
         tries.last = None;
         tries.count_retry();
         progress.attempt(picked.instance.address, now);
-        let step = match tries.attempt(picked, now).await {
+        let attempted = match tries.hedge_after(&picked) {
+            None => tries.attempt(picked, now).await,
+            // Boxed, so that the requests that are not hedged are no larger for it.
+            Some(after) => Box::pin(tries.hedged(picked, now, after, progress)).await,
+        };
+        let step = match attempted {
             Ok(got) => tries.judge_response(got),
             Err((error, admission)) => tries.judge_error(error, admission),
         };
         match step {
             Step::Answer(answer) => return Ok(answer.held(slot)),
-            Step::GiveUp(error) => return Err(deadlines.name(error)),
+            Step::GiveUp(error) => return Err(errand.deadlines.name(error)),
             Step::Again { after: None } => {}
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
         now = Instant::now();
         at = Millis::of(now);
-    }
-}
-
-/// When a call is over, however far it has come.
-#[derive(Clone, Copy)]
-pub(super) struct Deadlines {
-    /// The caller's own, for the head of the response.
-    pub call: Option<Instant>,
-    /// The service's, for the end of the body.
-    pub total: Option<Instant>,
-}
-
-impl Deadlines {
-    fn of(service: &Service, call: &Call) -> Self {
-        let total = service.settings.total_timeout.map(|total| Instant::now() + total);
-        Deadlines { call: call.deadline, total }
-    }
-
-    pub fn earliest(&self) -> Option<Instant> {
-        match (self.call, self.total) {
-            (Some(call), Some(total)) => Some(call.min(total)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    fn is_over_in_total(&self) -> bool {
-        self.total.is_some_and(|total| total <= Instant::now())
-    }
-
-    /// What was cut short because all of the time is over is called so, whatever it was waiting for.
-    fn name(&self, error: AttemptError) -> CallError {
-        if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
     }
 }
 
@@ -185,50 +161,33 @@ enum Step {
     Again { after: Option<Duration> },
 }
 
-/// A response whose head has come, and what its attempt holds.
-struct Got {
-    responded: Responded,
-    in_flight: InFlight,
-    admission: Admission,
-    at: Millis,
-}
-
 /// What has been tried so far, and what may still be.
-struct Tries<'c> {
-    service: &'c Service,
-    caller: Caller<'c>,
-    call: &'c Call,
-    deadlines: Deadlines,
-    tried: [u64; MAX_TRIED],
-    tried_count: usize,
+pub(super) struct Tries<'c> {
+    pub errand: Errand<'c>,
+    pub tried: [u64; MAX_TRIED],
+    pub tried_count: usize,
     retries: u32,
     /// Those of them for which there was an instance left.
     retried: u32,
     method_allows: bool,
-    idempotent: bool,
+    pub idempotent: bool,
     /// The next attempt takes a new connection, because a kept one turned out to be closed. Once a call
     /// that doesn't count as a retry.
-    fresh: bool,
+    pub fresh: bool,
     stale_left: bool,
     /// How the last attempt ended, in case there is no instance left for another.
     last: Option<Result<Answer, CallError>>,
-    began: Instant,
-    rng: fastrand::Rng,
+    pub began: Instant,
+    /// A second attempt was made, or not allowed, while one was under way.
+    pub is_hedged: bool,
+    pub rng: fastrand::Rng,
 }
 
 impl<'c> Tries<'c> {
-    fn new(
-        service: &'c Service,
-        call: &'c Call,
-        caller: Caller<'c>,
-        began: Instant,
-        deadlines: Deadlines,
-    ) -> Self {
+    fn new(errand: Errand<'c>, began: Instant) -> Self {
+        let Errand { service, call, .. } = errand;
         Tries {
-            service,
-            caller,
-            call,
-            deadlines,
+            errand,
             method_allows: service.settings.retries.methods.contains(&call.head.method),
             idempotent: call.head.method.is_idempotent(),
             tried: [0; MAX_TRIED],
@@ -239,62 +198,19 @@ impl<'c> Tries<'c> {
             stale_left: true,
             last: None,
             began,
+            is_hedged: false,
             rng: fastrand::Rng::new(),
         }
     }
 
-    async fn attempt(&mut self, picked: Picked, began: Instant) -> Result<Got, (AttemptError, Admission)> {
-        let Picked { instance, admission, in_flight } = picked;
-        self.remember(instance.id);
-        let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
-        let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
-        let attempt = Attempt {
-            pool: &pool,
-            head: &self.call.head,
-            host: self.call.head.host.as_deref().unwrap_or_else(|| instance.authority().as_bytes()),
-            body: &self.call.body,
-            limits: self.limits(),
-            fresh: std::mem::take(&mut self.fresh),
-            began,
-        };
-        match attempt.run().await {
-            Ok(responded) => {
-                let status = responded.response.status.as_u16();
-                let ended = recording.end(Outcome::Status(status));
-                let at = Millis::of(ended);
-                if status < 500 {
-                    self.answered(began, ended);
-                }
-                Ok(Got { responded, in_flight, admission, at })
-            }
-            Err(error) => {
-                // Whatever the instance's side made of it, the client's failure came first.
-                let error = self.call.body.failure().map_or(error, AttemptError::Client);
-                let ended = recording.end(error.outcome());
-                if error.failure() == Some(Failure::Timeout) {
-                    self.answered(began, ended);
-                }
-                if error.failure() == Some(Failure::Connect) {
-                    instance.set_unreachable();
-                }
-                Err((error, admission))
-            }
-        }
-    }
-
-    /// Tells the service's bulkhead how long it took, if that wants to know. The time in which the client sent its request is
-    /// not the service's.
-    fn answered(&self, began: Instant, ended: Instant) {
-        let Some(bulkhead) = self.service.bulkhead.as_ref().filter(|bulkhead| bulkhead.is_adaptive()) else {
-            return;
-        };
-        let asked = self.call.body.taken_at().map_or(began, |taken| taken.max(began));
-        let took = ended.saturating_duration_since(asked);
-        bulkhead.answered(Answered { began: Millis::of(began), at: Millis::of(ended), took });
+    async fn attempt(&mut self, picked: Picked, began: Instant) -> Attempted {
+        self.remember(picked.instance.id);
+        let (limits, fresh) = (self.limits(), std::mem::take(&mut self.fresh));
+        self.errand.attempt(picked, began, limits, fresh).await
     }
 
     fn judge_response(&mut self, got: Got) -> Step {
-        let settings = &self.service.settings;
+        let settings = &self.errand.service.settings;
         let Got { responded, in_flight, admission, at } = got;
         let status = responded.response.status;
         let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
@@ -324,14 +240,17 @@ impl<'c> Tries<'c> {
             let upgrade = Some(Upgraded::new(first, stream));
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
         }
-        let held = Held { lease, in_flight, verdict, sent: self.call.body.clone(), slot: None };
-        let limits = BodyLimits { idle: self.service.settings.idle_timeout, total: self.deadlines.total };
+        let held = Held { lease, in_flight, verdict, sent: self.errand.call.body.clone(), slot: None };
+        let limits = BodyLimits {
+            idle: self.errand.service.settings.idle_timeout,
+            total: self.errand.deadlines.total,
+        };
         let body = UpstreamBody::new(body, held, limits, at);
         Answer { response, body, upgrade: None }
     }
 
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {
-        let settings = &self.service.settings;
+        let settings = &self.errand.service.settings;
         if self.stale_left && error.is_stale_connection() && self.may_replace_connection(&error) {
             // The instance closed a kept connection as we used it: its right, and no failure of its own.
             admission.ignored();
@@ -341,16 +260,12 @@ impl<'c> Tries<'c> {
             return Step::Again { after: None };
         }
         // When the time for all of it ends while the client is still sending, the instance is not to blame.
-        let is_clients = self.call.body.waits_for_client() && self.deadlines.is_over_in_total();
+        let is_clients = self.errand.call.body.waits_for_client() && self.errand.deadlines.is_over_in_total();
         let Some(failure) = error.failure().filter(|_| !is_clients) else {
             admission.ignored();
             return Step::GiveUp(error);
         };
-        if settings.breaker_failures.contains(failure) {
-            admission.failure(clock::now(), &settings.breaker);
-        } else {
-            admission.server_error(clock::now(), &settings.breaker);
-        }
+        self.errand.blame(failure, admission);
         if settings.retries.on.contains(failure)
             && self.may_repeat(error.nothing_written())
             && let Some(after) = self.take_retry(None)
@@ -362,25 +277,25 @@ impl<'c> Tries<'c> {
     }
 
     fn may_replace_connection(&self, error: &AttemptError) -> bool {
-        self.call.body.is_replayable() && (self.idempotent || error.nothing_written())
+        self.errand.call.body.is_replayable() && (self.idempotent || error.nothing_written())
     }
 
     fn may_repeat(&self, nothing_written: bool) -> bool {
-        self.retries < self.service.settings.retries.attempts
-            && self.call.body.is_replayable()
+        self.retries < self.errand.service.settings.retries.attempts
+            && self.errand.call.body.is_replayable()
             && (nothing_written || self.method_allows)
     }
 
     /// Takes a retry out of the budget, if it would still come in time and find an instance.
     fn take_retry(&mut self, asked: Option<Duration>) -> Option<Duration> {
-        let retries = &self.service.settings.retries;
+        let retries = &self.errand.service.settings.retries;
         let left = self.left();
         let after = backoff::delay(retries, self.retries, asked, left, &mut self.rng)?;
-        if !self.service.has_usable(clock::now().plus(after)) {
+        if !self.errand.service.has_usable(clock::now().plus(after)) {
             return None;
         }
-        if !self.service.budget.try_retry(retries.budget, clock::now()) {
-            self.service.metrics.retry_refused(self.caller.worker);
+        if !self.errand.service.budget.try_retry(retries.budget, clock::now()) {
+            self.errand.service.metrics.retry_refused(self.errand.caller.worker);
             return None;
         }
         self.retries += 1;
@@ -391,67 +306,36 @@ impl<'c> Tries<'c> {
     fn count_retry(&mut self) {
         if self.retried < self.retries {
             self.retried = self.retries;
-            self.service.metrics.retried(self.caller.worker);
+            self.errand.service.metrics.retried(self.errand.caller.worker);
         }
     }
 
     /// What is left of the time that a response may take.
-    fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         let now = Instant::now();
-        let left = self.service.settings.response_timeout.saturating_sub(now - self.began);
-        self.deadlines.earliest().map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+        let left = self.errand.service.settings.response_timeout.saturating_sub(now - self.began);
+        self.errand
+            .deadlines
+            .earliest()
+            .map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
     }
 
-    fn remember(&mut self, instance: u64) {
+    pub fn remember(&mut self, instance: u64) {
         if let Some(place) = self.tried.get_mut(self.tried_count) {
             *place = instance;
             self.tried_count += 1;
         }
     }
 
-    fn limits(&self) -> AttemptLimits {
-        let settings = &self.service.settings;
+    pub fn limits(&self) -> AttemptLimits {
+        let settings = &self.errand.service.settings;
         // The first attempt has all of it, however long connecting takes.
         let left = if self.retries == 0 { settings.response_timeout } else { self.left() };
         AttemptLimits {
             connect: settings.connect_timeout,
             response: settings.retries.per_attempt_timeout.map_or(left, |each| each.min(left)),
             idle: settings.idle_timeout,
-            deadline: self.deadlines.earliest(),
+            deadline: self.errand.deadlines.earliest(),
         }
-    }
-
-    /// Divided among the workers, among whom requests spread evenly.
-    fn pool_limits(&self) -> PoolLimits {
-        let pool = &self.service.settings.pool;
-        let workers = self.caller.workers.max(1);
-        PoolLimits {
-            max_connections: pool.max_connections.div_ceil(workers),
-            max_idle: pool.max_idle.div_ceil(workers),
-            idle_timeout: pool.idle_timeout,
-        }
-    }
-}
-
-/// Counts an attempt when it is over, even when that is because nobody waits for it any more.
-struct Recording<'p> {
-    pool: &'p InstancePool,
-    began: Instant,
-    ended: Option<Instant>,
-    outcome: Outcome,
-}
-
-impl Recording<'_> {
-    /// Counts it now, and says when that is.
-    fn end(mut self, outcome: Outcome) -> Instant {
-        self.outcome = outcome;
-        *self.ended.insert(Instant::now())
-    }
-}
-
-impl Drop for Recording<'_> {
-    fn drop(&mut self) {
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
     }
 }

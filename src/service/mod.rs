@@ -13,11 +13,14 @@ mod budget;
 mod bulkhead;
 mod call;
 pub mod discovered;
+mod errand;
+mod hedge;
 pub mod http1;
 mod instance;
 mod instances;
 mod order;
 mod pool;
+mod samples;
 mod settings;
 mod upstream_body;
 mod verdict;
@@ -34,12 +37,13 @@ pub use breaker::{BreakerState, BreakerStatus};
 pub use budget::RetryBudget;
 pub use bulkhead::{AdaptiveStatus, Bulkhead, BulkheadLimits, BulkheadLoad, BulkheadStatus};
 pub use call::{Answer, Call, CallError, Caller, Progress, call};
+pub use hedge::RecentLatency;
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
 pub use instances::{InstanceSet, Instances, SourceStatus};
 pub use pool::Pools;
 pub use settings::{
-    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings,
-    Settings,
+    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
+    PoolSettings, RetrySettings, Settings,
 };
 pub use upstream_body::UpstreamBody;
 
@@ -62,6 +66,7 @@ pub struct Service {
     /// Where the service has one, it is that of the snapshot before, as long as that had one.
     pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
+    pub latency: Arc<RecentLatency>,
     cursors: Arc<PerWorker<Cursor>>,
     /// Where the instances come from, to see at the next reload whether that has changed.
     source: config::InstanceSource,
@@ -93,6 +98,7 @@ impl Service {
                 budget: Arc::new(RetryBudget::new(workers)),
                 bulkhead,
                 metrics,
+                latency: Arc::default(),
                 cursors: Arc::new(PerWorker::new(workers)),
                 source,
             });
@@ -109,6 +115,7 @@ impl Service {
             budget: previous.budget.clone(),
             bulkhead,
             metrics,
+            latency: previous.latency.clone(),
             cursors: previous.cursors.clone(),
             source,
         })
@@ -123,6 +130,7 @@ impl Service {
         if let Some(failures) = &overrides.breaker_failures {
             written.circuit_breaker.failures.clone_from(failures);
         }
+        written.hedging = overrides.hedging.or(written.hedging);
         written.fallback = overrides.fallback.clone().or(written.fallback);
         Arc::new(Service {
             name: self.name.clone(),
@@ -131,6 +139,7 @@ impl Service {
             budget: self.budget.clone(),
             bulkhead: self.bulkhead.clone(),
             metrics: self.metrics.clone(),
+            latency: self.latency.clone(),
             cursors: self.cursors.clone(),
             source: self.source.clone(),
         })

@@ -30,6 +30,7 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         timeouts: config::Timeouts::default(),
         pool: config::Pool::default(),
         concurrency: None,
+        hedging: None,
         fallback: None,
     }
 }

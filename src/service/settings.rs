@@ -27,6 +27,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// From the beginning of a call to the end of its response's body.
     pub total_timeout: Option<Duration>,
+    pub hedging: Option<Hedging>,
     pub pool: PoolSettings,
     pub concurrency: Option<Concurrency>,
     pub health_check: Option<HealthSettings>,
@@ -67,6 +68,21 @@ pub struct PoolSettings {
     pub max_connections: usize,
     pub max_idle: usize,
     pub idle_timeout: Duration,
+}
+
+/// A second attempt when the first is slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Hedging {
+    pub after: HedgeAfter,
+    /// Per cent of the service's requests in the last 10 s, 1 to 100.
+    pub budget: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    /// What 95 of 100 first attempts come to within.
+    Percentile95,
 }
 
 /// Of the whole service, over all workers.
@@ -166,6 +182,7 @@ impl Settings {
                 max_idle: config.pool.max_idle,
                 idle_timeout: config.pool.idle_timeout,
             },
+            hedging: config.hedging.map(Hedging::compile),
             concurrency: config.concurrency.as_ref().map(Concurrency::compile),
             health_check: config.health_check.as_ref().map(HealthSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
@@ -198,6 +215,16 @@ impl RetrySettings {
             backoff_max: config.backoff_max,
             budget: config.budget,
         }
+    }
+}
+
+impl Hedging {
+    fn compile(config: config::Hedging) -> Self {
+        let after = match config.after {
+            config::HedgeAfter::Time(after) => HedgeAfter::Time(after),
+            config::HedgeAfter::Percentile95 => HedgeAfter::Percentile95,
+        };
+        Hedging { after, budget: config.budget }
     }
 }
 

@@ -21,6 +21,7 @@ mod documents;
 mod first_steps;
 mod forwarding;
 mod health;
+mod hedging;
 mod http1;
 mod http2;
 mod hygiene;

@@ -189,6 +189,7 @@ fn overrides(overrides: &config::Overrides) -> Vec<&'static str> {
     let given = [
         ("retries", overrides.retries != config::RetriesGiven::default()),
         ("timeouts", overrides.timeouts != config::TimeoutsGiven::default()),
+        ("hedging", overrides.hedging.is_some()),
         ("circuit_breaker", overrides.breaker_failures.is_some()),
         ("fallback", overrides.fallback.is_some()),
     ];

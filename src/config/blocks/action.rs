@@ -9,7 +9,8 @@ use super::response::Fallback;
 use super::route::{path_parameters, unknown_parameter};
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, Forward, HostHeader, Match, Overrides, PathMatch, Redirect, Ref, RetriesGiven, Rewrite, TimeoutsGiven,
+    At, Forward, Hedging, HostHeader, Match, Overrides, PathMatch, Redirect, Ref, RetriesGiven, Rewrite,
+    TimeoutsGiven,
 };
 use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
@@ -78,18 +79,21 @@ block! {
         retries: RetriesGiven,
         /// For this route; what is not given is the service's.
         timeouts: TimeoutsGiven,
+        /// Instead of the service's.
+        hedging: Hedging,
         /// What counts as a failure on this route.
         circuit_breaker: CountedFailures,
         /// Instead of the service's.
         fallback: Fallback,
     }
-    later { "split", "mirror", "load_balancing", "health_check", "hedging", "pool", "concurrency", "sticky" }
+    later { "split", "mirror", "load_balancing", "health_check", "pool", "concurrency", "sticky" }
 }
 
 impl ForwardBlock {
     fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<ForwardBody> {
         let (strip_prefix, rewrite) = (self.strip_prefix.optional(), self.rewrite.optional());
-        let overrides = overrides(self.retries, self.timeouts, self.circuit_breaker, self.fallback);
+        let overrides =
+            overrides(self.retries, self.timeouts, self.hedging, self.circuit_breaker, self.fallback);
         let (service, host) = (self.service.required::<Ref>(), self.host.or(HostHeader::Preserve));
         let (strip_prefix, rewrite): (Option<At<PrefixPath>>, Option<At<PathTemplate>>) =
             (strip_prefix?, rewrite?);
@@ -118,6 +122,7 @@ impl ForwardBlock {
 fn overrides(
     retries: Field<RetriesGiven>,
     timeouts: Field<TimeoutsGiven>,
+    hedging: Field<Hedging>,
     circuit_breaker: Field<CountedFailures>,
     fallback: Field<Fallback>,
 ) -> Option<Overrides> {
@@ -125,6 +130,7 @@ fn overrides(
     Some(Overrides {
         retries: retries?,
         timeouts: timeouts?,
+        hedging: hedging.optional()?,
         breaker_failures: circuit_breaker.or(CountedFailures(None))?.0,
         fallback: fallback.optional()?,
     })

@@ -4,6 +4,7 @@ mod action;
 mod aggregate;
 mod authenticator;
 mod concurrency;
+mod hedging;
 mod listener;
 mod observability;
 mod overlap;

@@ -9,8 +9,8 @@ use super::listener::located;
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, Concurrency, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries,
-    RetriesGiven, Service, StaticInstance, StaticResponse, Timeouts, TimeoutsGiven,
+    At, CircuitBreaker, Concurrency, DnsSource, HealthCheck, Hedging, InstanceSource, LoadBalancing, Pool,
+    Retries, RetriesGiven, Service, StaticInstance, StaticResponse, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -28,6 +28,7 @@ pub(super) struct ServiceBody {
     health_check: Option<HealthCheck>,
     circuit_breaker: CircuitBreaker,
     retries: Retries,
+    hedging: Option<Hedging>,
     timeouts: Timeouts,
     pool: Pool,
     concurrency: Option<Concurrency>,
@@ -43,6 +44,7 @@ impl ServiceBody {
             health_check: self.health_check,
             circuit_breaker: self.circuit_breaker,
             retries: self.retries,
+            hedging: self.hedging,
             timeouts: self.timeouts,
             pool: self.pool,
             concurrency: self.concurrency,
@@ -66,6 +68,8 @@ block! {
         circuit_breaker: CircuitBreaker,
         /// Try again on another instance.
         retries: RetriesGiven,
+        /// Ask another instance when the first is slow. Default: not done.
+        hedging: Hedging,
         /// How long to wait for an instance.
         timeouts: TimeoutsGiven,
         /// Connections to an instance, over all workers.
@@ -75,7 +79,7 @@ block! {
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "sticky", "slow_start", "protocol", "tls", "hedging" }
+    later { "sticky", "slow_start", "protocol", "tls" }
 }
 
 impl ServiceBlock {
@@ -87,7 +91,7 @@ impl ServiceBlock {
         let retries = self.retries.or(RetriesGiven::default());
         let timeouts = self.timeouts.or(TimeoutsGiven::default());
         let pool = self.pool.or(Pool::default());
-        let concurrency = self.concurrency.optional();
+        let (concurrency, hedging) = (self.concurrency.optional(), self.hedging.optional());
         let (source, registry_span) = source?;
         Some(ServiceBody {
             source,
@@ -99,6 +103,7 @@ impl ServiceBlock {
             timeouts: timeouts?.over(&Timeouts::default()),
             pool: pool?,
             concurrency: concurrency?,
+            hedging: hedging?,
             fallback: self.fallback.optional()?,
         })
     }

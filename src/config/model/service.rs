@@ -15,6 +15,7 @@ pub struct Service {
     pub health_check: Option<HealthCheck>,
     pub circuit_breaker: CircuitBreaker,
     pub retries: Retries,
+    pub hedging: Option<Hedging>,
     pub timeouts: Timeouts,
     pub pool: Pool,
     pub concurrency: Option<Concurrency>,
@@ -168,11 +169,25 @@ impl Default for Timeouts {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedging {
+    pub after: HedgeAfter,
+    /// Per cent of the service's requests in the last 10 s, 1 to 100.
+    pub budget: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    Percentile95,
+}
+
 /// What a route says differently than its service. What is `None` is the service's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     pub retries: RetriesGiven,
     pub timeouts: TimeoutsGiven,
+    pub hedging: Option<Hedging>,
     pub breaker_failures: Option<Vec<FailureKind>>,
     pub fallback: Option<StaticResponse>,
 }

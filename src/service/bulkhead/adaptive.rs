@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::gradient::{Bounds, Gradient, Step, Window};
-use super::samples::Samples;
 use crate::clock::Millis;
+use crate::service::samples::Samples;
 
 #[derive(Debug)]
 pub struct Adaptive {

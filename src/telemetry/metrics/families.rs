@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::exposition::Families;
 use super::gauges::{Breaker, ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges};
 use super::process::Process;
-use super::{Metrics, TokenCache};
+use super::{Metrics, ServiceMetrics, TokenCache};
 
 pub(super) fn write(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
     requests(metrics, out)?;
@@ -105,6 +105,22 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "Retries that the budget did not allow",
         services.iter().map(|service| ([("service", &**service.name())], service.retries_refused())),
     )?;
+    let hedges: [(&str, &str, fn(&ServiceMetrics) -> u64); 3] = [
+        ("gatehouse_hedges", "Second attempts while the first was under way", ServiceMetrics::hedges),
+        ("gatehouse_hedges_won", "Those of them whose answer was taken", ServiceMetrics::hedges_won),
+        (
+            "gatehouse_hedges_refused",
+            "Second attempts that the budget did not allow",
+            ServiceMetrics::hedges_refused,
+        ),
+    ];
+    for (name, help, value) in hedges {
+        out.counter(
+            name,
+            help,
+            services.iter().map(|service| ([("service", &**service.name())], value(service))),
+        )?;
+    }
     out.counter(
         "gatehouse_fallbacks",
         "Responses that were the service's fallback",

@@ -17,6 +17,9 @@ struct Shard {
     retries: Count,
     retries_refused: Count,
     fallbacks: Count,
+    hedges: Count,
+    hedges_won: Count,
+    hedges_refused: Count,
     over_limit: Count,
     queue_timeouts: Count,
 }
@@ -40,6 +43,21 @@ impl ServiceMetrics {
         self.shards.of(worker).retries_refused.add(1);
     }
 
+    /// A second attempt was begun while the first was under way.
+    pub fn hedged(&self, worker: WorkerId) {
+        self.shards.of(worker).hedges.add(1);
+    }
+
+    /// The second attempt's answer was the one to take.
+    pub fn hedge_won(&self, worker: WorkerId) {
+        self.shards.of(worker).hedges_won.add(1);
+    }
+
+    /// A second attempt would have been made, but the budget was used up.
+    pub fn hedge_refused(&self, worker: WorkerId) {
+        self.shards.of(worker).hedges_refused.add(1);
+    }
+
     /// The service's `fallback` was sent.
     pub fn fell_back(&self, worker: WorkerId) {
         self.shards.of(worker).fallbacks.add(1);
@@ -57,6 +75,18 @@ impl ServiceMetrics {
 
     pub fn retries(&self) -> u64 {
         self.shards.sum(|shard| shard.retries.value())
+    }
+
+    pub fn hedges(&self) -> u64 {
+        self.shards.sum(|shard| shard.hedges.value())
+    }
+
+    pub(super) fn hedges_won(&self) -> u64 {
+        self.shards.sum(|shard| shard.hedges_won.value())
+    }
+
+    pub(super) fn hedges_refused(&self) -> u64 {
+        self.shards.sum(|shard| shard.hedges_refused.value())
     }
 
     pub(super) fn retries_refused(&self) -> u64 {

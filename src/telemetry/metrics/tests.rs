@@ -100,6 +100,9 @@ fn attempts_retries_and_breakers() {
     service.retry_refused(WorkerId(0));
     service.fell_back(WorkerId(0));
     service.over_limit(WorkerId(0));
+    service.hedged(WorkerId(0));
+    service.hedged(WorkerId(0));
+    service.hedge_won(WorkerId(0));
 
     let read = scrape(&metrics);
     let of_instance = "service=\"users\",instance=\"127.0.0.1:8001\"";
@@ -124,6 +127,9 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_service_instances", 1.0),
         ("gatehouse_discovery_up", 1.0),
         ("gatehouse_concurrency_limit", 100.0),
+        ("gatehouse_hedges_total", 2.0),
+        ("gatehouse_hedges_won_total", 1.0),
+        ("gatehouse_hedges_refused_total", 0.0),
         ("gatehouse_concurrency_active", 7.0),
         ("gatehouse_concurrency_waiting", 2.0),
     ] {
