@@ -256,13 +256,12 @@ fn action(route: &config::Route, config: &Config, names: &Names) -> Result<Actio
     Ok(match &route.action {
         config::Action::Forward(forward) => {
             let service = service(&forward.service)?;
-            let service = match forward.overrides == config::Overrides::default() {
-                true => service,
-                false => {
-                    let written = config.services.iter().find(|written| *written.name == *forward.service);
-                    let overridden = written.map(|written| service.overridden(written, &forward.overrides));
-                    overridden.unwrap_or(service)
+            let written = || config.services.iter().find(|written| *written.name == *forward.service);
+            let service = match &forward.overrides {
+                Some(overrides) => {
+                    written().map_or(service.clone(), |written| service.overridden(written, overrides))
                 }
+                None => service,
             };
             Action::Forward(Forward {
                 rewrite: match &forward.rewrite {

@@ -261,18 +261,16 @@ fn actions() {
     assert_eq!(user.rewrite, Rewrite::Template(template));
     assert_eq!(user.host, HostHeader::Fixed("users.internal".parse().unwrap()));
     let retries = RetriesGiven { attempts: Some(0), budget: Some(5), ..RetriesGiven::default() };
-    assert_eq!(user.overrides.retries, retries);
-    assert_eq!(
-        user.overrides.timeouts,
-        TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() }
-    );
+    let overrides = user.overrides.as_ref().unwrap();
+    assert_eq!(overrides.retries, retries);
+    assert_eq!(overrides.timeouts, TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() });
     let hedging = Hedging { after: HedgeAfter::Time(seconds(1)), budget: 1 };
-    assert_eq!(user.overrides.hedging, Some(hedging));
+    assert_eq!(overrides.hedging, Some(hedging));
     let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
-    assert_eq!(user.overrides.breaker_failures, Some(failures));
+    assert_eq!(overrides.breaker_failures, Some(failures));
     let usual = Retries::default();
     assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, ..usual });
-    assert_eq!(users.overrides, Overrides::default());
+    assert_eq!(users.overrides, None);
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
     assert_eq!(aggregate.timeout, seconds(2));

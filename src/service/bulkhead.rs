@@ -7,8 +7,8 @@
 //! 2. While `line` is unlocked, `load` counts as many waiting as stand in it. Only who holds the lock changes that number.
 //! 3. While anybody waits, only who holds the lock changes the number in flight. So while nobody waits, coming and
 //!    leaving are one compare-and-swap each; and only then.
-//! 4. While `line` is unlocked, somebody waits only if `max` or more are in flight: whoever makes room (by leaving, or by raising
-//!    `max`) admits the next in line before the lock is let go.
+//! 4. Nobody waits while there is room, unless somebody is about to admit him: whoever makes room (by leaving, or by raising `max`)
+//!    admits those who are next. `max` changes with the lock held only, so nobody joins the line by an old one afterwards.
 //!
 //! The lock is held for one step in the line, and never while somebody is woken. A turn wakes its task on whichever worker
 //! that runs; that worker needs no request of its own in flight for it. Who gives up waiting leaves the line, or, when the turn had
@@ -146,17 +146,21 @@ impl Bulkhead {
     }
 
     fn set_at(&self, limits: BulkheadLimits, now: Millis) {
-        self.queue.store(limits.queue, Relaxed);
-        self.is_adaptive.store(matches!(limits.max, Max::Adaptive(_)), Relaxed);
-        self.set_max(match limits.max {
+        let max = match limits.max {
             Max::Fixed(max) => max,
             Max::Adaptive(bounds) => self.adaptive.get_or_init(|| Adaptive::new(bounds, now)).set(bounds),
-        });
+        };
+        {
+            let _line = self.line();
+            self.queue.store(limits.queue, Relaxed);
+            self.is_adaptive.store(matches!(limits.max, Max::Adaptive(_)), Relaxed);
+            self.max.store(max, Relaxed);
+        }
+        self.fill();
     }
 
-    fn set_max(&self, max: u32) {
-        self.max.store(max, Relaxed);
-        // The lock is taken in any case: who has read the old limit with it held stands in the line by now.
+    /// Admits those who wait as far as there is room.
+    fn fill(&self) {
         loop {
             let next = self.admit_next(&mut self.line());
             match next {
@@ -175,9 +179,15 @@ impl Bulkhead {
     pub fn answered(&self, answered: Answered) {
         let adaptive = self.adaptive.get().filter(|_| self.is_adaptive());
         let limit = adaptive.and_then(|adaptive| adaptive.answered(answered, self.load().in_flight));
-        if let Some(limit) = limit.filter(|limit| *limit != self.max.load(Relaxed)) {
-            self.set_max(limit);
+        let Some(limit) = limit.filter(|limit| *limit != self.max.load(Relaxed)) else { return };
+        {
+            let _line = self.line();
+            // A reload may have put a number in its place meanwhile.
+            if self.is_adaptive() {
+                self.max.store(limit, Relaxed);
+            }
         }
+        self.fill();
     }
 
     pub fn present(&self) -> BulkheadStatus {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::admittance::enter;
 use super::attempt::{AttemptError, AttemptLimits, Head, Responded};
 use super::bulkhead::Slot;
-use super::errand::{Attempted, Deadlines, Errand, Got};
+use super::errand::{Deadlines, Errand, Got};
 use super::pool::Pools;
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
@@ -135,7 +135,10 @@ pub async fn call(
         tries.count_retry();
         progress.attempt(picked.instance.address, now);
         let attempted = match tries.hedge_after(&picked) {
-            None => tries.attempt(picked, now).await,
+            None => {
+                let (limits, fresh) = tries.begin(&picked);
+                tries.errand.attempt(picked, now, limits, fresh).await
+            }
             // Boxed, so that the requests that are not hedged are no larger for it.
             Some(after) => Box::pin(tries.hedged(picked, now, after, progress)).await,
         };
@@ -173,7 +176,7 @@ pub(super) struct Tries<'c> {
     pub idempotent: bool,
     /// The next attempt takes a new connection, because a kept one turned out to be closed. Once a call
     /// that doesn't count as a retry.
-    pub fresh: bool,
+    fresh: bool,
     stale_left: bool,
     /// How the last attempt ended, in case there is no instance left for another.
     last: Option<Result<Answer, CallError>>,
@@ -203,10 +206,10 @@ impl<'c> Tries<'c> {
         }
     }
 
-    async fn attempt(&mut self, picked: Picked, began: Instant) -> Attempted {
+    /// An attempt at `picked` begins: what it may take, and whether it wants a new connection.
+    pub fn begin(&mut self, picked: &Picked) -> (AttemptLimits, bool) {
         self.remember(picked.instance.id);
-        let (limits, fresh) = (self.limits(), std::mem::take(&mut self.fresh));
-        self.errand.attempt(picked, began, limits, fresh).await
+        (self.limits(), std::mem::take(&mut self.fresh))
     }
 
     fn judge_response(&mut self, got: Got) -> Step {
@@ -327,7 +330,7 @@ impl<'c> Tries<'c> {
         }
     }
 
-    pub fn limits(&self) -> AttemptLimits {
+    fn limits(&self) -> AttemptLimits {
         let settings = &self.errand.service.settings;
         // The first attempt has all of it, however long connecting takes.
         let left = if self.retries == 0 { settings.response_timeout } else { self.left() };

@@ -64,7 +64,7 @@ pub type Attempted = Result<Got, (AttemptError, Admission)>;
 impl Errand<'_> {
     /// One attempt at the instance that was picked for it.
     pub async fn attempt(
-        self,
+        &self,
         picked: Picked,
         began: Instant,
         limits: AttemptLimits,
@@ -108,7 +108,7 @@ impl Errand<'_> {
     }
 
     /// An attempt went wrong, and says so about its instance.
-    pub fn blame(self, failure: Failure, admission: Admission) {
+    pub fn blame(&self, failure: Failure, admission: Admission) {
         let settings = &self.service.settings;
         if settings.breaker_failures.contains(failure) {
             admission.failure(clock::now(), &settings.breaker);
@@ -118,7 +118,7 @@ impl Errand<'_> {
     }
 
     /// Tells those who want to know how long it took. The time in which the client sent its request is not the service's.
-    fn answered(self, began: Instant, ended: Instant) {
+    fn answered(&self, began: Instant, ended: Instant) {
         let bulkhead = self.service.bulkhead.as_ref().filter(|bulkhead| bulkhead.is_adaptive());
         let Some(bulkhead) = bulkhead else { return };
         let asked = self.call.body.taken_at().map_or(began, |taken| taken.max(began));

@@ -87,9 +87,8 @@ impl<'c> Tries<'c> {
         after: Duration,
         progress: &mut dyn Progress,
     ) -> Attempted {
-        self.remember(picked.instance.id);
         let (address, errand) = (picked.instance.address, self.errand);
-        let (limits, fresh) = (self.limits(), std::mem::take(&mut self.fresh));
+        let (limits, fresh) = self.begin(&picked);
         let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, limits, fresh));
         let due = began.checked_add(after);
         let alone = match due {
@@ -133,9 +132,8 @@ impl<'c> Tries<'c> {
             return None;
         };
         service.metrics.hedged(caller.worker);
-        self.remember(picked.instance.id);
         progress.attempt(picked.instance.address, now);
-        let limits = self.limits();
+        let (limits, _) = self.begin(&picked);
         let response = limits.response.min(self.left());
         Some((picked, AttemptLimits { response, ..limits }))
     }
@@ -143,7 +141,7 @@ impl<'c> Tries<'c> {
 
 impl Errand<'_> {
     /// The first good answer of the two, and whether it is the first's. Without a good one, what came last.
-    async fn race(self, first: Running<'_>, second: Running<'_>) -> (Attempted, bool) {
+    async fn race(&self, first: Running<'_>, second: Running<'_>) -> (Attempted, bool) {
         let (early, late, is_first) = match select(first, second).await {
             Either::Left((first, second)) => (first, second, true),
             Either::Right((second, first)) => (second, first, false),
@@ -168,7 +166,7 @@ impl Errand<'_> {
     }
 
     /// What came and is not passed on still says something about its instance.
-    fn settle(self, attempted: Attempted) {
+    fn settle(&self, attempted: Attempted) {
         match attempted {
             Ok(got) => {
                 let (status, settings) = (got.responded.response.status, &self.service.settings);
@@ -181,7 +179,7 @@ impl Errand<'_> {
         }
     }
 
-    fn count_latency(self, began: Instant, says_something: bool) {
+    fn count_latency(&self, began: Instant, says_something: bool) {
         let hedging = self.service.settings.hedging;
         if says_something && hedging.is_some_and(|hedging| hedging.after == HedgeAfter::Percentile95) {
             self.service.latency.count(began.elapsed(), clock::now());

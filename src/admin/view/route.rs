@@ -172,7 +172,7 @@ fn action(action: &Action) -> ActionStatus {
                 config::HostHeader::Instance => "instance".into(),
                 config::HostHeader::Fixed(name) => String::from_utf8_lossy(name.as_bytes()).into(),
             },
-            overrides: overrides(&forward.overrides),
+            overrides: forward.overrides.as_deref().map(overrides).unwrap_or_default(),
         },
         Action::Aggregate(aggregate) => ActionStatus::Aggregate {
             timeout_ms: milliseconds(aggregate.timeout),
@@ -312,7 +312,10 @@ mod tests {
             service: at("s".into()),
             rewrite: Rewrite::StripPrefix("/api".into()),
             host: HostHeader::Preserve,
-            overrides: Overrides { breaker_failures: Some(Vec::new()), ..Overrides::default() },
+            overrides: Some(Box::new(Overrides {
+                breaker_failures: Some(Vec::new()),
+                ..Overrides::default()
+            })),
         };
         assert_eq!(
             shown(Action::Forward(forward)),

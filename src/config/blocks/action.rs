@@ -114,7 +114,8 @@ impl ForwardBlock {
                 return None;
             }
         };
-        let forward = Forward { service: service?, rewrite, host: host?, overrides: overrides? };
+        let overrides = Some(overrides?).filter(|overrides| *overrides != Overrides::default()).map(Box::new);
+        let forward = Forward { service: service?, rewrite, host: host?, overrides };
         Some(ForwardBody { forward, uses })
     }
 }

@@ -129,7 +129,8 @@ pub struct Forward {
     pub service: Ref,
     pub rewrite: Rewrite,
     pub host: HostHeader,
-    pub overrides: Overrides,
+    /// Absent when the route has none.
+    pub overrides: Option<Box<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -105,22 +105,24 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "Retries that the budget did not allow",
         services.iter().map(|service| ([("service", &**service.name())], service.retries_refused())),
     )?;
-    let hedges: [(&str, &str, fn(&ServiceMetrics) -> u64); 3] = [
-        ("gatehouse_hedges", "Second attempts while the first was under way", ServiceMetrics::hedges),
-        ("gatehouse_hedges_won", "Those of them whose answer was taken", ServiceMetrics::hedges_won),
-        (
-            "gatehouse_hedges_refused",
-            "Second attempts that the budget did not allow",
-            ServiceMetrics::hedges_refused,
-        ),
-    ];
-    for (name, help, value) in hedges {
-        out.counter(
-            name,
-            help,
-            services.iter().map(|service| ([("service", &**service.name())], value(service))),
-        )?;
-    }
+    let each = |value: fn(&ServiceMetrics) -> u64| {
+        services.iter().map(move |service| ([("service", &**service.name())], value(service)))
+    };
+    out.counter(
+        "gatehouse_hedges",
+        "Second attempts while the first was under way",
+        each(|service| service.hedges()),
+    )?;
+    out.counter(
+        "gatehouse_hedges_won",
+        "Those of them whose answer was taken",
+        each(|service| service.hedges_won()),
+    )?;
+    out.counter(
+        "gatehouse_hedges_refused",
+        "Second attempts that the budget did not allow",
+        each(|service| service.hedges_refused()),
+    )?;
     out.counter(
         "gatehouse_fallbacks",
         "Responses that were the service's fallback",
