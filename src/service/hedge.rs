@@ -110,7 +110,8 @@ impl<'c> Tries<'c> {
         errand.count_latency(began, true);
         match is_first {
             true => progress.answered_by(address),
-            false => errand.service.metrics.hedge_won(errand.caller.worker),
+            false if attempted.is_ok() => errand.service.metrics.hedge_won(errand.caller.worker),
+            false => {}
         }
         attempted
     }
@@ -173,6 +174,8 @@ impl Errand<'_> {
                 drop(Verdict::of_head(status, got.admission, got.at, settings));
             }
             Err((error, admission)) => match error.failure() {
+                // Closing a kept connection is the instance's right.
+                Some(_) if error.is_stale_connection() => admission.ignored(),
                 Some(failure) => self.blame(failure, admission),
                 None => admission.ignored(),
             },
