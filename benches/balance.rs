@@ -21,6 +21,8 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         retries: config::Retries::default(),
         timeouts: config::Timeouts::default(),
         pool: config::Pool::default(),
+        concurrency: None,
+        hedging: None,
         fallback: None,
     };
     let service = Service::compile(&config, None, 2, &gatehouse::telemetry::metrics::Metrics::new(2));

@@ -73,6 +73,10 @@ impl Progress for UpstreamRecord {
         self.attempts += 1;
         self.began.get_or_insert(at);
     }
+
+    fn answered_by(&mut self, instance: SocketAddr) {
+        self.instance = Some(instance);
+    }
 }
 
 pub struct Exchange {

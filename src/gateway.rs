@@ -288,7 +288,9 @@ impl Gateway {
         config: &Config,
         opening: listeners::Opening,
     ) {
-        control.upkeep.apply(config, &self.published.load());
+        let snapshot = self.published.load_full();
+        control.upkeep.apply(config, &snapshot);
+        snapshot.services.iter().for_each(|service| service.take_effect());
         let admin = |token| Admin::new(Arc::new(surface::Surface(self.clone())), token);
         control.listeners.take_effect(opening, &control.workers, control.registry.as_ref(), admin);
         for worker in &control.workers {

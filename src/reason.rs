@@ -103,6 +103,10 @@ reasons! {
     NoInstance = "no_instance", 503, "No instance available", Some("destination_unavailable");
     /// The breakers of all the service's instances are open.
     CircuitOpen = "circuit_open", 503, "Circuit open", Some("destination_unavailable");
+    /// As many requests as `concurrency.max` allows are at the service, and as many as `concurrency.queue` wait.
+    ConcurrencyLimit = "concurrency_limit", 503, "Service at its limit", Some("connection_limit_reached");
+    /// The request waited as long as `concurrency.queue_timeout` allows, and the service was at its limit still.
+    QueueTimeout = "queue_timeout", 503, "Service at its limit for too long", Some("connection_limit_reached");
     /// All connections to the instances were in use for as long as `timeouts.connect` allows.
     PoolExhausted = "pool_exhausted", 503, "All connections in use", Some("connection_limit_reached");
     /// The keys to check tokens with have not been fetched yet.
@@ -111,6 +115,8 @@ reasons! {
     ConnectTimeout = "connect_timeout", 504, "Service unreachable in time", Some("connection_timeout");
     /// The response's head took longer than `timeouts.response`, or the body paused longer than `timeouts.idle`.
     ResponseTimeout = "response_timeout", 504, "Service too slow", Some("http_response_timeout");
+    /// The call, with its attempts and the body of the response, took longer than `timeouts.total`.
+    TotalTimeout = "total_timeout", 504, "Not done in time", Some("http_response_timeout");
     /// A required part of an aggregate was not complete within its `timeout`.
     PartTimeout = "part_timeout", 504, "A required part was too slow", Some("http_response_timeout");
 }

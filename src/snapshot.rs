@@ -79,7 +79,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     let mut shared = SharedPolicies::default();
     for route in &config.routes {
         let policies = shared.of(route, || policies(route, config, &names));
-        match compile_route(route, policies, &names, ground) {
+        match compile_route(route, policies, config, &names, ground) {
             Ok(compiled) => routes.push((route.matches.clone(), compiled)),
             Err(why) => problems.error(route.name.span, why, "change the route's match or action"),
         }
@@ -214,12 +214,13 @@ fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
 fn compile_route(
     route: &config::Route,
     policies: Arc<Policies>,
+    config: &Config,
     names: &Names,
     ground: &Ground<'_>,
 ) -> Result<Route, String> {
     Ok(Route {
         policies,
-        action: action(route, names)?,
+        action: action(route, config, names)?,
         keeps_encoded_slashes: route.encoded_slashes == EncodedSlashes::Keep,
         metrics: ground.metrics.route(&route.name),
     })
@@ -244,7 +245,7 @@ fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
     }
 }
 
-fn action(route: &config::Route, names: &Names) -> Result<Action, String> {
+fn action(route: &config::Route, config: &Config, names: &Names) -> Result<Action, String> {
     let parameters = parameter_names(&route.matches.path);
     let service = |name: &config::Ref| {
         names.services.get(&name.value).cloned().ok_or_else(|| format!("there is no service {}", name.value))
@@ -255,6 +256,13 @@ fn action(route: &config::Route, names: &Names) -> Result<Action, String> {
     Ok(match &route.action {
         config::Action::Forward(forward) => {
             let service = service(&forward.service)?;
+            let written = || config.services.iter().find(|written| *written.name == *forward.service);
+            let service = match &forward.overrides {
+                Some(overrides) => {
+                    written().map_or(service.clone(), |written| service.overridden(written, overrides))
+                }
+                None => service,
+            };
             Action::Forward(Forward {
                 rewrite: match &forward.rewrite {
                     config::Rewrite::None => Rewrite::None,

@@ -115,8 +115,25 @@ fn services() {
         budget: 10,
     };
     assert_eq!(users.retries, retries);
-    assert_eq!(users.timeouts, Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30) });
+    let total = Some(seconds(40));
+    assert_eq!(
+        users.timeouts,
+        Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30), total }
+    );
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
+    let hedging = Hedging { after: HedgeAfter::Time(Duration::from_millis(200)), budget: 10 };
+    assert_eq!(users.hedging, Some(hedging));
+    let by_percentile = Hedging { after: HedgeAfter::Percentile95, budget: 5 };
+    assert_eq!(config.services[1].hedging, Some(by_percentile));
+    let concurrency = Concurrency {
+        max: ConcurrencyLimit::Fixed(500),
+        queue: 50,
+        queue_timeout: Duration::from_millis(100),
+    };
+    assert_eq!(users.concurrency, Some(concurrency));
+    let adaptive = config.services[1].concurrency.as_ref().unwrap();
+    assert_eq!(adaptive.max, ConcurrencyLimit::Adaptive { floor: 2, ceiling: 300 });
+    assert_eq!((adaptive.queue, adaptive.queue_timeout), (0, Duration::from_millis(250)));
     let fallback = users.fallback.as_ref().unwrap();
     assert_eq!(fallback.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(&fallback.body[..], br#"{"error":"users are unavailable"}"#);
@@ -252,6 +269,17 @@ fn actions() {
     let template = Template(vec![literal("/internal/users/"), TemplatePiece::PathParameter("id".to_owned())]);
     assert_eq!(user.rewrite, Rewrite::Template(template));
     assert_eq!(user.host, HostHeader::Fixed("users.internal".parse().unwrap()));
+    let retries = RetriesGiven { attempts: Some(0), budget: Some(5), ..RetriesGiven::default() };
+    let overrides = user.overrides.as_ref().unwrap();
+    assert_eq!(overrides.retries, retries);
+    assert_eq!(overrides.timeouts, TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() });
+    let hedging = Hedging { after: HedgeAfter::Time(seconds(1)), budget: 1 };
+    assert_eq!(overrides.hedging, Some(hedging));
+    let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
+    assert_eq!(overrides.breaker_failures, Some(failures));
+    let usual = Retries::default();
+    assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, ..usual });
+    assert_eq!(users.overrides, None);
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
     assert_eq!(aggregate.timeout, seconds(2));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Body;
 
 use super::tunnel;
@@ -118,7 +118,17 @@ impl Forward {
                 self.service.metrics.fell_back(exchange.connection.worker.id);
                 Ok(fall_back(fallback))
             }
-            _ => Err(Refusal::new(reason, reason.description()).into()),
+            _ => {
+                let refusal = Refusal::new(reason, reason.description());
+                // What is at the service now has gone by then, mostly.
+                let is_full = matches!(error, CallError::OverLimit | CallError::QueueTimedOut);
+                Err(if is_full {
+                    refusal.with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+                } else {
+                    refusal
+                }
+                .into())
+            }
         }
     }
 }

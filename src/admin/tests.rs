@@ -71,6 +71,8 @@ impl ControlSurface for Stage {
             load_balancing: load_balancing_name(crate::config::LoadBalancing::LeastRequests),
             source: SourceStatus::of(&crate::config::InstanceSource::Registry),
             retries: 1,
+            hedging: None,
+            concurrency: None,
             instances: vec![InstanceStatus {
                 address: "127.0.0.1:8001".parse().unwrap(),
                 weight: 2,

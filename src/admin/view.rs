@@ -100,7 +100,42 @@ pub struct ServiceStatus {
     pub source: SourceStatus,
     /// Attempts after the first, since the start.
     pub retries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedging: Option<HedgingStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyStatus>,
     pub instances: Vec<InstanceStatus>,
+}
+
+/// Second attempts while the first is slow.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HedgingStatus {
+    /// When they are made; `null` while the percentile is not known.
+    pub after_ms: Option<f64>,
+    /// Since the start.
+    pub hedges: u64,
+}
+
+/// How many requests a service has at once, over all workers.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ConcurrencyStatus {
+    /// Requests that may be in flight now.
+    pub max: u32,
+    pub in_flight: u32,
+    /// Requests that may wait.
+    pub queue: u32,
+    pub waiting: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveStatus>,
+}
+
+/// How `max` is found.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct AdaptiveStatus {
+    pub floor: u32,
+    pub ceiling: u32,
+    /// What an answer takes while the service has time for it; `null` until that is known.
+    pub baseline_ms: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]

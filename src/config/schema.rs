@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn keys_have_places() {
-        assert_eq!(place_of("retries"), Some("`services.NAME`"));
+        assert_eq!(place_of("retries"), Some("`routes[].forward` or `services.NAME`"));
         assert_eq!(place_of("min_version"), Some("`listeners[].tls`"));
         assert_eq!(place_of("routes"), Some("the top level"));
         assert_eq!(place_of("methods"), Some("`routes[].authenticate`, `routes[].cors` or `routes[].match`"));

@@ -8,16 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use super::Gateway;
 use crate::admin::view::{
-    self, BreakerState, BreakerStatus, CheckStatus, GatewayStatus, Health, InstanceStatus, Moment,
-    ReloadOutcome, RouteStatus, ServiceStatus, SourceState, SourceStatus,
+    self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
+    HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState,
+    SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
 use crate::config;
 use crate::service::{self, Instance, Service};
 use crate::telemetry::metrics::{
-    AccessLogGauges, Breaker, ConfigurationGauges, Format, Gauges, InstanceGauges, RateLimitGauges,
-    ServiceGauges,
+    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, InstanceGauges,
+    RateLimitGauges, ServiceGauges,
 };
 
 pub struct Surface(pub Arc<Gateway>);
@@ -108,6 +109,11 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
     ServiceGauges {
         name: service.name.clone(),
         stale_for: failing_since.map(|since| clock::now().since(since)),
+        concurrency: service.bulkhead.as_ref().map(|bulkhead| {
+            let present = bulkhead.present();
+            let load = present.load;
+            ConcurrencyGauges { limit: present.max, in_flight: load.in_flight, waiting: load.waiting }
+        }),
         instances: instances
             .instances()
             .map(|instance| InstanceGauges {
@@ -142,7 +148,32 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         load_balancing: view::load_balancing_name(written.load_balancing),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
+        hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
+        concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
         instances: set.instances().map(|instance| instance_status(instance)).collect(),
+    }
+}
+
+fn hedging_status(service: &Service, hedging: service::Hedging) -> HedgingStatus {
+    let after = match hedging.after {
+        service::HedgeAfter::Time(after) => Some(after),
+        service::HedgeAfter::Percentile95 => service.latency.percentile_95(),
+    };
+    let after_ms = after.map(|after| after.as_micros() as f64 / 1000.0);
+    HedgingStatus { after_ms, hedges: service.metrics.hedges() }
+}
+
+fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {
+    ConcurrencyStatus {
+        max: present.max,
+        in_flight: present.load.in_flight,
+        queue: present.queue,
+        waiting: present.load.waiting,
+        adaptive: present.adaptive.map(|adaptive| AdaptiveStatus {
+            floor: adaptive.bounds.floor,
+            ceiling: adaptive.bounds.ceiling,
+            baseline_ms: adaptive.baseline.map(|baseline| baseline.as_micros() as f64 / 1000.0),
+        }),
     }
 }
 

@@ -111,6 +111,14 @@ impl AttemptError {
         }
     }
 
+    /// Whether it ended because some time was over.
+    pub fn is_about_time(&self) -> bool {
+        matches!(
+            self,
+            AttemptError::TimedOut | AttemptError::Connect(ConnectError::TimedOut | ConnectError::Exhausted)
+        )
+    }
+
     /// Whether the instance can't have seen anything of the request.
     pub fn nothing_written(&self) -> bool {
         matches!(self, AttemptError::Connect(_) | AttemptError::Reset { written: false, .. })

@@ -17,11 +17,16 @@ const LEAST: u64 = 10 * SECONDS;
 pub struct RetryBudget {
     requests: PerWorker<Buckets>,
     retries: Buckets,
+    hedges: Buckets,
 }
 
 impl RetryBudget {
     pub fn new(workers: usize) -> Self {
-        RetryBudget { requests: PerWorker::new(workers), retries: Buckets::default() }
+        RetryBudget {
+            requests: PerWorker::new(workers),
+            retries: Buckets::default(),
+            hedges: Buckets::default(),
+        }
     }
 
     /// Counts a request (not its retries).
@@ -35,18 +40,24 @@ impl RetryBudget {
             return false;
         }
         let second = second(now);
+        self.retries.try_take(self.share(percent, second).max(LEAST), second)
+    }
+
+    /// Takes one second attempt out of a budget of their own. There is no floor but one: nothing has failed.
+    pub fn try_hedge(&self, percent: u8, now: Millis) -> bool {
+        let second = second(now);
+        self.hedges.try_take(self.share(percent, second).max(1), second)
+    }
+
+    /// It was not made after all.
+    pub fn give_hedge_back(&self, now: Millis) {
+        self.hedges.give_back(second(now));
+    }
+
+    /// So many per cent of the last ten seconds' requests.
+    fn share(&self, percent: u8, second: u32) -> u64 {
         let requests: u64 = self.requests.all().map(|worker| worker.sum(second)).sum();
-        let allowed = (requests * u64::from(percent) / 100).max(LEAST);
-        if self.retries.sum(second) >= allowed {
-            return false;
-        }
-        // Take first and look then: of two workers after the last retry, at most one keeps it.
-        self.retries.add(second);
-        if self.retries.sum(second) > allowed {
-            self.retries.give_back(second);
-            return false;
-        }
-        true
+        requests * u64::from(percent) / 100
     }
 
     /// The retries of the last ten seconds.
@@ -73,6 +84,19 @@ impl Buckets {
     fn add(&self, second: u32) {
         // Sequentially consistent, like the sum after it: every worker must see what others have taken.
         let _ = self.slot(second).fetch_update(SeqCst, SeqCst, |word| Some(one_more(word, second)));
+    }
+
+    fn try_take(&self, allowed: u64, second: u32) -> bool {
+        if self.sum(second) >= allowed {
+            return false;
+        }
+        // Take first and look then: of two workers after the last one, at most one keeps it.
+        self.add(second);
+        if self.sum(second) > allowed {
+            self.give_back(second);
+            return false;
+        }
+        true
     }
 
     fn give_back(&self, second: u32) {
@@ -111,6 +135,19 @@ fn unpack(word: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn second_attempts_have_a_budget_of_their_own() {
+        let budget = RetryBudget::new(2);
+        for request in 0..1_000 {
+            budget.count_request(WorkerId(request % 2), Millis(0));
+        }
+        assert!(budget.try_retry(20, Millis(0)));
+        assert_eq!((0..1_000).filter(|_| budget.try_hedge(5, Millis(0))).count(), 50);
+        assert!(budget.try_retry(20, Millis(0)));
+        assert!(budget.try_hedge(5, Millis(10_000)), "one in ten seconds is always allowed");
+        assert!(!budget.try_hedge(5, Millis(10_000)));
+    }
 
     #[test]
     fn ten_thousand_failing_requests_cause_at_most_a_fifth_more() {

@@ -10,9 +10,12 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
-use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
-use super::pool::{InstancePool, PoolLimits, Pools};
-use super::upstream_body::Held;
+use super::admittance::enter;
+use super::attempt::{AttemptError, AttemptLimits, Head, Responded};
+use super::bulkhead::Slot;
+use super::errand::{Deadlines, Errand, Got};
+use super::pool::Pools;
+use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
 use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
 use crate::clock::{self, Millis};
@@ -20,7 +23,6 @@ use crate::http::body::RequestBody;
 use crate::http::response::Response;
 use crate::per_worker::WorkerId;
 use crate::reason::Reason;
-use crate::telemetry::metrics::Outcome;
 
 /// Instances are tried again only when there are no others; so many are remembered.
 const MAX_TRIED: usize = 8;
@@ -42,6 +44,9 @@ pub struct Call {
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
 pub trait Progress {
     fn attempt(&mut self, instance: SocketAddr, at: Instant);
+
+    /// Which of the instances gave the answer, where it was not the last.
+    fn answered_by(&mut self, _instance: SocketAddr) {}
 }
 
 /// The head of an instance's response, and its body.
@@ -52,12 +57,28 @@ pub struct Answer {
     pub upgrade: Option<Upgraded>,
 }
 
+impl Answer {
+    /// The request keeps its place at the service until the body is through.
+    fn held(mut self, slot: Option<Slot>) -> Self {
+        if let Some(slot) = slot {
+            self.body.hold(slot);
+        }
+        self
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("the service has no instance in rotation")]
     NoInstance,
     #[error("the breakers of all instances are open")]
     CircuitOpen,
+    #[error("the service is at its limit, and its queue is full")]
+    OverLimit,
+    #[error("the service was at its limit for too long")]
+    QueueTimedOut,
+    #[error("the whole call took too long")]
+    TotalTimedOut,
     #[error(transparent)]
     Attempt(#[from] AttemptError),
 }
@@ -67,6 +88,9 @@ impl CallError {
         match self {
             CallError::NoInstance => Reason::NoInstance,
             CallError::CircuitOpen => Reason::CircuitOpen,
+            CallError::OverLimit => Reason::ConcurrencyLimit,
+            CallError::QueueTimedOut => Reason::QueueTimeout,
+            CallError::TotalTimedOut => Reason::TotalTimeout,
             CallError::Attempt(error) => error.reason(),
         }
     }
@@ -88,27 +112,43 @@ pub async fn call(
     call: &Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
+    let errand = Errand { service, caller, call, deadlines: Deadlines::of(service, call) };
+    // Retries keep it.
+    let slot = match &service.bulkhead {
+        None => None,
+        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, errand.deadlines).await?),
+    };
     // Read once for all that begins now.
     let mut now = Instant::now();
     let mut at = Millis::of(now);
     service.budget.count_request(caller.worker, at);
-    let mut tries = Tries::new(service, call, caller, now);
+    let mut tries = Tries::new(errand, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
         let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
             Ok(picked) => picked,
-            Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
+            Err(none) => {
+                return tries.last.take().unwrap_or_else(|| Err(none.into())).map(|last| last.held(slot));
+            }
         };
         tries.last = None;
         tries.count_retry();
         progress.attempt(picked.instance.address, now);
-        let step = match tries.attempt(picked, now).await {
+        let attempted = match tries.hedge_after(&picked) {
+            None => {
+                let (limits, fresh) = tries.begin(&picked);
+                tries.errand.attempt(picked, now, limits, fresh).await
+            }
+            // Boxed, so that the requests that are not hedged are no larger for it.
+            Some(after) => Box::pin(tries.hedged(picked, now, after, progress)).await,
+        };
+        let step = match attempted {
             Ok(got) => tries.judge_response(got),
             Err((error, admission)) => tries.judge_error(error, admission),
         };
         match step {
-            Step::Answer(answer) => return Ok(answer),
-            Step::GiveUp(error) => return Err(error.into()),
+            Step::Answer(answer) => return Ok(answer.held(slot)),
+            Step::GiveUp(error) => return Err(errand.deadlines.name(error)),
             Step::Again { after: None } => {}
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
@@ -124,42 +164,33 @@ enum Step {
     Again { after: Option<Duration> },
 }
 
-/// A response whose head has come, and what its attempt holds.
-struct Got {
-    responded: Responded,
-    in_flight: InFlight,
-    admission: Admission,
-    at: Millis,
-}
-
 /// What has been tried so far, and what may still be.
-struct Tries<'c> {
-    service: &'c Service,
-    caller: Caller<'c>,
-    call: &'c Call,
-    tried: [u64; MAX_TRIED],
-    tried_count: usize,
+pub(super) struct Tries<'c> {
+    pub errand: Errand<'c>,
+    pub tried: [u64; MAX_TRIED],
+    pub tried_count: usize,
     retries: u32,
     /// Those of them for which there was an instance left.
     retried: u32,
     method_allows: bool,
-    idempotent: bool,
+    pub idempotent: bool,
     /// The next attempt takes a new connection, because a kept one turned out to be closed. Once a call
     /// that doesn't count as a retry.
     fresh: bool,
     stale_left: bool,
     /// How the last attempt ended, in case there is no instance left for another.
     last: Option<Result<Answer, CallError>>,
-    began: Instant,
-    rng: fastrand::Rng,
+    pub began: Instant,
+    /// A second attempt was made, or not allowed, while one was under way.
+    pub is_hedged: bool,
+    pub rng: fastrand::Rng,
 }
 
 impl<'c> Tries<'c> {
-    fn new(service: &'c Service, call: &'c Call, caller: Caller<'c>, began: Instant) -> Self {
+    fn new(errand: Errand<'c>, began: Instant) -> Self {
+        let Errand { service, call, .. } = errand;
         Tries {
-            service,
-            caller,
-            call,
+            errand,
             method_allows: service.settings.retries.methods.contains(&call.head.method),
             idempotent: call.head.method.is_idempotent(),
             tried: [0; MAX_TRIED],
@@ -170,44 +201,19 @@ impl<'c> Tries<'c> {
             stale_left: true,
             last: None,
             began,
+            is_hedged: false,
             rng: fastrand::Rng::new(),
         }
     }
 
-    async fn attempt(&mut self, picked: Picked, began: Instant) -> Result<Got, (AttemptError, Admission)> {
-        let Picked { instance, admission, in_flight } = picked;
-        self.remember(instance.id);
-        let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
-        let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
-        let attempt = Attempt {
-            pool: &pool,
-            head: &self.call.head,
-            host: self.call.head.host.as_deref().unwrap_or_else(|| instance.authority().as_bytes()),
-            body: &self.call.body,
-            limits: self.limits(),
-            fresh: std::mem::take(&mut self.fresh),
-            began,
-        };
-        match attempt.run().await {
-            Ok(responded) => {
-                let status = responded.response.status.as_u16();
-                let at = Millis::of(recording.end(Outcome::Status(status)));
-                Ok(Got { responded, in_flight, admission, at })
-            }
-            Err(error) => {
-                // Whatever the instance's side made of it, the client's failure came first.
-                let error = self.call.body.failure().map_or(error, AttemptError::Client);
-                recording.end(error.outcome());
-                if error.failure() == Some(Failure::Connect) {
-                    instance.set_unreachable();
-                }
-                Err((error, admission))
-            }
-        }
+    /// An attempt at `picked` begins: what it may take, and whether it wants a new connection.
+    pub fn begin(&mut self, picked: &Picked) -> (AttemptLimits, bool) {
+        self.remember(picked.instance.id);
+        (self.limits(), std::mem::take(&mut self.fresh))
     }
 
     fn judge_response(&mut self, got: Got) -> Step {
-        let settings = &self.service.settings;
+        let settings = &self.errand.service.settings;
         let Got { responded, in_flight, admission, at } = got;
         let status = responded.response.status;
         let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
@@ -237,13 +243,17 @@ impl<'c> Tries<'c> {
             let upgrade = Some(Upgraded::new(first, stream));
             return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
         }
-        let held = Held { lease, in_flight, verdict, sent: self.call.body.clone() };
-        let body = UpstreamBody::new(body, held, self.service.settings.idle_timeout, at);
+        let held = Held { lease, in_flight, verdict, sent: self.errand.call.body.clone(), slot: None };
+        let limits = BodyLimits {
+            idle: self.errand.service.settings.idle_timeout,
+            total: self.errand.deadlines.total,
+        };
+        let body = UpstreamBody::new(body, held, limits, at);
         Answer { response, body, upgrade: None }
     }
 
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {
-        let settings = &self.service.settings;
+        let settings = &self.errand.service.settings;
         if self.stale_left && error.is_stale_connection() && self.may_replace_connection(&error) {
             // The instance closed a kept connection as we used it: its right, and no failure of its own.
             admission.ignored();
@@ -252,15 +262,13 @@ impl<'c> Tries<'c> {
             self.tried_count -= 1;
             return Step::Again { after: None };
         }
-        let Some(failure) = error.failure() else {
+        // When the time for all of it ends while the client is still sending, the instance is not to blame.
+        let is_clients = self.errand.call.body.waits_for_client() && self.errand.deadlines.is_over_in_total();
+        let Some(failure) = error.failure().filter(|_| !is_clients) else {
             admission.ignored();
             return Step::GiveUp(error);
         };
-        if settings.breaker_failures.contains(failure) {
-            admission.failure(clock::now(), &settings.breaker);
-        } else {
-            admission.server_error(clock::now(), &settings.breaker);
-        }
+        self.errand.blame(failure, admission);
         if settings.retries.on.contains(failure)
             && self.may_repeat(error.nothing_written())
             && let Some(after) = self.take_retry(None)
@@ -272,25 +280,25 @@ impl<'c> Tries<'c> {
     }
 
     fn may_replace_connection(&self, error: &AttemptError) -> bool {
-        self.call.body.is_replayable() && (self.idempotent || error.nothing_written())
+        self.errand.call.body.is_replayable() && (self.idempotent || error.nothing_written())
     }
 
     fn may_repeat(&self, nothing_written: bool) -> bool {
-        self.retries < self.service.settings.retries.attempts
-            && self.call.body.is_replayable()
+        self.retries < self.errand.service.settings.retries.attempts
+            && self.errand.call.body.is_replayable()
             && (nothing_written || self.method_allows)
     }
 
     /// Takes a retry out of the budget, if it would still come in time and find an instance.
     fn take_retry(&mut self, asked: Option<Duration>) -> Option<Duration> {
-        let retries = &self.service.settings.retries;
+        let retries = &self.errand.service.settings.retries;
         let left = self.left();
         let after = backoff::delay(retries, self.retries, asked, left, &mut self.rng)?;
-        if !self.service.has_usable(clock::now().plus(after)) {
+        if !self.errand.service.has_usable(clock::now().plus(after)) {
             return None;
         }
-        if !self.service.budget.try_retry(retries.budget, clock::now()) {
-            self.service.metrics.retry_refused(self.caller.worker);
+        if !self.errand.service.budget.try_retry(retries.budget, clock::now()) {
+            self.errand.service.metrics.retry_refused(self.errand.caller.worker);
             return None;
         }
         self.retries += 1;
@@ -301,18 +309,21 @@ impl<'c> Tries<'c> {
     fn count_retry(&mut self) {
         if self.retried < self.retries {
             self.retried = self.retries;
-            self.service.metrics.retried(self.caller.worker);
+            self.errand.service.metrics.retried(self.errand.caller.worker);
         }
     }
 
     /// What is left of the time that a response may take.
-    fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         let now = Instant::now();
-        let left = self.service.settings.response_timeout.saturating_sub(now - self.began);
-        self.call.deadline.map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+        let left = self.errand.service.settings.response_timeout.saturating_sub(now - self.began);
+        self.errand
+            .deadlines
+            .earliest()
+            .map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
     }
 
-    fn remember(&mut self, instance: u64) {
+    pub fn remember(&mut self, instance: u64) {
         if let Some(place) = self.tried.get_mut(self.tried_count) {
             *place = instance;
             self.tried_count += 1;
@@ -320,48 +331,14 @@ impl<'c> Tries<'c> {
     }
 
     fn limits(&self) -> AttemptLimits {
-        let settings = &self.service.settings;
+        let settings = &self.errand.service.settings;
         // The first attempt has all of it, however long connecting takes.
         let left = if self.retries == 0 { settings.response_timeout } else { self.left() };
         AttemptLimits {
             connect: settings.connect_timeout,
             response: settings.retries.per_attempt_timeout.map_or(left, |each| each.min(left)),
             idle: settings.idle_timeout,
-            deadline: self.call.deadline,
+            deadline: self.errand.deadlines.earliest(),
         }
-    }
-
-    /// Divided among the workers, among whom requests spread evenly.
-    fn pool_limits(&self) -> PoolLimits {
-        let pool = &self.service.settings.pool;
-        let workers = self.caller.workers.max(1);
-        PoolLimits {
-            max_connections: pool.max_connections.div_ceil(workers),
-            max_idle: pool.max_idle.div_ceil(workers),
-            idle_timeout: pool.idle_timeout,
-        }
-    }
-}
-
-/// Counts an attempt when it is over, even when that is because nobody waits for it any more.
-struct Recording<'p> {
-    pool: &'p InstancePool,
-    began: Instant,
-    ended: Option<Instant>,
-    outcome: Outcome,
-}
-
-impl Recording<'_> {
-    /// Counts it now, and says when that is.
-    fn end(mut self, outcome: Outcome) -> Instant {
-        self.outcome = outcome;
-        *self.ended.insert(Instant::now())
-    }
-}
-
-impl Drop for Recording<'_> {
-    fn drop(&mut self) {
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
     }
 }

@@ -4,18 +4,23 @@
 //! control side writes, is in the objects that it shares with its predecessor: [`Instances`], with the
 //! breakers, and the [`RetryBudget`].
 
+mod admittance;
 mod attempt;
 pub mod backoff;
 mod balance;
 mod breaker;
 mod budget;
+mod bulkhead;
 mod call;
 pub mod discovered;
+mod errand;
+mod hedge;
 pub mod http1;
 mod instance;
 mod instances;
 mod order;
 mod pool;
+mod samples;
 mod settings;
 mod upstream_body;
 mod verdict;
@@ -30,12 +35,15 @@ pub use attempt::{AttemptError, Head, InformationalSink};
 pub use balance::{NoPick, Picked, Rule};
 pub use breaker::{BreakerState, BreakerStatus};
 pub use budget::RetryBudget;
+pub use bulkhead::{AdaptiveStatus, Bulkhead, BulkheadLimits, BulkheadLoad, BulkheadStatus};
 pub use call::{Answer, Call, CallError, Caller, Progress, call};
+pub use hedge::RecentLatency;
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
 pub use instances::{InstanceSet, Instances, SourceStatus};
 pub use pool::Pools;
 pub use settings::{
-    BreakerSettings, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings, Settings,
+    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
+    PoolSettings, RetrySettings, Settings,
 };
 pub use upstream_body::UpstreamBody;
 
@@ -55,7 +63,10 @@ pub struct Service {
     pub settings: Settings,
     pub instances: Arc<Instances>,
     pub budget: Arc<RetryBudget>,
+    /// Where the service has one, it is that of the snapshot before, as long as that had one.
+    pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
+    pub latency: Arc<RecentLatency>,
     cursors: Arc<PerWorker<Cursor>>,
     /// Where the instances come from, to see at the next reload whether that has changed.
     source: config::InstanceSource,
@@ -75,13 +86,19 @@ impl Service {
         let metrics = metrics.service(&config.name);
         let settings = Settings::compile(config);
         let source = config.source.clone();
+        let bulkhead = settings.concurrency.as_ref().map(|concurrency| {
+            let present = previous.and_then(|previous| previous.bulkhead.clone());
+            present.unwrap_or_else(|| Bulkhead::new(concurrency.limits))
+        });
         let Some(previous) = previous else {
             return Arc::new(Service {
                 name: config.name.as_str().into(),
                 settings,
                 instances: Instances::new(workers),
                 budget: Arc::new(RetryBudget::new(workers)),
+                bulkhead,
                 metrics,
+                latency: Arc::default(),
                 cursors: Arc::new(PerWorker::new(workers)),
                 source,
             });
@@ -96,10 +113,43 @@ impl Service {
             settings,
             instances,
             budget: previous.budget.clone(),
+            bulkhead,
             metrics,
+            latency: previous.latency.clone(),
             cursors: previous.cursors.clone(),
             source,
         })
+    }
+
+    /// This service, of which `written` is the configuration, as a route wants it: with other settings, and everything else
+    /// in common.
+    pub fn overridden(&self, written: &config::Service, overrides: &config::Overrides) -> Arc<Service> {
+        let mut written = written.clone();
+        written.retries = overrides.retries.clone().over(&written.retries);
+        written.timeouts = overrides.timeouts.clone().over(&written.timeouts);
+        if let Some(failures) = &overrides.breaker_failures {
+            written.circuit_breaker.failures.clone_from(failures);
+        }
+        written.hedging = overrides.hedging.or(written.hedging);
+        written.fallback = overrides.fallback.clone().or(written.fallback);
+        Arc::new(Service {
+            name: self.name.clone(),
+            settings: Settings::compile(&written),
+            instances: self.instances.clone(),
+            budget: self.budget.clone(),
+            bulkhead: self.bulkhead.clone(),
+            metrics: self.metrics.clone(),
+            latency: self.latency.clone(),
+            cursors: self.cursors.clone(),
+            source: self.source.clone(),
+        })
+    }
+
+    /// The snapshot of this service serves from now on: what its requests share with those of the one before obeys it.
+    pub fn take_effect(&self) {
+        if let (Some(bulkhead), Some(concurrency)) = (&self.bulkhead, &self.settings.concurrency) {
+            bulkhead.set(concurrency.limits);
+        }
     }
 
     /// An instance for one attempt at a request. `tried` are the ids of those that it was sent to before.

@@ -29,6 +29,8 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         retries: config::Retries::default(),
         timeouts: config::Timeouts::default(),
         pool: config::Pool::default(),
+        concurrency: None,
+        hedging: None,
         fallback: None,
     }
 }

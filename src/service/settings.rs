@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::balance::Rule;
+use super::bulkhead::{Bounds, BulkheadLimits, Max};
 use crate::config;
 
 /// Everything about a service but its instances. A reload replaces it as a whole.
@@ -24,7 +25,11 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Without a byte of a body, in either direction.
     pub idle_timeout: Duration,
+    /// From the beginning of a call to the end of its response's body.
+    pub total_timeout: Option<Duration>,
+    pub hedging: Option<Hedging>,
     pub pool: PoolSettings,
+    pub concurrency: Option<Concurrency>,
     pub health_check: Option<HealthSettings>,
     pub fallback: Option<Fallback>,
 }
@@ -63,6 +68,29 @@ pub struct PoolSettings {
     pub max_connections: usize,
     pub max_idle: usize,
     pub idle_timeout: Duration,
+}
+
+/// A second attempt when the first is slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Hedging {
+    pub after: HedgeAfter,
+    /// Per cent of the service's requests in the last 10 s, 1 to 100.
+    pub budget: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    /// What 95 of 100 first attempts come to within.
+    Percentile95,
+}
+
+/// Of the whole service, over all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Concurrency {
+    pub limits: BulkheadLimits,
+    /// How long a request may wait for others to end.
+    pub queue_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,11 +176,14 @@ impl Settings {
             connect_timeout: config.timeouts.connect,
             response_timeout: config.timeouts.response,
             idle_timeout: config.timeouts.idle,
+            total_timeout: config.timeouts.total,
             pool: PoolSettings {
                 max_connections: config.pool.max_connections,
                 max_idle: config.pool.max_idle,
                 idle_timeout: config.pool.idle_timeout,
             },
+            hedging: config.hedging.map(Hedging::compile),
+            concurrency: config.concurrency.as_ref().map(Concurrency::compile),
             health_check: config.health_check.as_ref().map(HealthSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
         }
@@ -183,6 +214,31 @@ impl RetrySettings {
             backoff_base: config.backoff_base,
             backoff_max: config.backoff_max,
             budget: config.budget,
+        }
+    }
+}
+
+impl Hedging {
+    fn compile(config: config::Hedging) -> Self {
+        let after = match config.after {
+            config::HedgeAfter::Time(after) => HedgeAfter::Time(after),
+            config::HedgeAfter::Percentile95 => HedgeAfter::Percentile95,
+        };
+        Hedging { after, budget: config.budget }
+    }
+}
+
+impl Concurrency {
+    fn compile(config: &config::Concurrency) -> Self {
+        let max = match config.max {
+            config::ConcurrencyLimit::Fixed(max) => Max::Fixed(max.max(1)),
+            config::ConcurrencyLimit::Adaptive { floor, ceiling } => {
+                Max::Adaptive(Bounds { floor: floor.max(1), ceiling: ceiling.max(floor).max(1) })
+            }
+        };
+        Concurrency {
+            limits: BulkheadLimits { max, queue: config.queue },
+            queue_timeout: config.queue_timeout,
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::InFlight;
 use super::attempt::AttemptError;
+use super::bulkhead::Slot;
 use super::http1::decode::{self, Invalid, Step};
 use super::pool::{Lease, OpenSlot};
 use super::verdict::Verdict;
@@ -36,8 +37,10 @@ enum State {
         length_was_told: bool,
     },
     Flowing(Box<Flowing>),
+    /// It was broken off while the reader took nothing, and the reader is yet to hear of it.
+    Failed(Reason),
     /// Busy for as long as it is kept.
-    Tunnel(#[expect(dead_code, reason = "they count for as long as they are kept")] (InFlight, OpenSlot)),
+    Tunnel((InFlight, OpenSlot, Option<Slot>)),
 }
 
 /// What an attempt holds on to until its response is through.
@@ -46,6 +49,17 @@ pub struct Held {
     pub in_flight: InFlight,
     pub verdict: Option<Verdict>,
     pub sent: Rc<RequestBody>,
+    /// The request's place at the service, where that has a limit.
+    pub slot: Option<Slot>,
+}
+
+/// How long a body may take.
+#[derive(Clone, Copy)]
+pub struct BodyLimits {
+    /// Without a byte of it.
+    pub idle: Duration,
+    /// When all of it is to be through.
+    pub total: Option<Instant>,
 }
 
 /// A body that is still on its way.
@@ -54,7 +68,7 @@ struct Flowing {
     held: Held,
     /// What came with the head.
     first: Option<Result<Step, Invalid>>,
-    idle: Duration,
+    limits: BodyLimits,
     /// Nothing has come since.
     silent_since: Option<Instant>,
     /// Something was told, the head at least, without a pause in which the reader would send it on.
@@ -65,7 +79,7 @@ struct Flowing {
 
 impl UpstreamBody {
     /// The body that `body` tells how to read from the connection. `now`: the head has just come.
-    pub fn new(mut body: decode::Body, mut held: Held, idle: Duration, now: Millis) -> Self {
+    pub fn new(mut body: decode::Body, mut held: Held, limits: BodyLimits, now: Millis) -> Self {
         let length_was_told = body.length().is_some();
         let first = body.next(held.lease.connection.unread());
         match first {
@@ -82,7 +96,7 @@ impl UpstreamBody {
                     body,
                     held,
                     first: Some(first),
-                    idle,
+                    limits,
                     silent_since: None,
                     told: true,
                     failed: None,
@@ -94,11 +108,21 @@ impl UpstreamBody {
 
     /// The empty body of a 101: the instance stays busy for as long as it is kept.
     pub fn of_tunnel(in_flight: InFlight, slot: OpenSlot) -> Self {
-        UpstreamBody(State::Tunnel((in_flight, slot)))
+        UpstreamBody(State::Tunnel((in_flight, slot, None)))
     }
 }
 
 impl UpstreamBody {
+    /// Keeps the request's place at the service until the body has ended, in whichever way. One that has come
+    /// whole has ended already.
+    pub fn hold(&mut self, slot: Slot) {
+        match &mut self.0 {
+            State::Ended | State::Whole { .. } | State::Failed(_) => drop(slot),
+            State::Flowing(flowing) => flowing.held.slot = Some(slot),
+            State::Tunnel((.., kept)) => *kept = Some(slot),
+        }
+    }
+
     /// Sends on what is left of the request, for a reader that can't take more of the response now: a client may
     /// read nothing before it has sent everything.
     pub fn send_on(&mut self, cx: &mut Context<'_>) {
@@ -107,6 +131,13 @@ impl UpstreamBody {
             && let Err(error) = flowing.held.lease.connection.poll_request(cx)
         {
             flowing.failed = Some(AttemptError::Client(error).reason());
+        }
+        // What the instance's side holds is free in time, even when the client takes nothing for ever.
+        if let State::Flowing(flowing) = &mut self.0
+            && let Some(total) = flowing.limits.total
+            && flowing.held.lease.connection.is_over(total, cx)
+        {
+            self.0 = State::Failed(Reason::TotalTimeout);
         }
     }
 }
@@ -125,6 +156,8 @@ impl Held {
 
     fn broken(self, reason: Reason) {
         match self.verdict {
+            // A body may have no time left because its client reads slowly.
+            Some(_) if reason == Reason::TotalTimeout => {}
             // A client that broke off its request took the connection, and so the response, with it.
             Some(verdict) if self.sent.failure().is_none() => {
                 verdict.broken(reason == Reason::ResponseTimeout);
@@ -155,6 +188,9 @@ impl Flowing {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Reason>> {
+        if self.limits.total.is_some_and(|total| total <= Instant::now()) {
+            return Poll::Ready(Err(Reason::TotalTimeout));
+        }
         let connection = &mut self.held.lease.connection;
         if let Err(error) = connection.poll_request(cx) {
             return Poll::Ready(Err(AttemptError::Client(error).reason()));
@@ -176,8 +212,12 @@ impl Flowing {
                 Err(_) => return Poll::Ready(Err(Reason::UpstreamReset)),
             }
         }
-        let due = *self.silent_since.get_or_insert_with(Instant::now) + self.idle;
-        if connection.is_over(due, cx) { Poll::Ready(Err(Reason::ResponseTimeout)) } else { Poll::Pending }
+        let silent = *self.silent_since.get_or_insert_with(Instant::now) + self.limits.idle;
+        let (due, reason) = match self.limits.total {
+            Some(total) if total < silent => (total, Reason::TotalTimeout),
+            _ => (silent, Reason::ResponseTimeout),
+        };
+        if connection.is_over(due, cx) { Poll::Ready(Err(reason)) } else { Poll::Pending }
     }
 }
 
@@ -195,6 +235,11 @@ impl Body for UpstreamBody {
                 let data = mem::take(data);
                 self.0 = State::Ended;
                 return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            State::Failed(reason) => {
+                let reason = *reason;
+                self.0 = State::Ended;
+                return Poll::Ready(Some(Err(reason)));
             }
             State::Flowing(flowing) => flowing,
         };
@@ -227,6 +272,7 @@ impl Body for UpstreamBody {
         match &self.0 {
             State::Ended | State::Tunnel(_) => SizeHint::with_exact(0),
             State::Whole { data, length_was_told: true } => SizeHint::with_exact(data.len() as u64),
+            State::Failed(_) => SizeHint::default(),
             // Whether a length is told doesn't depend on how the bytes happened to come.
             State::Whole { .. } => SizeHint::default(),
             State::Flowing(flowing) => match flowing.length() {

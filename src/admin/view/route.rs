@@ -56,10 +56,25 @@ pub struct PolicyStatus {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionStatus {
-    Forward { service: String, rewrite: Option<String>, host: String },
-    Aggregate { timeout_ms: u64, parts: Vec<PartStatus> },
-    Redirect { to: String, status: u16 },
-    Respond { status: u16 },
+    Forward {
+        service: String,
+        rewrite: Option<String>,
+        host: String,
+        /// The blocks of the service that the route overrides.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        overrides: Vec<&'static str>,
+    },
+    Aggregate {
+        timeout_ms: u64,
+        parts: Vec<PartStatus>,
+    },
+    Redirect {
+        to: String,
+        status: u16,
+    },
+    Respond {
+        status: u16,
+    },
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -157,6 +172,7 @@ fn action(action: &Action) -> ActionStatus {
                 config::HostHeader::Instance => "instance".into(),
                 config::HostHeader::Fixed(name) => String::from_utf8_lossy(name.as_bytes()).into(),
             },
+            overrides: forward.overrides.as_deref().map(overrides).unwrap_or_default(),
         },
         Action::Aggregate(aggregate) => ActionStatus::Aggregate {
             timeout_ms: milliseconds(aggregate.timeout),
@@ -167,6 +183,17 @@ fn action(action: &Action) -> ActionStatus {
         }
         Action::Respond(response) => ActionStatus::Respond { status: response.status.as_u16() },
     }
+}
+
+fn overrides(overrides: &config::Overrides) -> Vec<&'static str> {
+    let given = [
+        ("retries", overrides.retries != config::RetriesGiven::default()),
+        ("timeouts", overrides.timeouts != config::TimeoutsGiven::default()),
+        ("hedging", overrides.hedging.is_some()),
+        ("circuit_breaker", overrides.breaker_failures.is_some()),
+        ("fallback", overrides.fallback.is_some()),
+    ];
+    given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
 }
 
 fn part(part: &config::Part) -> PartStatus {
@@ -285,10 +312,14 @@ mod tests {
             service: at("s".into()),
             rewrite: Rewrite::StripPrefix("/api".into()),
             host: HostHeader::Preserve,
+            overrides: Some(Box::new(Overrides {
+                breaker_failures: Some(Vec::new()),
+                ..Overrides::default()
+            })),
         };
         assert_eq!(
             shown(Action::Forward(forward)),
-            json!({ "forward": { "service": "s", "rewrite": "strip_prefix /api", "host": "preserve" } })
+            json!({ "forward": { "service": "s", "rewrite": "strip_prefix /api", "host": "preserve", "overrides": ["circuit_breaker"] } })
         );
         let to = Template(vec![TemplatePiece::Literal("/new".into())]);
         assert_eq!(

@@ -4,9 +4,14 @@ use http::{HeaderValue, StatusCode};
 use serde_json::Value as Json;
 
 use super::references::ServiceRef;
+use super::resilience::CountedFailures;
+use super::response::Fallback;
 use super::route::{path_parameters, unknown_parameter};
-use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, Forward, HostHeader, Match, PathMatch, Redirect, Ref, Rewrite};
+use crate::config::block::{Field, Place, Value, block};
+use crate::config::model::{
+    At, Forward, Hedging, HostHeader, Match, Overrides, PathMatch, Redirect, Ref, RetriesGiven, Rewrite,
+    TimeoutsGiven,
+};
 use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
 use crate::config::values::http::is_host;
@@ -70,16 +75,25 @@ block! {
         rewrite: At<PathTemplate>,
         /// The Host that the service sees: preserve (the default), instance, or a fixed name.
         host: HostHeader,
+        /// For this route; what is not given is the service's.
+        retries: RetriesGiven,
+        /// For this route; what is not given is the service's.
+        timeouts: TimeoutsGiven,
+        /// Instead of the service's.
+        hedging: Hedging,
+        /// What counts as a failure on this route.
+        circuit_breaker: CountedFailures,
+        /// Instead of the service's.
+        fallback: Fallback,
     }
-    later {
-        "split", "mirror", "load_balancing", "health_check", "circuit_breaker", "retries", "hedging", "timeouts",
-        "pool", "concurrency", "fallback", "sticky",
-    }
+    later { "split", "mirror", "load_balancing", "health_check", "pool", "concurrency", "sticky" }
 }
 
 impl ForwardBlock {
     fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<ForwardBody> {
         let (strip_prefix, rewrite) = (self.strip_prefix.optional(), self.rewrite.optional());
+        let overrides =
+            overrides(self.retries, self.timeouts, self.hedging, self.circuit_breaker, self.fallback);
         let (service, host) = (self.service.required::<Ref>(), self.host.or(HostHeader::Preserve));
         let (strip_prefix, rewrite): (Option<At<PrefixPath>>, Option<At<PathTemplate>>) =
             (strip_prefix?, rewrite?);
@@ -100,8 +114,27 @@ impl ForwardBlock {
                 return None;
             }
         };
-        Some(ForwardBody { forward: Forward { service: service?, rewrite, host: host? }, uses })
+        let overrides = Some(overrides?).filter(|overrides| *overrides != Overrides::default()).map(Box::new);
+        let forward = Forward { service: service?, rewrite, host: host?, overrides };
+        Some(ForwardBody { forward, uses })
     }
+}
+
+fn overrides(
+    retries: Field<RetriesGiven>,
+    timeouts: Field<TimeoutsGiven>,
+    hedging: Field<Hedging>,
+    circuit_breaker: Field<CountedFailures>,
+    fallback: Field<Fallback>,
+) -> Option<Overrides> {
+    let (retries, timeouts) = (retries.or(RetriesGiven::default()), timeouts.or(TimeoutsGiven::default()));
+    Some(Overrides {
+        retries: retries?,
+        timeouts: timeouts?,
+        hedging: hedging.optional()?,
+        breaker_failures: circuit_breaker.or(CountedFailures(None))?.0,
+        fallback: fallback.optional()?,
+    })
 }
 
 impl Value for HostHeader {

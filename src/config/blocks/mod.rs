@@ -3,7 +3,9 @@
 mod action;
 mod aggregate;
 mod authenticator;
+mod concurrency;
 mod discovery;
+mod hedging;
 mod listener;
 mod observability;
 mod overlap;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::block::{Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, FailureKind, HealthCheck, Pool, Retries, StatusRange, Timeouts,
+    At, CircuitBreaker, FailureKind, HealthCheck, Pool, RetriesGiven, StatusRange, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::values::NonEmpty;
@@ -141,7 +141,7 @@ impl BreakerBlock {
 
 block! {
     /// When a request is tried again.
-    "a retries block" RetriesBlock => Retries {
+    "a retries block" RetriesBlock => RetriesGiven {
         /// Attempts beyond the first; 0 for none. Default 2.
         attempts: Number<0, 10>,
         /// What is tried again. Default connect_failure, reset and 502-504.
@@ -158,25 +158,23 @@ block! {
 }
 
 impl RetriesBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<Retries> {
-        let default = Retries::default();
-        let backoff = Backoff { base: default.backoff_base, max: default.backoff_max };
-        let backoff: Backoff = self.backoff.or(backoff)?;
-        Some(Retries {
-            attempts: self.attempts.or(default.attempts)?,
-            on: self.on.or(default.on)?,
-            methods: self.methods.or(default.methods)?,
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<RetriesGiven> {
+        let backoff: Backoff = self.backoff.or(Backoff { base: None, max: None })?;
+        Some(RetriesGiven {
+            attempts: self.attempts.optional()?,
+            on: self.on.optional()?,
+            methods: self.methods.optional()?,
             per_attempt_timeout: self.per_attempt_timeout.optional()?,
             backoff_base: backoff.base,
             backoff_max: backoff.max,
-            budget: self.budget.or(default.budget)?,
+            budget: self.budget.optional()?,
         })
     }
 }
 
 struct Backoff {
-    base: Duration,
-    max: Duration,
+    base: Option<Duration>,
+    max: Option<Duration>,
 }
 
 block! {
@@ -191,37 +189,56 @@ block! {
 
 impl BackoffBlock {
     fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<Backoff> {
-        let default = Retries::default();
-        let base = self.base.or(default.backoff_base)?;
-        let max = self.max.optional::<At<Duration>>()?;
-        if let Some(max) = max.as_ref().filter(|max| max.value < base) {
+        let (base, max) = (self.base.optional::<Duration>()?, self.max.optional::<At<Duration>>()?);
+        if let (Some(base), Some(max)) = (base, &max)
+            && max.value < base
+        {
             reader.error(max.span, "max is shorter than base", "make it as long or longer");
             return None;
         }
-        Some(Backoff { base, max: max.map_or(default.backoff_max.max(base), |max| max.value) })
+        Some(Backoff { base, max: max.map(|max| max.value) })
     }
 }
 
 block! {
     /// How long to wait for an instance.
-    "a timeouts block" TimeoutsBlock => Timeouts {
+    "a timeouts block" TimeoutsBlock => TimeoutsGiven {
         /// For a connection. Default 1s.
         connect: Wait,
         /// From the request's being sent to the response's head. Default 15s.
         response: Wait,
         /// Without a byte of a body, either way. Default 60s.
         idle: Wait,
+        /// For all of it: waiting, attempts, and the body of the response. Default: no limit.
+        total: Wait,
     }
 }
 
 impl TimeoutsBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<Timeouts> {
-        let default = Timeouts::default();
-        Some(Timeouts {
-            connect: self.connect.or(default.connect)?,
-            response: self.response.or(default.response)?,
-            idle: self.idle.or(default.idle)?,
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<TimeoutsGiven> {
+        Some(TimeoutsGiven {
+            connect: self.connect.optional()?,
+            response: self.response.optional()?,
+            idle: self.idle.optional()?,
+            total: self.total.optional()?,
         })
+    }
+}
+
+/// What of a breaker a route may say differently: the rest is one state for all routes.
+pub(super) struct CountedFailures(pub Option<Vec<FailureKind>>);
+
+block! {
+    /// What counts as a failure on this route.
+    "a route's circuit breaker" CountedFailuresBlock => CountedFailures {
+        /// Default: those of the service.
+        failures: NonEmpty<FailureKind>,
+    }
+}
+
+impl CountedFailuresBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<CountedFailures> {
+        self.failures.optional().map(CountedFailures)
     }
 }
 

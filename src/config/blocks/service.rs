@@ -8,8 +8,8 @@ use super::discovery::Discovery;
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries, Service, StaticInstance,
-    StaticResponse, Timeouts,
+    At, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, Pool, Retries,
+    RetriesGiven, Service, StaticInstance, StaticResponse, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -27,8 +27,10 @@ pub(super) struct ServiceBody {
     health_check: Option<HealthCheck>,
     circuit_breaker: CircuitBreaker,
     retries: Retries,
+    hedging: Option<Hedging>,
     timeouts: Timeouts,
     pool: Pool,
+    concurrency: Option<Concurrency>,
     fallback: Option<StaticResponse>,
 }
 
@@ -41,8 +43,10 @@ impl ServiceBody {
             health_check: self.health_check,
             circuit_breaker: self.circuit_breaker,
             retries: self.retries,
+            hedging: self.hedging,
             timeouts: self.timeouts,
             pool: self.pool,
+            concurrency: self.concurrency,
             fallback: self.fallback,
         }
     }
@@ -62,15 +66,19 @@ block! {
         /// Stop using an instance that fails. One breaker per instance; always on.
         circuit_breaker: CircuitBreaker,
         /// Try again on another instance.
-        retries: Retries,
+        retries: RetriesGiven,
+        /// Ask another instance when the first is slow. Default: not done.
+        hedging: Hedging,
         /// How long to wait for an instance.
-        timeouts: Timeouts,
+        timeouts: TimeoutsGiven,
         /// Connections to an instance, over all workers.
         pool: Pool,
+        /// Requests at once, over all workers and instances. Default: no bound.
+        concurrency: Concurrency,
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "sticky", "slow_start", "protocol", "tls", "hedging", "concurrency" }
+    later { "sticky", "slow_start", "protocol", "tls" }
 }
 
 impl ServiceBlock {
@@ -79,9 +87,10 @@ impl ServiceBlock {
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let health_check = self.health_check.optional();
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
-        let retries = self.retries.or(Retries::default());
-        let timeouts = self.timeouts.or(Timeouts::default());
+        let retries = self.retries.or(RetriesGiven::default());
+        let timeouts = self.timeouts.or(TimeoutsGiven::default());
         let pool = self.pool.or(Pool::default());
+        let (concurrency, hedging) = (self.concurrency.optional(), self.hedging.optional());
         let (source, registry_span) = source?;
         Some(ServiceBody {
             source,
@@ -89,9 +98,11 @@ impl ServiceBlock {
             load_balancing: load_balancing?,
             health_check: health_check?,
             circuit_breaker: circuit_breaker?,
-            retries: retries?,
-            timeouts: timeouts?,
+            retries: retries?.over(&Retries::default()),
+            timeouts: timeouts?.over(&Timeouts::default()),
             pool: pool?,
+            concurrency: concurrency?,
+            hedging: hedging?,
             fallback: self.fallback.optional()?,
         })
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{At, Ref, StaticResponse};
+use super::{At, Overrides, Ref, StaticResponse};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
@@ -129,6 +129,8 @@ pub struct Forward {
     pub service: Ref,
     pub rewrite: Rewrite,
     pub host: HostHeader,
+    /// Absent when the route has none.
+    pub overrides: Option<Box<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

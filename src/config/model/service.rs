@@ -16,8 +16,10 @@ pub struct Service {
     pub health_check: Option<HealthCheck>,
     pub circuit_breaker: CircuitBreaker,
     pub retries: Retries,
+    pub hedging: Option<Hedging>,
     pub timeouts: Timeouts,
     pub pool: Pool,
+    pub concurrency: Option<Concurrency>,
     pub fallback: Option<StaticResponse>,
 }
 
@@ -181,6 +183,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Without a byte of a body, in either direction.
     pub idle: Duration,
+    /// The whole of it: waiting, attempts, and the body of the response.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -189,6 +193,86 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(15),
             idle: Duration::from_secs(60),
+            total: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedging {
+    pub after: HedgeAfter,
+    /// Per cent of the service's requests in the last 10 s, 1 to 100.
+    pub budget: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    Percentile95,
+}
+
+/// What a route says differently than its service. What is `None` is the service's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    pub retries: RetriesGiven,
+    pub timeouts: TimeoutsGiven,
+    pub hedging: Option<Hedging>,
+    pub breaker_failures: Option<Vec<FailureKind>>,
+    pub fallback: Option<StaticResponse>,
+}
+
+/// The keys of [`Retries`] that are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RetriesGiven {
+    pub attempts: Option<u32>,
+    pub on: Option<Vec<FailureKind>>,
+    pub methods: Option<Vec<Method>>,
+    pub per_attempt_timeout: Option<Duration>,
+    pub backoff_base: Option<Duration>,
+    pub backoff_max: Option<Duration>,
+    pub budget: Option<u8>,
+}
+
+/// The keys of [`Timeouts`] that are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TimeoutsGiven {
+    pub connect: Option<Duration>,
+    pub response: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub total: Option<Duration>,
+}
+
+impl RetriesGiven {
+    /// The rest is as in `usual`.
+    pub fn over(self, usual: &Retries) -> Retries {
+        // Of the two bounds, the one that is written has its way.
+        let (base, max) = match (self.backoff_base, self.backoff_max) {
+            (None, Some(max)) => (usual.backoff_base.min(max), max),
+            (base, max) => {
+                let base = base.unwrap_or(usual.backoff_base);
+                (base, max.unwrap_or(usual.backoff_max).max(base))
+            }
+        };
+        Retries {
+            attempts: self.attempts.unwrap_or(usual.attempts),
+            on: self.on.unwrap_or_else(|| usual.on.clone()),
+            methods: self.methods.unwrap_or_else(|| usual.methods.clone()),
+            per_attempt_timeout: self.per_attempt_timeout.or(usual.per_attempt_timeout),
+            backoff_base: base,
+            backoff_max: max,
+            budget: self.budget.unwrap_or(usual.budget),
+        }
+    }
+}
+
+impl TimeoutsGiven {
+    /// The rest is as in `usual`.
+    pub fn over(self, usual: &Timeouts) -> Timeouts {
+        Timeouts {
+            connect: self.connect.unwrap_or(usual.connect),
+            response: self.response.unwrap_or(usual.response),
+            idle: self.idle.unwrap_or(usual.idle),
+            total: self.total.or(usual.total),
         }
     }
 }
@@ -205,6 +289,23 @@ impl Default for Pool {
     fn default() -> Self {
         Pool { max_connections: 1024, max_idle: 128, idle_timeout: Duration::from_secs(60) }
     }
+}
+
+/// Of the whole service, over all workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Concurrency {
+    pub max: ConcurrencyLimit,
+    /// Requests that wait; 0 for none.
+    pub queue: u32,
+    pub queue_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConcurrencyLimit {
+    /// 1 or more.
+    Fixed(u32),
+    /// Found from the time that answers take, and never outside these.
+    Adaptive { floor: u32, ceiling: u32 },
 }
 
 /// A response written in the configuration: `respond`, and a service's `fallback`.

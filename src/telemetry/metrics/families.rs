@@ -5,14 +5,15 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Families;
-use super::gauges::{Breaker, Gauges, InstanceGauges, ServiceGauges};
+use super::gauges::{Breaker, ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges};
 use super::process::Process;
-use super::{Metrics, TokenCache};
+use super::{Metrics, ServiceMetrics, TokenCache};
 
 pub(super) fn write(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
     requests(metrics, out)?;
     attempts(metrics, out)?;
     services(metrics, gauges, out)?;
+    concurrency(metrics, gauges, out)?;
     instances(gauges, out)?;
     connections(metrics, out)?;
     configuration(gauges, out)?;
@@ -104,6 +105,24 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "Retries that the budget did not allow",
         services.iter().map(|service| ([("service", &**service.name())], service.retries_refused())),
     )?;
+    let each = |value: fn(&ServiceMetrics) -> u64| {
+        services.iter().map(move |service| ([("service", &**service.name())], value(service)))
+    };
+    out.counter(
+        "gatehouse_hedges",
+        "Second attempts while the first was under way",
+        each(|service| service.hedges()),
+    )?;
+    out.counter(
+        "gatehouse_hedges_won",
+        "Those of them whose answer was taken",
+        each(|service| service.hedges_won()),
+    )?;
+    out.counter(
+        "gatehouse_hedges_refused",
+        "Second attempts that the budget did not allow",
+        each(|service| service.hedges_refused()),
+    )?;
     out.counter(
         "gatehouse_fallbacks",
         "Responses that were the service's fallback",
@@ -125,6 +144,32 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "How long the last good set is kept without an answer of its source, 0 while that answers",
         gauges.services.iter().map(|service| {
             (label(service), service.stale_for.map_or(0, |stale_for| stale_for.as_secs() as i64))
+        }),
+    )
+}
+
+fn concurrency(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let each = |value: fn(&ConcurrencyGauges) -> u32| {
+        gauges.services.iter().filter_map(move |service| {
+            let concurrency = service.concurrency.as_ref()?;
+            Some(([("service", service.name.to_string())], i64::from(value(concurrency))))
+        })
+    };
+    out.gauge(
+        "gatehouse_concurrency_limit",
+        "Requests that may be in flight to the service",
+        each(|c| c.limit),
+    )?;
+    out.gauge("gatehouse_concurrency_active", "Requests in flight to the service", each(|c| c.in_flight))?;
+    out.gauge("gatehouse_concurrency_waiting", "Requests that wait for others to end", each(|c| c.waiting))?;
+    let services = metrics.services.all();
+    out.counter(
+        "gatehouse_concurrency_refused",
+        "Requests that were refused because the service was at its limit",
+        services.iter().flat_map(|service| {
+            let refused = service.concurrency_refused().into_iter().filter(|(_, count)| *count > 0);
+            refused
+                .map(|(reason, count)| ([("service", &**service.name()), ("reason", reason.code())], count))
         }),
     )
 }

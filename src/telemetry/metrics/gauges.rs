@@ -32,7 +32,17 @@ pub struct ServiceGauges {
     pub name: Arc<str>,
     /// How long the source of instances has been silent or failing, while the last set is kept.
     pub stale_for: Option<Duration>,
+    /// Where the service has a limit.
+    pub concurrency: Option<ConcurrencyGauges>,
     pub instances: Vec<InstanceGauges>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ConcurrencyGauges {
+    /// Requests that may be in flight.
+    pub limit: u32,
+    pub in_flight: u32,
+    pub waiting: u32,
 }
 
 #[derive(Clone, Debug)]

@@ -26,7 +26,8 @@ use std::time::SystemTime;
 
 pub use exposition::Format;
 pub use gauges::{
-    AccessLogGauges, Breaker, ConfigurationGauges, Gauges, InstanceGauges, RateLimitGauges, ServiceGauges,
+    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Gauges, InstanceGauges,
+    RateLimitGauges, ServiceGauges,
 };
 pub use instance::{InstanceMetrics, Outcome};
 pub use listener::ListenerMetrics;

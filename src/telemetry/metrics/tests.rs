@@ -20,6 +20,7 @@ fn gauges() -> Gauges {
         services: vec![ServiceGauges {
             name: "users".into(),
             stale_for: Some(Duration::from_secs(90)),
+            concurrency: Some(ConcurrencyGauges { limit: 100, in_flight: 7, waiting: 2 }),
             instances: vec![InstanceGauges {
                 address: address(),
                 healthy: false,
@@ -98,6 +99,10 @@ fn attempts_retries_and_breakers() {
     service.retried(WorkerId(0));
     service.retry_refused(WorkerId(0));
     service.fell_back(WorkerId(0));
+    service.over_limit(WorkerId(0));
+    service.hedged(WorkerId(0));
+    service.hedged(WorkerId(0));
+    service.hedge_won(WorkerId(0));
 
     let read = scrape(&metrics);
     let of_instance = "service=\"users\",instance=\"127.0.0.1:8001\"";
@@ -122,9 +127,19 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_service_instances", 1.0),
         ("gatehouse_discovery_up", 0.0),
         ("gatehouse_discovery_stale_seconds", 90.0),
+        ("gatehouse_concurrency_limit", 100.0),
+        ("gatehouse_hedges_total", 2.0),
+        ("gatehouse_hedges_won_total", 1.0),
+        ("gatehouse_hedges_refused_total", 0.0),
+        ("gatehouse_concurrency_active", 7.0),
+        ("gatehouse_concurrency_waiting", 2.0),
     ] {
         assert_eq!(read.value(name, "service=\"users\""), Some(expected), "{name}");
     }
+    let refused = |reason: &str| {
+        read.value("gatehouse_concurrency_refused_total", &format!("service=\"users\",reason=\"{reason}\""))
+    };
+    assert_eq!((refused("concurrency_limit"), refused("queue_timeout")), (Some(1.0), None));
 }
 
 #[test]

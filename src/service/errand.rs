@@ -1,0 +1,162 @@
+//! One request to one service: what its attempts have in common, and how one is made.
+
+use tokio::time::Instant;
+
+use super::attempt::{Attempt, AttemptError, AttemptLimits, Responded};
+use super::bulkhead::Answered;
+use super::call::{Call, CallError, Caller};
+use super::pool::{InstancePool, PoolLimits};
+use super::{Admission, Failure, InFlight, Picked, Service};
+use crate::clock::{self, Millis};
+use crate::telemetry::metrics::Outcome;
+
+#[derive(Clone, Copy)]
+pub struct Errand<'c> {
+    pub service: &'c Service,
+    pub caller: Caller<'c>,
+    pub call: &'c Call,
+    pub deadlines: Deadlines,
+}
+
+/// When a call is over, however far it has come.
+#[derive(Clone, Copy)]
+pub struct Deadlines {
+    /// The caller's own, for the head of the response.
+    pub call: Option<Instant>,
+    /// The service's, for the end of the body.
+    pub total: Option<Instant>,
+}
+
+impl Deadlines {
+    pub fn of(service: &Service, call: &Call) -> Self {
+        let total = service.settings.total_timeout.map(|total| Instant::now() + total);
+        Deadlines { call: call.deadline, total }
+    }
+
+    pub fn earliest(&self) -> Option<Instant> {
+        match (self.call, self.total) {
+            (Some(call), Some(total)) => Some(call.min(total)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    pub fn is_over_in_total(&self) -> bool {
+        self.total.is_some_and(|total| total <= Instant::now())
+    }
+
+    /// What was cut short because all of the time is over is called so, whatever it was waiting for.
+    pub fn name(&self, error: AttemptError) -> CallError {
+        if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
+    }
+}
+
+/// A response whose head has come, and what its attempt holds.
+pub struct Got {
+    pub responded: Responded,
+    pub in_flight: InFlight,
+    pub admission: Admission,
+    pub at: Millis,
+}
+
+/// How an attempt came out. What it says about the instance is still to be told.
+pub type Attempted = Result<Got, (AttemptError, Admission)>;
+
+impl Errand<'_> {
+    /// One attempt at the instance that was picked for it.
+    pub async fn attempt(
+        &self,
+        picked: Picked,
+        began: Instant,
+        limits: AttemptLimits,
+        fresh: bool,
+    ) -> Attempted {
+        let Picked { instance, admission, in_flight } = picked;
+        let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
+        let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
+        let attempt = Attempt {
+            pool: &pool,
+            head: &self.call.head,
+            host: self.call.head.host.as_deref().unwrap_or_else(|| instance.authority().as_bytes()),
+            body: &self.call.body,
+            limits,
+            fresh,
+            began,
+        };
+        match attempt.run().await {
+            Ok(responded) => {
+                let status = responded.response.status.as_u16();
+                let ended = recording.end(Outcome::Status(status));
+                let at = Millis::of(ended);
+                if status < 500 {
+                    self.answered(began, ended);
+                }
+                Ok(Got { responded, in_flight, admission, at })
+            }
+            Err(error) => {
+                // Whatever the instance's side made of it, the client's failure came first.
+                let error = self.call.body.failure().map_or(error, AttemptError::Client);
+                let ended = recording.end(error.outcome());
+                if error.failure() == Some(Failure::Timeout) {
+                    self.answered(began, ended);
+                }
+                if error.failure() == Some(Failure::Connect) {
+                    instance.set_unreachable();
+                }
+                Err((error, admission))
+            }
+        }
+    }
+
+    /// An attempt went wrong, and says so about its instance.
+    pub fn blame(&self, failure: Failure, admission: Admission) {
+        let settings = &self.service.settings;
+        if settings.breaker_failures.contains(failure) {
+            admission.failure(clock::now(), &settings.breaker);
+        } else {
+            admission.server_error(clock::now(), &settings.breaker);
+        }
+    }
+
+    /// Tells those who want to know how long it took. The time in which the client sent its request is not the service's.
+    fn answered(&self, began: Instant, ended: Instant) {
+        let bulkhead = self.service.bulkhead.as_ref().filter(|bulkhead| bulkhead.is_adaptive());
+        let Some(bulkhead) = bulkhead else { return };
+        let asked = self.call.body.taken_at().map_or(began, |taken| taken.max(began));
+        let took = ended.saturating_duration_since(asked);
+        bulkhead.answered(Answered { began: Millis::of(began), at: Millis::of(ended), took });
+    }
+
+    /// Divided among the workers, among whom requests spread evenly.
+    fn pool_limits(&self) -> PoolLimits {
+        let pool = &self.service.settings.pool;
+        let workers = self.caller.workers.max(1);
+        PoolLimits {
+            max_connections: pool.max_connections.div_ceil(workers),
+            max_idle: pool.max_idle.div_ceil(workers),
+            idle_timeout: pool.idle_timeout,
+        }
+    }
+}
+
+/// Counts an attempt when it is over, even when that is because nobody waits for it any more.
+struct Recording<'p> {
+    pool: &'p InstancePool,
+    began: Instant,
+    ended: Option<Instant>,
+    outcome: Outcome,
+}
+
+impl Recording<'_> {
+    /// Counts it now, and says when that is.
+    fn end(mut self, outcome: Outcome) -> Instant {
+        self.outcome = outcome;
+        *self.ended.insert(Instant::now())
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
+    }
+}

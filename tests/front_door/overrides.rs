@@ -1,0 +1,126 @@
+//! Routes that want something else of a service than others do.
+
+use std::time::Duration;
+
+use crate::support::{Client, Gateway, Origin, origin};
+
+/// The service `users` with `settings`, and a route for each of `/0`, `/1`, … with these overrides.
+fn routes(instances: &[&Origin], settings: &str, overrides: &[&str]) -> Gateway {
+    let urls: Vec<_> = instances.iter().map(|origin| format!("\"{}\"", origin.url())).collect();
+    let mut text = format!(
+        "workers: 1\nservices: {{ users: {{ instances: [{}], load_balancing: round_robin, {settings} }} }}\nroutes:\n",
+        urls.join(", ")
+    );
+    for (number, overrides) in overrides.iter().enumerate() {
+        text += &format!(
+            "  - {{ name: r{number}, match: {{ path: /{number} }}, forward: {{ service: users, {overrides} }} }}\n"
+        );
+    }
+    Gateway::start(&text)
+}
+
+#[tokio::test]
+async fn retries_of_one_route_are_not_those_of_another() {
+    let bad = Origin::status(503).await;
+    let never_opens = "circuit_breaker: { consecutive_failures: 1000, failure_ratio: off }";
+    let gateway = routes(
+        &[&bad],
+        &format!("retries: {{ attempts: 2, on: [503], backoff: {{ base: 0s }} }}, {never_opens}"),
+        &[
+            "",
+            "retries: { attempts: 0 }",
+            "retries: { attempts: 1 }",
+            "retries: { on: [502] }",
+            "retries: { methods: [PUT] }",
+        ],
+    );
+    let client = Client::new(gateway.http());
+    let mut before = 0;
+    for (path, attempts) in [("/0", 3), ("/1", 1), ("/2", 2), ("/3", 1), ("/4", 1)] {
+        assert_eq!(client.get(path).await.status, 503);
+        assert_eq!(bad.count() - before, attempts, "{path}");
+        before = bad.count();
+    }
+    let routes = gateway.api("/api/routes").await;
+    assert!(routes["routes"][0]["action"]["forward"]["overrides"].is_null());
+    assert_eq!(routes["routes"][1]["action"]["forward"]["overrides"], serde_json::json!(["retries"]));
+}
+
+#[tokio::test]
+async fn timeouts_of_one_route_are_not_those_of_another() {
+    let slow = Origin::start_slow(|_| async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        origin::status(200)
+    })
+    .await;
+    let gateway = routes(
+        &[&slow],
+        "timeouts: { response: 150ms }",
+        &[
+            "",
+            "timeouts: { response: 15s }",
+            "timeouts: { response: 15s, total: 150ms }",
+            "timeouts: { idle: 1s }",
+        ],
+    );
+    let client = Client::new(gateway.http());
+    assert_eq!(client.get("/0").await.code(), "response_timeout");
+    assert_eq!(client.get("/1").await.status, 200);
+    assert_eq!(client.get("/2").await.code(), "total_timeout");
+    assert_eq!(client.get("/3").await.code(), "response_timeout", "what is not given is the service's");
+}
+
+#[tokio::test]
+async fn one_breaker_opens_by_what_each_route_counts() {
+    let erring = Origin::status(500).await;
+    let gateway = routes(
+        &[&erring],
+        "circuit_breaker: { consecutive_failures: 3, failure_ratio: off, open_for: 60s }, retries: { attempts: 0 }",
+        &["", "circuit_breaker: { failures: [500] }"],
+    );
+    let client = Client::new(gateway.http());
+    for _ in 0..5 {
+        assert_eq!(client.get("/0").await.status, 500);
+    }
+    for _ in 0..3 {
+        assert_eq!(client.get("/1").await.status, 500);
+    }
+    for path in ["/0", "/1"] {
+        assert_eq!(client.get(path).await.code(), "circuit_open", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_of_its_own_and_the_services_for_the_others() {
+    let gone = Origin::text("").await;
+    gone.kill();
+    let gateway = routes(
+        &[&gone],
+        "fallback: { text: of the service }, retries: { attempts: 0 }",
+        &["", "fallback: { status: 200, json: [] }"],
+    );
+    let client = Client::new(gateway.http());
+    crate::support::eventually("the port is closed", || async {
+        (client.get("/0").await.text() == "of the service").then_some(())
+    })
+    .await;
+    let reply = client.get("/1").await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "[]"));
+    assert_eq!(gateway.log_entry(|entry| entry["path"] == "/1")["reason"], "connect_failure");
+}
+
+/// Instances, the bound on requests at once and what is counted are the service's.
+#[tokio::test]
+async fn what_a_service_has_is_one_for_all_its_routes() {
+    let origin = Origin::text("x").await;
+    let gateway = routes(&[&origin], "concurrency: { max: 5 }", &["", "timeouts: { total: 5s }"]);
+    let client = Client::new(gateway.http());
+    for path in ["/0", "/1", "/0", "/1"] {
+        assert_eq!(client.get(path).await.text(), "x");
+    }
+    assert_eq!(origin.connections(), 1, "routes don't have connections of their own");
+    assert_eq!(gateway.instance("users", origin.address).await.expect("it is there")["attempts"], 4);
+    assert_eq!(gateway.service("users").await["concurrency"]["max"], 5);
+    let services = gateway.api("/api/services").await;
+    assert_eq!(services["services"].as_array().map(Vec::len), Some(1));
+}
