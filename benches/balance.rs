@@ -40,6 +40,7 @@ fn pick(criterion: &mut Criterion) {
         ("weighted", LoadBalancing::Weighted),
         ("random", LoadBalancing::Random),
         ("least_requests", LoadBalancing::LeastRequests),
+        ("peak_ewma", LoadBalancing::PeakEwma),
     ];
     for (name, rule) in rules {
         for instances in [3, 1000] {

@@ -82,6 +82,7 @@ impl ControlSurface for Stage {
                     opened_at: Some(Moment(SystemTime::UNIX_EPOCH)),
                     next_probe_at: None,
                 },
+                latency_ms: None,
                 in_flight: 3,
                 attempts: 10,
                 failures: 5,

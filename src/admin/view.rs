@@ -149,6 +149,7 @@ pub fn load_balancing_name(rule: config::LoadBalancing) -> &'static str {
         config::LoadBalancing::Weighted => "weighted",
         config::LoadBalancing::Random => "random",
         config::LoadBalancing::LeastRequests => "least_requests",
+        config::LoadBalancing::PeakEwma => "peak_ewma",
     }
 }
 
@@ -160,6 +161,9 @@ pub struct InstanceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check: Option<CheckStatus>,
     pub breaker: BreakerStatus,
+    /// How long it takes to answer, where the balancing rule goes by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
     /// Requests that wait for the instance or receive from it.
     pub in_flight: u64,
     /// Attempts that were begun, since the start.

@@ -170,6 +170,7 @@ fn instance_status(instance: &Instance) -> InstanceStatus {
             opened_at: breaker.opened_at.map(moment),
             next_probe_at: breaker.next_probe_at.map(moment),
         },
+        latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,
         attempts: totals.attempts,
         failures: totals.failures,

@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
-use super::instance::{Admission, InFlight, InstanceRef};
+use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
 use super::settings::BreakerSettings;
@@ -29,6 +29,16 @@ pub enum Rule {
     /// has there: a count over all workers would be a cache line that every request of every core writes,
     /// and the workers' own views even out, since each has its part of the same traffic.
     LeastRequests,
+    /// The cheaper of two at random. What a request costs at an instance is how long its answers took of late, times
+    /// the requests that are there already; both as the worker itself has seen them.
+    PeakEwma,
+}
+
+impl Rule {
+    /// Whether it wants to know how long answers take.
+    pub(super) fn times_answers(self) -> bool {
+        self == Rule::PeakEwma
+    }
 }
 
 /// An instance to send a request to, with the breaker's leave.
@@ -80,6 +90,8 @@ pub(super) struct Picker<'a> {
 
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
+/// How many times faster an instance must be for its weight to matter less than that.
+const CLEARLY: f64 = 2.0;
 
 impl Picker<'_> {
     pub fn pick(&self, rng: &mut fastrand::Rng) -> Result<Picked, NoPick> {
@@ -93,6 +105,7 @@ impl Picker<'_> {
             Rule::RoundRobin | Rule::Weighted => Some(self.next_turn()),
             Rule::Random => self.draw(rng),
             Rule::LeastRequests => self.less_busy_of_two(rng),
+            Rule::PeakEwma => self.cheaper_of_two(rng),
         };
         first
             .and_then(|index| self.take(index, true))
@@ -120,14 +133,7 @@ impl Picker<'_> {
     /// request and with it; the one condition alone would favour light instances, the other heavy ones.
     fn less_busy_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let first = self.draw(rng)?;
-        let others = self.set.len() - 1;
-        if others == 0 {
-            return Some(first);
-        }
-        let second = (0..DRAWS)
-            .map(|_| (first + 1 + rng.usize(..others)) % self.set.len())
-            .find(|&index| self.is_candidate(index));
-        let Some(second) = second else { return Some(first) };
+        let Some(second) = self.draw_another(first, rng) else { return Some(first) };
         let pressure = |index: usize, more: u64| {
             let instance = &self.set.member(index).instance;
             (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(instance.weight()))
@@ -139,6 +145,41 @@ impl Picker<'_> {
         };
         let request = super::instance::UNIT;
         Some(if less_busy(0) && less_busy(request) { second } else { first })
+    }
+
+    /// Draws as [`Picker::less_busy_of_two`] does. A request costs what answers take, times the requests that are there,
+    /// itself included.
+    ///
+    /// With unequal weights, the same two conditions as there keep to them, and on an idle service the draw alone does;
+    /// but one that is clearly faster needs to be cheaper only.
+    fn cheaper_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        let first = self.draw(rng)?;
+        let Some(second) = self.draw_another(first, rng) else { return Some(first) };
+        let [one, other] = [first, second].map(|index| &*self.set.member(index).instance);
+        let (one_us, other_us) = one.latency(self.worker).beside(other.latency(self.worker));
+        let (one_queue, other_queue) = (one.queue(self.worker, self.now), other.queue(self.worker, self.now));
+        let weight = |instance: &Instance| f64::from(instance.weight()) / self.set.mean_weight;
+        let (one_weight, other_weight) = (weight(one), weight(other));
+        let cheaper = if one_weight == other_weight || other_us * CLEARLY < one_us {
+            other_us * (other_queue / other_weight + 1.0) < one_us * (one_queue / one_weight + 1.0)
+        } else {
+            let cheaper = |more: f64| {
+                other_us * (other_queue + more) * one_weight < one_us * (one_queue + more) * other_weight
+            };
+            cheaper(0.0) && cheaper(1.0)
+        };
+        Some(if cheaper { second } else { first })
+    }
+
+    /// A usable instance at random, other than `first` and whatever its weight.
+    fn draw_another(&self, first: usize, rng: &mut fastrand::Rng) -> Option<usize> {
+        let others = self.set.len() - 1;
+        if others == 0 {
+            return None;
+        }
+        (0..DRAWS)
+            .map(|_| (first + 1 + rng.usize(..others)) % self.set.len())
+            .find(|&index| self.is_candidate(index))
     }
 
     /// The next usable instance from the spare cursor on: by the rule's order for as many turns as there

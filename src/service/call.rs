@@ -14,7 +14,9 @@ use super::attempt::{Attempt, AttemptError, AttemptLimits, Head, Responded};
 use super::pool::{InstancePool, PoolLimits, Pools};
 use super::upstream_body::Held;
 use super::verdict::Verdict;
-use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
+use super::{
+    Admission, Failure, InFlight, InstanceRef, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff,
+};
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
 use crate::http::response::Response;
@@ -178,7 +180,10 @@ impl<'c> Tries<'c> {
         let Picked { instance, admission, in_flight } = picked;
         self.remember(instance.id);
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
-        let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
+        let timed = self.service.settings.rule.times_answers().then_some(&instance);
+        let body = &*self.call.body;
+        let recording =
+            Recording { pool: &pool, timed, body, began, ended: None, outcome: Outcome::Cancelled };
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,
@@ -346,6 +351,9 @@ impl<'c> Tries<'c> {
 /// Counts an attempt when it is over, even when that is because nobody waits for it any more.
 struct Recording<'p> {
     pool: &'p InstancePool,
+    /// The instance, where the balancing rule wants to know how long it takes.
+    timed: Option<&'p InstanceRef>,
+    body: &'p RequestBody,
     began: Instant,
     ended: Option<Instant>,
     outcome: Outcome,
@@ -359,9 +367,25 @@ impl Recording<'_> {
     }
 }
 
+impl Recording<'_> {
+    /// Tells how long the instance took, from the last on that it was given of the request. A client that doesn't send
+    /// its request is not the instance's fault; being turned away is no sign of its being fast.
+    fn time(&self, instance: &InstanceRef, ended: Instant) {
+        let good = matches!(self.outcome, Outcome::Status(status) if status < 500 && status != 429);
+        if !good && (self.body.waits_for_client() || self.body.failure().is_some()) {
+            return;
+        }
+        let since = self.body.taken_at().map_or(self.began, |at| at.max(self.began));
+        instance.waited(ended.saturating_duration_since(since), good, Millis::of(ended));
+    }
+}
+
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
         let ended = self.ended.unwrap_or_else(Instant::now);
         self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
+        if let Some(instance) = self.timed {
+            self.time(instance, ended);
+        }
     }
 }

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, Pass};
+use super::latency::{Known, Latency};
 use super::settings::BreakerSettings;
 use crate::clock::Millis;
 use crate::per_worker::{PerWorker, WorkerId};
@@ -165,7 +166,30 @@ impl Instance {
         let load = self.loads.of(worker);
         u64::from(load.in_flight.load(Relaxed)) * UNIT + load.penalty.at(now)
     }
+
+    /// What a request would have to wait for here, in requests, from one worker's point of view: those in flight, and
+    /// more for failures than [`Instance::pressure`] has, because a failing instance is to look slow.
+    pub(super) fn queue(&self, worker: WorkerId, now: Millis) -> f64 {
+        let load = self.loads.of(worker);
+        let failures = load.penalty.at(now) as f64 / UNIT as f64;
+        f64::from(load.in_flight.load(Relaxed)) + FAILURE_IN_REQUESTS * failures
+    }
+
+    /// How long it takes to answer, as one worker has seen it.
+    pub(super) fn latency(&self, worker: WorkerId) -> Known {
+        self.loads.of(worker).latency.known()
+    }
+
+    /// The mean over the workers that have timed an answer; `None` when the balancing rule doesn't go by that.
+    pub fn mean_latency(&self) -> Option<Duration> {
+        let answered = self.loads.all().map(|load| load.latency.known()).filter(|known| known.answered);
+        let (sum, count) = answered.fold((0.0, 0u32), |(sum, count), known| (sum + known.cost_us, count + 1));
+        (count > 0).then(|| Duration::from_micros((sum / f64::from(count)) as u64))
+    }
 }
+
+/// What a failure of just now weighs in [`Instance::queue`].
+const FAILURE_IN_REQUESTS: f64 = 4.0;
 
 /// What one request in flight weighs in [`Instance::pressure`].
 pub(super) const UNIT: u64 = 256;
@@ -177,6 +201,7 @@ struct Load {
     attempts: AtomicU64,
     failures: AtomicU64,
     penalty: Penalty,
+    latency: Latency,
 }
 
 /// Adds one to a counter that only this worker writes.
@@ -261,6 +286,12 @@ impl InstanceRef {
     pub(super) fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Admission> {
         let pass = self.breaker.admit(now, settings)?;
         Some(Admission { instance: self.clone(), pass: Some(pass) })
+    }
+
+    /// The head of an answer came, or nobody waits for it any longer. Only a good answer can make the instance faster.
+    pub(super) fn waited(&self, took: Duration, good: bool, now: Millis) {
+        let latency = &self.load().latency;
+        if good { latency.answered(took, now) } else { latency.waited_in_vain(took, now) }
     }
 
     fn load(&self) -> &Load {

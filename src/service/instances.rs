@@ -47,6 +47,8 @@ pub struct InstanceSet {
     pub(super) order: Order,
     /// Without weights.
     pub(super) in_turn: Order,
+    /// Above zero; 1 for an empty set.
+    pub(super) mean_weight: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -135,7 +137,9 @@ impl InstanceSet {
     fn new(members: Vec<Member>) -> Self {
         let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
         let in_turn = Order::unweighted(members.len());
-        InstanceSet { order: Order::new(&weights), in_turn, members: members.into() }
+        let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        let mean_weight = if members.is_empty() { 1.0 } else { sum / members.len() as f64 };
+        InstanceSet { order: Order::new(&weights), in_turn, mean_weight, members: members.into() }
     }
 
     pub fn is_empty(&self) -> bool {

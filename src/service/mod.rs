@@ -14,6 +14,7 @@ pub mod discovered;
 pub mod http1;
 mod instance;
 mod instances;
+mod latency;
 mod order;
 mod pool;
 mod settings;

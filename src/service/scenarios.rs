@@ -87,6 +87,7 @@ struct Attempt {
     worker: WorkerId,
     tried: Vec<u64>,
     picked: Picked,
+    began_us: u64,
 }
 
 const WORKERS: usize = 2;
@@ -148,16 +149,21 @@ impl Simulation {
         self.attempts[index] += 1;
         let takes_us = self.behaviours[index].answer_ms * 1000.0 * (0.5 + self.rng.f64());
         self.ends.push(Reverse((self.now_us + takes_us as u64, self.on_their_way.len())));
-        self.on_their_way.push(Some(Attempt { worker, tried, picked }));
+        self.on_their_way.push(Some(Attempt { worker, tried, picked, began_us: self.now_us }));
     }
 
     fn end(&mut self, slot: usize) {
         let attempt = self.on_their_way[slot].take().expect("an attempt ends once");
-        let Attempt { worker, mut tried, picked: Picked { instance, admission, in_flight } } = attempt;
+        let Attempt { worker, mut tried, picked: Picked { instance, admission, in_flight }, began_us } =
+            attempt;
         drop(in_flight);
         let now = self.now();
         let settings = &self.service.settings;
-        let failure = match self.behaviours[usize::from(instance.address.port()) - 1].outcome {
+        let outcome = self.behaviours[usize::from(instance.address.port()) - 1].outcome;
+        if settings.rule.times_answers() {
+            instance.waited(Duration::from_micros(self.now_us - began_us), outcome == Outcome::Well, now);
+        }
+        let failure = match outcome {
             Outcome::Well => return admission.success(now, &settings.breaker),
             Outcome::Unavailable => Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
             Outcome::Error => Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
@@ -189,7 +195,8 @@ const ROUND_ROBIN: LoadBalancing = LoadBalancing::RoundRobin;
 const WEIGHTED: LoadBalancing = LoadBalancing::Weighted;
 const RANDOM: LoadBalancing = LoadBalancing::Random;
 const LEAST: LoadBalancing = LoadBalancing::LeastRequests;
-const ALL: [LoadBalancing; 4] = [ROUND_ROBIN, WEIGHTED, RANDOM, LEAST];
+const PEAK: LoadBalancing = LoadBalancing::PeakEwma;
+const ALL: [LoadBalancing; 5] = [ROUND_ROBIN, WEIGHTED, RANDOM, LEAST, PEAK];
 
 /// A minute of traffic for each of the rules, after which each instance's share of the attempts is within
 /// `tolerance` of the one given, and at most `failed` of a hundred requests failed.
@@ -221,7 +228,7 @@ const THIRD: f64 = 1.0 / 3.0;
 fn uniform() {
     let instances = [(1, WELL); 3];
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &[THIRD; 3], 0.000_1, 0.0);
-    expect(&[RANDOM, LEAST], &instances, &[THIRD; 3], 0.01, 0.0);
+    expect(&[RANDOM, LEAST, PEAK], &instances, &[THIRD; 3], 0.01, 0.0);
 }
 
 #[test]
@@ -231,16 +238,16 @@ fn weights_1_2_5() {
     expect(&[ROUND_ROBIN], &instances, &[THIRD; 3], 0.000_1, 0.0);
     expect(&[WEIGHTED], &instances, &by_weight, 0.000_1, 0.0);
     expect(&[RANDOM], &instances, &by_weight, 0.01, 0.0);
-    expect(&[LEAST], &instances, &by_weight, 0.02, 0.0);
+    expect(&[LEAST, PEAK], &instances, &by_weight, 0.02, 0.0);
 }
 
-/// The weights count for `least_requests` whether the service is next to idle or has hundreds in flight.
+/// The weights count where load does, whether the service is next to idle or has hundreds in flight.
 #[test]
 fn weights_1_2_5_idle_and_busy() {
     for answer_ms in [0.1, 1.0, 3.0, 30.0, 300.0] {
         let behaviour = Behaviour { answer_ms, outcome: Outcome::Well };
         let instances = [(1, behaviour), (2, behaviour), (5, behaviour)];
-        expect(&[LEAST], &instances, &[0.125, 0.25, 0.625], 0.03, 0.0);
+        expect(&[LEAST, PEAK], &instances, &[0.125, 0.25, 0.625], 0.03, 0.0);
     }
 }
 
@@ -251,6 +258,39 @@ fn one_slow() {
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &[THIRD; 3], 0.000_1, 0.0);
     expect(&[RANDOM], &instances, &[THIRD; 3], 0.01, 0.0);
     expect(&[LEAST], &instances, &[0.08, 0.46, 0.46], 0.02, 0.0);
+    expect(&[PEAK], &instances, &[0.005, 0.4975, 0.4975], 0.005, 0.0);
+}
+
+/// However much of the traffic its weight would give it.
+#[test]
+fn a_heavy_slow_one() {
+    let instances = [(5, SLOW), (1, WELL), (1, WELL)];
+    expect(&[PEAK], &instances, &[0.03, 0.485, 0.485], 0.02, 0.0);
+}
+
+/// What was slow and got next to nothing since is found to be fast.
+#[test]
+fn one_slow_becomes_fast() {
+    let mut simulation = Simulation::new(PEAK, &[(1, SLOW), (1, WELL), (1, WELL)]);
+    simulation.run(Duration::from_secs(30));
+    simulation.behaviours[0] = WELL;
+    simulation.run(Duration::from_secs(20));
+    simulation.attempts.fill(0);
+    simulation.run(Duration::from_secs(10));
+    let share = simulation.shares()[0];
+    assert!((share - THIRD).abs() < 0.03, "{share}");
+}
+
+/// An instance that joins and turns out to be slow is not flooded before its first answer, which tells.
+#[test]
+fn one_new_and_slow() {
+    let hung = Behaviour { answer_ms: 2_000.0, outcome: Outcome::Well };
+    let mut simulation = Simulation::new(PEAK, &[(1, WELL), (1, WELL), (1, hung)]);
+    simulation.service.instances.publish(found(&[(1, 1), (2, 1)]));
+    simulation.run(Duration::from_secs(30));
+    simulation.service.instances.publish(found(&[(1, 1), (2, 1), (3, 1)]));
+    simulation.run(Duration::from_secs(10));
+    assert!(simulation.attempts[2] < 100, "{} of 10,000", simulation.attempts[2]);
 }
 
 /// The breaker takes it out: it sees its five failures and then a probe now and then, and no client sees any.
@@ -271,6 +311,7 @@ fn one_failing_fast_behind_the_breakers_back() {
     let instances = [(1, ERRING_FAST), (1, WELL), (1, WELL)];
     expect(&[ROUND_ROBIN, WEIGHTED, RANDOM], &instances, &[THIRD; 3], 0.01, 34.0);
     expect(&[LEAST], &instances, &[0.0, 0.5, 0.5], 0.02, 2.0);
+    expect(&[PEAK], &instances, &[0.0, 0.5, 0.5], 0.005, 0.5);
 }
 
 /// The share of a dead instance goes to all others alike, not to its neighbour.
@@ -279,7 +320,7 @@ fn one_dead() {
     let instances = [(1, WELL), (1, DEAD), (1, WELL), (1, WELL)];
     let shares = [THIRD, 0.0, THIRD, THIRD];
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &shares, 0.001, 0.0);
-    expect(&[RANDOM, LEAST], &instances, &shares, 0.01, 0.0);
+    expect(&[RANDOM, LEAST, PEAK], &instances, &shares, 0.01, 0.0);
     let by_weight = [(1, WELL), (2, WELL), (5, DEAD), (5, WELL)];
     expect(&[WEIGHTED, RANDOM], &by_weight, &[0.125, 0.25, 0.0, 0.625], 0.01, 0.0);
 }

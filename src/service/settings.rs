@@ -141,6 +141,7 @@ impl Settings {
                 config::LoadBalancing::Weighted => Rule::Weighted,
                 config::LoadBalancing::Random => Rule::Random,
                 config::LoadBalancing::LeastRequests => Rule::LeastRequests,
+                config::LoadBalancing::PeakEwma => Rule::PeakEwma,
             },
             breaker: BreakerSettings::compile(&config.circuit_breaker),
             breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),

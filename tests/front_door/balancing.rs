@@ -85,12 +85,7 @@ async fn random_is_even_in_the_long_run() {
 
 #[tokio::test]
 async fn least_requests_spares_the_slow_one() {
-    let slow = Origin::start_slow(|_| async {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        Response::new(Full::new(Bytes::from_static(b"slow")))
-    })
-    .await;
-    let origins = [slow, Origin::text("b").await, Origin::text("c").await];
+    let origins = [slow().await, Origin::text("b").await, Origin::text("c").await];
     let gateway = Gateway::start(&one_service(&urls(&origins), "load_balancing: least_requests"));
     load(&gateway, 8, 40).await;
     let [slow, b, c] = origins.each_ref().map(Origin::count);
@@ -98,9 +93,29 @@ async fn least_requests_spares_the_slow_one() {
     assert!(slow < 70, "the slow instance got {slow} of 320");
 }
 
+/// And finds it out of its answers alone: with one request at a time, all instances are idle.
+#[tokio::test]
+async fn peak_ewma_spares_the_slow_one() {
+    let origins = [slow().await, Origin::text("b").await, Origin::text("c").await];
+    let gateway = Gateway::start(&one_service(&urls(&origins), "load_balancing: peak_ewma"));
+    let [slow, b, c] = counts(&gateway, &origins, 100).await;
+    assert_eq!(slow + b + c, 100);
+    assert!(slow <= 6, "the slow instance got {slow} of 100");
+    let shown = gateway.instance("users", origins[0].address).await.expect("it is there");
+    assert!(shown["latency_ms"].as_f64().is_some_and(|latency| latency >= 150.0), "{shown}");
+}
+
+async fn slow() -> Origin {
+    Origin::start_slow(|_| async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        Response::new(Full::new(Bytes::from_static(b"slow")))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn the_share_of_a_dead_instance_is_divided() {
-    for rule in ["round_robin", "weighted", "random", "least_requests"] {
+    for rule in ["round_robin", "weighted", "random", "least_requests", "peak_ewma"] {
         let origins = three().await;
         let gateway = Gateway::start(&one_service(&urls(&origins), &format!("load_balancing: {rule}")));
         origins[1].kill();
@@ -113,7 +128,7 @@ async fn the_share_of_a_dead_instance_is_divided() {
 
 #[tokio::test]
 async fn an_instance_that_fails_fast_attracts_nothing() {
-    for rule in ["least_requests", "random", "round_robin"] {
+    for rule in ["least_requests", "random", "round_robin", "peak_ewma"] {
         let slow_and_well = |_| async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             origin::status(200)
@@ -128,6 +143,9 @@ async fn an_instance_that_fails_fast_attracts_nothing() {
         assert!(share <= 240 * 45 / 100, "{rule}: the failing instance got {share} of 240");
         if rule == "least_requests" {
             assert!(share <= 240 / 3, "{rule}: the failing instance got {share} of 240");
+        }
+        if rule == "peak_ewma" {
+            assert!(share <= 240 / 10, "{rule}: the failing instance got {share} of 240");
         }
     }
 }

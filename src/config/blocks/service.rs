@@ -298,11 +298,12 @@ impl FileBlock {
     }
 }
 
-const RULES: [(&str, LoadBalancing); 4] = [
+const RULES: [(&str, LoadBalancing); 5] = [
     ("round_robin", LoadBalancing::RoundRobin),
     ("weighted", LoadBalancing::Weighted),
     ("random", LoadBalancing::Random),
     ("least_requests", LoadBalancing::LeastRequests),
+    ("peak_ewma", LoadBalancing::PeakEwma),
 ];
 
 impl Value for LoadBalancing {
@@ -313,7 +314,7 @@ impl Value for LoadBalancing {
             reader.not_supported(entry.key_span, "consistent_hash");
             return None;
         }
-        choice(node, reader, "a rule of load balancing", &RULES, &["peak_ewma", "consistent_hash"])
+        choice(node, reader, "a rule of load balancing", &RULES, &["consistent_hash"])
     }
 
     fn schema() -> Json {

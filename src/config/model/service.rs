@@ -53,6 +53,7 @@ pub enum LoadBalancing {
     Weighted,
     Random,
     LeastRequests,
+    PeakEwma,
 }
 
 #[derive(Clone, Debug, PartialEq)]

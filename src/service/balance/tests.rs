@@ -15,8 +15,13 @@ use crate::telemetry::metrics::Metrics;
 
 const ONE: WorkerId = WorkerId(0);
 const NOW: Millis = Millis(0);
-const RULES: [LoadBalancing; 4] =
-    [LoadBalancing::RoundRobin, LoadBalancing::Weighted, LoadBalancing::Random, LoadBalancing::LeastRequests];
+const RULES: [LoadBalancing; 5] = [
+    LoadBalancing::RoundRobin,
+    LoadBalancing::Weighted,
+    LoadBalancing::Random,
+    LoadBalancing::LeastRequests,
+    LoadBalancing::PeakEwma,
+];
 
 fn service(rule: LoadBalancing, weights: &[u32]) -> Arc<Service> {
     let service = Service::compile(&config(rule, &[]), None, 4, &Metrics::new(4));
@@ -177,7 +182,7 @@ proptest! {
     /// there is none only when none is usable.
     #[test]
     fn a_pick_is_right(
-        rule in 0usize..4,
+        rule in 0..RULES.len(),
         instances in proptest::collection::vec((1u32..30, 0u8..6, any::<bool>()), 0..12),
         seed: u64,
     ) {
