@@ -139,6 +139,9 @@ fn services() {
     assert_eq!((dns.port, dns.refresh, dns.srv), (None, seconds(10), true));
     let InstanceSource::File(file) = &config.services[4].source else { panic!() };
     assert_eq!(file.value, Path::new("/etc/gatehouse/instances/files.yaml"));
+    assert_eq!(config.services[3].load_balancing, LoadBalancing::PeakEwma);
+    let by_cookie = ConsistentHash { key: HashKey::Cookie("session".to_owned()), max_load: Some(150) };
+    assert_eq!(config.services[4].load_balancing, LoadBalancing::ConsistentHash(by_cookie));
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl Forward {
 
     fn call(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Call, Stop> {
         let target = self.target(exchange, request)?;
+        let key = super::key_of(&self.service, exchange, target.path(), &request.headers);
         let upgrade = exchange
             .upgrade
             .is_some()
@@ -87,6 +88,7 @@ impl Forward {
             },
             body,
             deadline: None,
+            key,
         })
     }
 

@@ -81,6 +81,7 @@ impl Part {
         &self,
         caller: Caller<'_>,
         target: Option<PathAndQuery>,
+        key: Option<u64>,
         (headers, lines): (Fields, FieldLines),
         deadline: Instant,
         progress: &mut dyn Progress,
@@ -90,6 +91,7 @@ impl Part {
             head: Head { method: Method::GET, target, host: None, headers, lines, informational: None },
             body: RequestBody::new(ClientBody::Empty, None, None),
             deadline: Some(deadline),
+            key,
         };
         let fetched = async {
             let answer =

@@ -68,7 +68,7 @@ impl ControlSurface for Stage {
     fn services(&self) -> Vec<ServiceStatus> {
         vec![ServiceStatus {
             name: "users".into(),
-            load_balancing: load_balancing_name(crate::config::LoadBalancing::LeastRequests),
+            load_balancing: load_balancing_name(&crate::config::LoadBalancing::LeastRequests),
             source: SourceStatus::of(&crate::config::InstanceSource::Registry),
             retries: 1,
             instances: vec![InstanceStatus {

@@ -143,13 +143,14 @@ pub enum SourceState {
 }
 
 /// As the configuration writes it.
-pub fn load_balancing_name(rule: config::LoadBalancing) -> &'static str {
+pub fn load_balancing_name(rule: &config::LoadBalancing) -> &'static str {
     match rule {
         config::LoadBalancing::RoundRobin => "round_robin",
         config::LoadBalancing::Weighted => "weighted",
         config::LoadBalancing::Random => "random",
         config::LoadBalancing::LeastRequests => "least_requests",
         config::LoadBalancing::PeakEwma => "peak_ewma",
+        config::LoadBalancing::ConsistentHash(_) => "consistent_hash",
     }
 }
 

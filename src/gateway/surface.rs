@@ -137,7 +137,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
     let set = service.instances.current();
     ServiceStatus {
         name: service.name.to_string(),
-        load_balancing: view::load_balancing_name(written.load_balancing),
+        load_balancing: view::load_balancing_name(&written.load_balancing),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
         instances: set.instances().map(|instance| instance_status(instance)).collect(),

@@ -8,7 +8,9 @@
 //! Picking allocates nothing, costs the same for three instances and for thousands as long as most of
 //! them are usable, and passes each at most twice when they are not.
 
-use std::sync::atomic::{AtomicU64, Ordering::*};
+mod by_key;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
@@ -32,6 +34,9 @@ pub enum Rule {
     /// The cheaper of two at random. What a request costs at an instance is how long its answers took of late, times
     /// the requests that are there already; both as the worker itself has seen them.
     PeakEwma,
+    /// The one that the request's key belongs to, or the next one that can take it. Without a key, as
+    /// [`Rule::LeastRequests`].
+    ConsistentHash,
 }
 
 impl Rule {
@@ -66,13 +71,22 @@ pub(super) struct Cursor {
     next: AtomicU64,
     /// For requests whose first choice fell away.
     spare: AtomicU64,
+    /// With [`Rule::ConsistentHash`]: the weights of the usable instances, and until when in milliseconds they are
+    /// known.
+    usable_weight: AtomicU64,
+    recount_at: AtomicU64,
 }
 
 impl Default for Cursor {
     /// Anywhere, or else all workers, and all gateways that start together, would begin with the same
     /// instance.
     fn default() -> Self {
-        Cursor { next: AtomicU64::new(u64::from(fastrand::u32(..))), spare: AtomicU64::new(0) }
+        Cursor {
+            next: AtomicU64::new(u64::from(fastrand::u32(..))),
+            spare: AtomicU64::new(0),
+            usable_weight: AtomicU64::new(0),
+            recount_at: AtomicU64::new(0),
+        }
     }
 }
 
@@ -80,6 +94,11 @@ impl Default for Cursor {
 pub(super) struct Picker<'a> {
     pub set: &'a InstanceSet,
     pub rule: Rule,
+    /// What the rule goes by, where it goes by a key and the request has one.
+    pub key: Option<u64>,
+    pub max_load: Option<f64>,
+    /// Requests of the service that have come by their key.
+    pub in_flight: &'a PerWorker<AtomicU32>,
     pub cursors: &'a PerWorker<Cursor>,
     pub breaker: &'a BreakerSettings,
     pub worker: WorkerId,
@@ -106,6 +125,10 @@ impl Picker<'_> {
             Rule::Random => self.draw(rng),
             Rule::LeastRequests => self.less_busy_of_two(rng),
             Rule::PeakEwma => self.cheaper_of_two(rng),
+            Rule::ConsistentHash => match self.key {
+                Some(key) => self.by_key(key),
+                None => self.less_busy_of_two(rng),
+            },
         };
         first
             .and_then(|index| self.take(index, true))
@@ -209,7 +232,11 @@ impl Picker<'_> {
         let instance = member.of(self.worker);
         // Another worker may have taken the last probe's place since.
         let admission = instance.admit(self.now, self.breaker)?;
-        Some(Picked { in_flight: instance.begin(), admission, instance: instance.clone() })
+        Some(Picked {
+            in_flight: instance.begin(self.rule == Rule::ConsistentHash),
+            admission,
+            instance: instance.clone(),
+        })
     }
 
     fn is_candidate(&self, index: usize) -> bool {
@@ -238,5 +265,7 @@ impl Picker<'_> {
     }
 }
 
+#[cfg(test)]
+mod by_key_tests;
 #[cfg(test)]
 mod tests;

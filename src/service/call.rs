@@ -39,6 +39,8 @@ pub struct Call {
     pub head: Head,
     pub body: Rc<RequestBody>,
     pub deadline: Option<Instant>,
+    /// Of [`Service::key_of`].
+    pub key: Option<u64>,
 }
 
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
@@ -97,7 +99,7 @@ pub async fn call(
     let mut tries = Tries::new(service, call, caller, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
-        let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
+        let picked = match service.pick(caller.worker, call.key, tried, at, &mut tries.rng) {
             Ok(picked) => picked,
             Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
         };

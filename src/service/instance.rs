@@ -175,6 +175,11 @@ impl Instance {
         f64::from(load.in_flight.load(Relaxed)) + FAILURE_IN_REQUESTS * failures
     }
 
+    /// The requests that one worker has here.
+    pub(super) fn in_flight(&self, worker: WorkerId) -> u32 {
+        self.loads.of(worker).in_flight.load(Relaxed)
+    }
+
     /// How long it takes to answer, as one worker has seen it.
     pub(super) fn latency(&self, worker: WorkerId) -> Known {
         self.loads.of(worker).latency.known()
@@ -252,13 +257,15 @@ struct Seat {
     worker: WorkerId,
     /// A copy: clones of one header value share a reference count.
     authority: HeaderValue,
+    /// Requests that have come by their key to any of the service's instances.
+    service: Arc<PerWorker<AtomicU32>>,
 }
 
 impl InstanceRef {
-    pub(super) fn new(instance: Arc<Instance>, worker: WorkerId) -> Self {
+    pub(super) fn new(instance: Arc<Instance>, worker: WorkerId, service: Arc<PerWorker<AtomicU32>>) -> Self {
         let authority = HeaderValue::from_bytes(instance.authority.as_bytes())
             .expect("the bytes are those of a valid header value");
-        InstanceRef(Arc::new(Seat { instance, worker, authority }))
+        InstanceRef(Arc::new(Seat { instance, worker, authority, service }))
     }
 
     pub fn worker(&self) -> WorkerId {
@@ -275,12 +282,19 @@ impl InstanceRef {
         &self.0.instance
     }
 
-    /// Counts an attempt, in flight until the guard is dropped.
-    pub(super) fn begin(&self) -> InFlight {
+    /// Counts an attempt, in flight until the guard is dropped; among those of the service, too, if it came by its key.
+    pub(super) fn begin(&self, by_key: bool) -> InFlight {
         let load = self.load();
         load.in_flight.fetch_add(1, Relaxed);
         bump(&load.attempts);
-        InFlight(self.clone())
+        if by_key {
+            self.of_service().fetch_add(1, Relaxed);
+        }
+        InFlight { instance: self.clone(), by_key }
+    }
+
+    fn of_service(&self) -> &AtomicU32 {
+        self.0.service.of(self.0.worker)
     }
 
     pub(super) fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Admission> {
@@ -310,11 +324,17 @@ impl Deref for InstanceRef {
 /// One request on its way at an instance. Keep it until the response's body is through.
 #[derive(Debug)]
 #[must_use]
-pub struct InFlight(InstanceRef);
+pub struct InFlight {
+    instance: InstanceRef,
+    by_key: bool,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.load().in_flight.fetch_sub(1, Relaxed);
+        self.instance.load().in_flight.fetch_sub(1, Relaxed);
+        if self.by_key {
+            self.instance.of_service().fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -380,7 +400,7 @@ mod tests {
     fn instance() -> InstanceRef {
         let authority = HeaderValue::from_static("users.internal:8001");
         let shared = Arc::new(Instance::new(([127, 0, 0, 1], 8001).into(), authority, 1, 2));
-        InstanceRef::new(shared, WorkerId(1))
+        InstanceRef::new(shared, WorkerId(1), Arc::new(PerWorker::new(2)))
     }
 
     #[test]
@@ -404,11 +424,13 @@ mod tests {
     #[test]
     fn load_and_counters_are_summed_over_workers() {
         let one = instance();
-        let other = InstanceRef::new(one.shared().clone(), WorkerId(0));
-        let guards = (one.begin(), one.begin(), other.begin());
+        let other = InstanceRef::new(one.shared().clone(), WorkerId(0), one.0.service.clone());
+        let guards = (one.begin(true), one.begin(false), other.begin(true));
         assert_eq!(one.totals(), Totals { in_flight: 3, attempts: 3, failures: 0 });
         assert_eq!(one.pressure(WorkerId(1), Millis(0)), 2 * UNIT);
+        assert_eq!(one.of_service().load(Relaxed), 1);
         drop(guards);
+        assert_eq!(one.of_service().load(Relaxed), 0);
         assert_eq!(one.totals().in_flight, 0);
         assert_eq!(one.totals().attempts, 3);
     }

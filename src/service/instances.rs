@@ -6,7 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
@@ -15,8 +16,9 @@ use tokio::sync::watch;
 use super::discovered::{Discovered, Publish};
 use super::instance::{Instance, InstanceRef};
 use super::order::Order;
+use super::ring::Ring;
 use crate::clock::{self, Millis};
-use crate::per_worker::WorkerId;
+use crate::per_worker::{PerWorker, WorkerId};
 
 #[derive(Debug)]
 pub struct Instances {
@@ -24,6 +26,10 @@ pub struct Instances {
     workers: usize,
     /// Also what makes publishers take turns. Workers never touch it.
     source: Mutex<SourceStatus>,
+    /// Whether requests come by their key, so that every set needs a ring.
+    by_key: AtomicBool,
+    /// Those that have, to any of the instances.
+    in_flight: Arc<PerWorker<AtomicU32>>,
     published: watch::Sender<u64>,
 }
 
@@ -49,6 +55,8 @@ pub struct InstanceSet {
     pub(super) in_turn: Order,
     /// Above zero; 1 for an empty set.
     pub(super) mean_weight: f64,
+    /// Only where requests come by their key, and then built before the set is seen.
+    ring: OnceLock<Ring>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,20 +70,23 @@ pub(super) struct Member {
 impl Instances {
     /// An empty set: nothing is known yet.
     pub fn new(workers: usize) -> Arc<Self> {
-        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers)
+        let in_flight = Arc::new(PerWorker::new(workers));
+        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers, in_flight)
     }
 
     /// For a service whose source was changed: what the old one found last stays in use until the new one
     /// has found something, and an instance that both know keeps its state.
     pub fn continuing(previous: &Instances) -> Arc<Self> {
-        Self::with_set(previous.set.load_full(), previous.workers)
+        Self::with_set(previous.set.load_full(), previous.workers, previous.in_flight.clone())
     }
 
-    fn with_set(set: Arc<InstanceSet>, workers: usize) -> Arc<Self> {
+    fn with_set(set: Arc<InstanceSet>, workers: usize, in_flight: Arc<PerWorker<AtomicU32>>) -> Arc<Self> {
         Arc::new(Instances {
             set: ArcSwap::new(set),
             workers: workers.max(1),
             source: Mutex::default(),
+            by_key: AtomicBool::new(false),
+            in_flight,
             published: watch::Sender::new(0),
         })
     }
@@ -88,6 +99,18 @@ impl Instances {
     /// The present set, to keep.
     pub fn current(&self) -> Arc<InstanceSet> {
         self.set.load_full()
+    }
+
+    /// Has a ring ready for this set and for all to come. It stays so: a snapshot that needs it may live on.
+    pub(super) fn keep_ring(&self) {
+        let _no_set_comes_meanwhile = self.lock();
+        self.by_key.store(true, Relaxed);
+        self.set.load().build_ring();
+    }
+
+    /// The requests that have come by their key and are on their way.
+    pub(super) fn in_flight(&self) -> &PerWorker<AtomicU32> {
+        &self.in_flight
     }
 
     pub fn source(&self) -> SourceStatus {
@@ -109,8 +132,11 @@ impl Publish for Instances {
         let mut source = self.lock();
         source.last_set = Some(clock::now());
         let before = self.set.load_full();
-        let Some(next) = before.successor(found, self.workers) else { return };
+        let Some(next) = before.successor(found, self.workers, &self.in_flight) else { return };
         let next = Arc::new(next);
+        if self.by_key.load(Relaxed) {
+            next.build_ring();
+        }
         self.set.store(next.clone());
         // Only now: a worker that sees the mark must not find the instance in a set any more.
         let kept: HashSet<u64> = next.instances().map(|instance| instance.id).collect();
@@ -139,7 +165,13 @@ impl InstanceSet {
         let in_turn = Order::unweighted(members.len());
         let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
         let mean_weight = if members.is_empty() { 1.0 } else { sum / members.len() as f64 };
-        InstanceSet { order: Order::new(&weights), in_turn, mean_weight, members: members.into() }
+        InstanceSet {
+            order: Order::new(&weights),
+            in_turn,
+            mean_weight,
+            ring: OnceLock::new(),
+            members: members.into(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -159,8 +191,22 @@ impl InstanceSet {
         &self.members[index]
     }
 
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.ring.get()
+    }
+
+    fn build_ring(&self) {
+        let instances = self.members.iter().map(|member| (member.instance.address, member.weight));
+        self.ring.get_or_init(|| Ring::new(instances));
+    }
+
     /// The set that follows this one, or `None` when nothing changes but perhaps the order of mention.
-    fn successor(&self, found: Vec<Discovered>, workers: usize) -> Option<InstanceSet> {
+    fn successor(
+        &self,
+        found: Vec<Discovered>,
+        workers: usize,
+        in_flight: &Arc<PerWorker<AtomicU32>>,
+    ) -> Option<InstanceSet> {
         let known: HashMap<SocketAddr, &Member> =
             self.members.iter().map(|member| (member.instance.address, member)).collect();
         let mut seen = HashSet::with_capacity(found.len());
@@ -181,8 +227,8 @@ impl InstanceSet {
                 }
                 None => {
                     changed = true;
-                    members
-                        .push(Member::new(Instance::new(one.address, authority, weight, workers), workers));
+                    let instance = Instance::new(one.address, authority, weight, workers);
+                    members.push(Member::new(instance, workers, in_flight));
                 }
             }
         }
@@ -191,9 +237,11 @@ impl InstanceSet {
 }
 
 impl Member {
-    fn new(instance: Instance, workers: usize) -> Self {
+    fn new(instance: Instance, workers: usize, in_flight: &Arc<PerWorker<AtomicU32>>) -> Self {
         let instance = Arc::new(instance);
-        let refs = (0..workers).map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker))).collect();
+        let refs = (0..workers)
+            .map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker), in_flight.clone()))
+            .collect();
         Member { weight: instance.weight(), instance, refs }
     }
 

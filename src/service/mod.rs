@@ -4,6 +4,7 @@
 //! control side writes, is in the objects that it shares with its predecessor: [`Instances`], with the
 //! breakers, and the [`RetryBudget`].
 
+mod affinity;
 mod attempt;
 pub mod backoff;
 mod balance;
@@ -17,6 +18,7 @@ mod instances;
 mod latency;
 mod order;
 mod pool;
+mod ring;
 mod settings;
 mod upstream_body;
 mod verdict;
@@ -27,6 +29,7 @@ mod scenarios;
 
 use std::sync::Arc;
 
+pub use affinity::{Affinity, HashKey, KeyInput};
 pub use attempt::{AttemptError, Head, InformationalSink};
 pub use balance::{NoPick, Picked, Rule};
 pub use breaker::{BreakerState, BreakerStatus};
@@ -75,9 +78,24 @@ impl Service {
     ) -> Arc<Service> {
         let metrics = metrics.service(&config.name);
         let settings = Settings::compile(config);
+        let by_key = settings.affinity.is_some();
+        let service = Self::continuing(config, previous, workers, settings, metrics);
+        if by_key {
+            service.instances.keep_ring();
+        }
+        Arc::new(service)
+    }
+
+    fn continuing(
+        config: &config::Service,
+        previous: Option<&Arc<Service>>,
+        workers: usize,
+        settings: Settings,
+        metrics: Arc<ServiceMetrics>,
+    ) -> Service {
         let source = config.source.clone();
         let Some(previous) = previous else {
-            return Arc::new(Service {
+            return Service {
                 name: config.name.as_str().into(),
                 settings,
                 instances: Instances::new(workers),
@@ -85,14 +103,14 @@ impl Service {
                 metrics,
                 cursors: Arc::new(PerWorker::new(workers)),
                 source,
-            });
+            };
         };
         let instances = if previous.source == source {
             previous.instances.clone()
         } else {
             Instances::continuing(&previous.instances)
         };
-        Arc::new(Service {
+        Service {
             name: previous.name.clone(),
             settings,
             instances,
@@ -100,13 +118,19 @@ impl Service {
             metrics,
             cursors: previous.cursors.clone(),
             source,
-        })
+        }
     }
 
-    /// An instance for one attempt at a request. `tried` are the ids of those that it was sent to before.
+    /// What says which instance a request belongs to, if the service goes by that and the request has it.
+    pub fn key_of<'a>(&self, input: impl FnOnce() -> KeyInput<'a>) -> Option<u64> {
+        self.settings.affinity.as_ref()?.key.of(&input())
+    }
+
+    /// An instance for one attempt at a request. `key` is that of [`Service::key_of`]; `tried` are the ids of those that it was sent to before.
     pub fn pick(
         &self,
         worker: WorkerId,
+        key: Option<u64>,
         tried: &[u64],
         now: Millis,
         rng: &mut fastrand::Rng,
@@ -115,6 +139,9 @@ impl Service {
         let picker = Picker {
             set: &set,
             rule: self.settings.rule,
+            key,
+            max_load: self.settings.affinity.as_ref().and_then(|affinity| affinity.max_load),
+            in_flight: self.instances.in_flight(),
             cursors: &self.cursors,
             breaker: &self.settings.breaker,
             worker,
@@ -163,7 +190,7 @@ mod tests {
         publish(&first, &[1, 2]);
         let second = Service::compile(&config(&[2, 3]), Some(&first), 1, &Metrics::new(1));
         assert!(!Arc::ptr_eq(&first.instances, &second.instances));
-        let pick = second.pick(WorkerId(0), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        let pick = second.pick(WorkerId(0), None, &[], Millis(0), &mut fastrand::Rng::with_seed(1));
         assert!(pick.is_ok(), "there is no gap until the new source has answered");
         publish(&second, &[2, 3]);
         let known: Vec<u64> = first.instances.current().instances().map(|instance| instance.id).collect();
@@ -174,7 +201,7 @@ mod tests {
     #[test]
     fn a_service_without_instances_says_so() {
         let service = Service::compile(&config(&[]), None, 1, &Metrics::new(1));
-        let none = service.pick(WorkerId(0), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        let none = service.pick(WorkerId(0), None, &[], Millis(0), &mut fastrand::Rng::with_seed(1));
         assert_eq!(none.unwrap_err(), NoPick::Empty);
         service.instances.publish(Vec::<Discovered>::new());
         assert!(service.instances.source().last_set.is_some());

@@ -13,7 +13,7 @@ use http::StatusCode;
 
 use super::discovered::{Discovered, Publish};
 use super::*;
-use crate::config::{At, InstanceSource, LoadBalancing, Span, StaticInstance};
+use crate::config::{At, ConsistentHash, HashKey, InstanceSource, LoadBalancing, Span, StaticInstance};
 use crate::telemetry::metrics::Metrics;
 
 /// A service with the default settings.
@@ -85,6 +85,7 @@ struct Simulation {
 
 struct Attempt {
     worker: WorkerId,
+    key: u64,
     tried: Vec<u64>,
     picked: Picked,
     began_us: u64,
@@ -131,7 +132,8 @@ impl Simulation {
             self.requests += 1;
             let worker = WorkerId(self.rng.usize(..WORKERS));
             self.service.budget.count_request(worker, self.now());
-            self.attempt(worker, Vec::new());
+            let key = self.rng.u64(..);
+            self.attempt(worker, key, Vec::new());
         }
     }
 
@@ -139,9 +141,9 @@ impl Simulation {
         Millis(self.now_us / 1000)
     }
 
-    fn attempt(&mut self, worker: WorkerId, tried: Vec<u64>) {
+    fn attempt(&mut self, worker: WorkerId, key: u64, tried: Vec<u64>) {
         let now = self.now();
-        let Ok(picked) = self.service.pick(worker, &tried, now, &mut self.rng) else {
+        let Ok(picked) = self.service.pick(worker, Some(key), &tried, now, &mut self.rng) else {
             self.failed += 1;
             return;
         };
@@ -149,12 +151,12 @@ impl Simulation {
         self.attempts[index] += 1;
         let takes_us = self.behaviours[index].answer_ms * 1000.0 * (0.5 + self.rng.f64());
         self.ends.push(Reverse((self.now_us + takes_us as u64, self.on_their_way.len())));
-        self.on_their_way.push(Some(Attempt { worker, tried, picked, began_us: self.now_us }));
+        self.on_their_way.push(Some(Attempt { worker, key, tried, picked, began_us: self.now_us }));
     }
 
     fn end(&mut self, slot: usize) {
         let attempt = self.on_their_way[slot].take().expect("an attempt ends once");
-        let Attempt { worker, mut tried, picked: Picked { instance, admission, in_flight }, began_us } =
+        let Attempt { worker, key, mut tried, picked: Picked { instance, admission, in_flight }, began_us } =
             attempt;
         drop(in_flight);
         let now = self.now();
@@ -179,7 +181,7 @@ impl Simulation {
             && self.service.budget.try_retry(settings.retries.budget, now);
         if again {
             tried.push(instance.id);
-            self.attempt(worker, tried);
+            self.attempt(worker, key, tried);
         } else {
             self.failed += 1;
         }
@@ -196,7 +198,12 @@ const WEIGHTED: LoadBalancing = LoadBalancing::Weighted;
 const RANDOM: LoadBalancing = LoadBalancing::Random;
 const LEAST: LoadBalancing = LoadBalancing::LeastRequests;
 const PEAK: LoadBalancing = LoadBalancing::PeakEwma;
-const ALL: [LoadBalancing; 5] = [ROUND_ROBIN, WEIGHTED, RANDOM, LEAST, PEAK];
+/// The default of `max_load` included.
+const HASH: LoadBalancing =
+    LoadBalancing::ConsistentHash(ConsistentHash { key: HashKey::Ip, max_load: Some(125) });
+const ALL: [LoadBalancing; 6] = [ROUND_ROBIN, WEIGHTED, RANDOM, LEAST, PEAK, HASH];
+/// What a share is off because keys don't fall on the instances quite evenly.
+const KEYS: f64 = 0.04;
 
 /// A minute of traffic for each of the rules, after which each instance's share of the attempts is within
 /// `tolerance` of the one given, and at most `failed` of a hundred requests failed.
@@ -207,8 +214,8 @@ fn expect(
     tolerance: f64,
     failed_percent: f64,
 ) {
-    for &rule in rules {
-        let mut simulation = Simulation::new(rule, instances);
+    for rule in rules {
+        let mut simulation = Simulation::new(rule.clone(), instances);
         simulation.run(Duration::from_secs(60));
         let came_out = simulation.shares();
         for (came, wanted) in came_out.iter().zip(shares) {
@@ -229,6 +236,7 @@ fn uniform() {
     let instances = [(1, WELL); 3];
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &[THIRD; 3], 0.000_1, 0.0);
     expect(&[RANDOM, LEAST, PEAK], &instances, &[THIRD; 3], 0.01, 0.0);
+    expect(&[HASH], &instances, &[THIRD; 3], KEYS, 0.0);
 }
 
 #[test]
@@ -239,6 +247,7 @@ fn weights_1_2_5() {
     expect(&[WEIGHTED], &instances, &by_weight, 0.000_1, 0.0);
     expect(&[RANDOM], &instances, &by_weight, 0.01, 0.0);
     expect(&[LEAST, PEAK], &instances, &by_weight, 0.02, 0.0);
+    expect(&[HASH], &instances, &by_weight, KEYS, 0.0);
 }
 
 /// The weights count where load does, whether the service is next to idle or has hundreds in flight.
@@ -259,6 +268,8 @@ fn one_slow() {
     expect(&[RANDOM], &instances, &[THIRD; 3], 0.01, 0.0);
     expect(&[LEAST], &instances, &[0.08, 0.46, 0.46], 0.02, 0.0);
     expect(&[PEAK], &instances, &[0.005, 0.4975, 0.4975], 0.005, 0.0);
+    // Its keys stay with it until its requests pile up to the bound, and the others go to the next instance.
+    expect(&[HASH], &instances, &[0.17, 0.415, 0.415], 0.05, 0.0);
 }
 
 /// However much of the traffic its weight would give it.
@@ -296,9 +307,11 @@ fn one_new_and_slow() {
 /// The breaker takes it out: it sees its five failures and then a probe now and then, and no client sees any.
 #[test]
 fn one_failing_fast() {
-    expect(&ALL, &[(1, FAILING_FAST), (1, WELL), (1, WELL)], &[0.0, 0.5, 0.5], 0.01, 0.0);
+    let instances = [(1, FAILING_FAST), (1, WELL), (1, WELL)];
+    expect(&ALL[..5], &instances, &[0.0, 0.5, 0.5], 0.01, 0.0);
+    expect(&[HASH], &instances, &[0.0, 0.5, 0.5], KEYS, 0.0);
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, FAILING_FAST), (1, WELL), (1, WELL)]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, FAILING_FAST), (1, WELL), (1, WELL)]);
         simulation.run(Duration::from_secs(60));
         assert!(simulation.attempts[0] < 20, "{rule:?}: {} attempts", simulation.attempts[0]);
     }
@@ -310,6 +323,7 @@ fn one_failing_fast() {
 fn one_failing_fast_behind_the_breakers_back() {
     let instances = [(1, ERRING_FAST), (1, WELL), (1, WELL)];
     expect(&[ROUND_ROBIN, WEIGHTED, RANDOM], &instances, &[THIRD; 3], 0.01, 34.0);
+    expect(&[HASH], &instances, &[THIRD; 3], KEYS, 38.0);
     expect(&[LEAST], &instances, &[0.0, 0.5, 0.5], 0.02, 2.0);
     expect(&[PEAK], &instances, &[0.0, 0.5, 0.5], 0.005, 0.5);
 }
@@ -321,6 +335,7 @@ fn one_dead() {
     let shares = [THIRD, 0.0, THIRD, THIRD];
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &shares, 0.001, 0.0);
     expect(&[RANDOM, LEAST, PEAK], &instances, &shares, 0.01, 0.0);
+    expect(&[HASH], &instances, &shares, KEYS, 0.0);
     let by_weight = [(1, WELL), (2, WELL), (5, DEAD), (5, WELL)];
     expect(&[WEIGHTED, RANDOM], &by_weight, &[0.125, 0.25, 0.0, 0.625], 0.01, 0.0);
 }
@@ -329,7 +344,7 @@ fn one_dead() {
 #[test]
 fn all_dead() {
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, DEAD); 3]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, DEAD); 3]);
         simulation.run(Duration::from_secs(60));
         assert_eq!(simulation.failed, simulation.requests);
         let attempts: u64 = simulation.attempts.iter().sum();
@@ -341,12 +356,13 @@ fn all_dead() {
 #[test]
 fn one_new() {
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, WELL); 3]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, WELL); 3]);
         simulation.service.instances.publish(found(&[(1, 1), (2, 1)]));
         simulation.run(Duration::from_secs(30));
         assert_eq!(simulation.attempts[2], 0);
         simulation.service.instances.publish(found(&[(1, 1), (2, 1), (3, 1)]));
-        for (seconds, tolerance) in [(1, 0.06), (29, 0.015)] {
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        for (seconds, tolerance) in [(1, 0.06 + keys), (29, 0.015 + keys)] {
             simulation.attempts.fill(0);
             simulation.run(Duration::from_secs(seconds));
             let share = simulation.shares()[2];
@@ -359,14 +375,15 @@ fn one_new() {
 #[test]
 fn one_dead_comes_back() {
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, DEAD), (1, WELL), (1, WELL)]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, DEAD), (1, WELL), (1, WELL)]);
         simulation.run(Duration::from_secs(12));
         simulation.behaviours[0] = WELL;
         simulation.run(Duration::from_secs(30));
         simulation.attempts.fill(0);
         simulation.run(Duration::from_secs(10));
         let share = simulation.shares()[0];
-        assert!((share - THIRD).abs() < 0.02, "{rule:?}: {share}");
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        assert!((share - THIRD).abs() < 0.02 + keys, "{rule:?}: {share}");
         assert_eq!(simulation.failed, 0);
     }
 }

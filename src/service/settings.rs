@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
+use super::affinity::{Affinity, HashKey};
 use super::balance::Rule;
 use crate::config;
 
@@ -14,6 +15,8 @@ use crate::config;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub rule: Rule,
+    /// With [`Rule::ConsistentHash`].
+    pub affinity: Option<Affinity>,
     pub breaker: BreakerSettings,
     /// What the breaker counts as a failure.
     pub breaker_failures: FailureSet,
@@ -136,13 +139,15 @@ impl FailureSet {
 impl Settings {
     pub(super) fn compile(config: &config::Service) -> Self {
         Settings {
-            rule: match config.load_balancing {
+            rule: match &config.load_balancing {
                 config::LoadBalancing::RoundRobin => Rule::RoundRobin,
                 config::LoadBalancing::Weighted => Rule::Weighted,
                 config::LoadBalancing::Random => Rule::Random,
                 config::LoadBalancing::LeastRequests => Rule::LeastRequests,
                 config::LoadBalancing::PeakEwma => Rule::PeakEwma,
+                config::LoadBalancing::ConsistentHash(_) => Rule::ConsistentHash,
             },
+            affinity: Affinity::compile(&config.load_balancing),
             breaker: BreakerSettings::compile(&config.circuit_breaker),
             breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),
             retries: RetrySettings::compile(&config.retries),
@@ -157,6 +162,22 @@ impl Settings {
             health_check: config.health_check.as_ref().map(HealthSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
         }
+    }
+}
+
+impl Affinity {
+    fn compile(config: &config::LoadBalancing) -> Option<Self> {
+        let config::LoadBalancing::ConsistentHash(config) = config else { return None };
+        Some(Affinity {
+            key: match &config.key {
+                config::HashKey::Ip => HashKey::Ip,
+                config::HashKey::Path => HashKey::Path,
+                config::HashKey::Header(name) => HashKey::Header(name.clone()),
+                config::HashKey::Cookie(name) => HashKey::Cookie(name.as_str().into()),
+                config::HashKey::Claim(name) => HashKey::Claim(name.as_str().into()),
+            },
+            max_load: config.max_load.map(|percent| f64::from(percent) / 100.0),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod action;
 mod aggregate;
 mod authenticator;
+mod balancing;
 mod listener;
 mod observability;
 mod overlap;

@@ -16,7 +16,7 @@ use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::values::net::{DomainName, InstanceUrl};
 use crate::config::values::units::{Number, Wait};
-use crate::config::values::{FilePath, NonEmpty, choice, choice_schema};
+use crate::config::values::{FilePath, NonEmpty};
 use crate::config::yaml::{Kind, Node};
 
 /// A service without its name, which is its key.
@@ -295,29 +295,5 @@ block! {
 impl FileBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<FileSource> {
         self.path.required().map(located).map(FileSource)
-    }
-}
-
-const RULES: [(&str, LoadBalancing); 5] = [
-    ("round_robin", LoadBalancing::RoundRobin),
-    ("weighted", LoadBalancing::Weighted),
-    ("random", LoadBalancing::Random),
-    ("least_requests", LoadBalancing::LeastRequests),
-    ("peak_ewma", LoadBalancing::PeakEwma),
-];
-
-impl Value for LoadBalancing {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        if let Kind::Map(entries) = &node.kind
-            && let Some(entry) = entries.iter().find(|entry| entry.key == "consistent_hash")
-        {
-            reader.not_supported(entry.key_span, "consistent_hash");
-            return None;
-        }
-        choice(node, reader, "a rule of load balancing", &RULES, &["consistent_hash"])
-    }
-
-    fn schema() -> Json {
-        choice_schema(&RULES)
     }
 }

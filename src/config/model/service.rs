@@ -47,13 +47,31 @@ pub struct DnsSource {
     pub srv: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
     RoundRobin,
     Weighted,
     Random,
     LeastRequests,
     PeakEwma,
+    ConsistentHash(ConsistentHash),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsistentHash {
+    pub key: HashKey,
+    /// Per cent of the mean load, above 100; `None` for no bound.
+    pub max_load: Option<u16>,
+}
+
+/// What of a request says which instance it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    Header(HeaderName),
+    Cookie(String),
+    Claim(String),
+    Ip,
+    Path,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::LoadBalancing;
+use crate::config::{ConsistentHash, HashKey, LoadBalancing};
 use crate::service::discovered::Publish;
 use crate::service::instance::Health;
 use crate::service::scenarios::{config, found};
@@ -15,13 +15,17 @@ use crate::telemetry::metrics::Metrics;
 
 const ONE: WorkerId = WorkerId(0);
 const NOW: Millis = Millis(0);
-const RULES: [LoadBalancing; 5] = [
+const KEY: Option<u64> = Some(0x0123_4567_89ab_cdef);
+const RULES: [LoadBalancing; 6] = [
     LoadBalancing::RoundRobin,
     LoadBalancing::Weighted,
     LoadBalancing::Random,
     LoadBalancing::LeastRequests,
     LoadBalancing::PeakEwma,
+    HASH,
 ];
+const HASH: LoadBalancing =
+    LoadBalancing::ConsistentHash(ConsistentHash { key: HashKey::Ip, max_load: Some(125) });
 
 fn service(rule: LoadBalancing, weights: &[u32]) -> Arc<Service> {
     let service = Service::compile(&config(rule, &[]), None, 4, &Metrics::new(4));
@@ -45,7 +49,7 @@ fn open(service: &Service, index: usize) {
 fn picks(service: &Service, worker: WorkerId, tried: &[u64], times: usize) -> Vec<u16> {
     let mut rng = fastrand::Rng::with_seed(3);
     let one = |_| {
-        let picked = service.pick(worker, tried, NOW, &mut rng).unwrap();
+        let picked = service.pick(worker, KEY, tried, NOW, &mut rng).unwrap();
         let port = picked.instance.address.port();
         picked.admission.success(NOW, &service.settings.breaker);
         port
@@ -82,7 +86,7 @@ fn workers_begin_at_different_places() {
 #[test]
 fn the_share_of_a_dead_instance_is_divided_among_all() {
     for rule in [LoadBalancing::RoundRobin, LoadBalancing::Weighted] {
-        let service = service(rule, &[1; 5]);
+        let service = service(rule.clone(), &[1; 5]);
         instance(&service, 1).set_health(Health::Unhealthy);
         open(&service, 3);
         let ports = picks(&service, ONE, &[], 3000);
@@ -97,7 +101,7 @@ fn the_share_of_a_dead_instance_is_divided_among_all() {
 fn a_long_order_does_not_hide_the_only_one_left() {
     // Whoever has weight 1 comes up once in thousands of turns.
     for rule in RULES {
-        let service = service(rule, &[50_000, 50_000, 1]);
+        let service = service(rule.clone(), &[50_000, 50_000, 1]);
         open(&service, 0);
         instance(&service, 1).set_health(Health::Unhealthy);
         assert_eq!(picks(&service, ONE, &[], 50), [3; 50], "{rule:?}");
@@ -107,7 +111,7 @@ fn a_long_order_does_not_hide_the_only_one_left() {
 #[test]
 fn another_instance_is_tried_where_there_is_one() {
     for rule in RULES {
-        let service = service(rule, &[1, 5, 1]);
+        let service = service(rule.clone(), &[1, 5, 1]);
         let tried = [instance(&service, 1).id];
         assert_eq!(count(&picks(&service, ONE, &tried, 100), 2), 0, "{rule:?}");
         open(&service, 0);
@@ -137,9 +141,10 @@ fn a_second_attempt_takes_no_turn() {
 #[test]
 fn none_is_told_apart() {
     for rule in RULES {
-        let pick =
-            |service: &Service| service.pick(ONE, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err();
-        assert_eq!(pick(&service(rule, &[])), NoPick::Empty);
+        let pick = |service: &Service| {
+            service.pick(ONE, KEY, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err()
+        };
+        assert_eq!(pick(&service(rule.clone(), &[])), NoPick::Empty);
         let service = service(rule, &[1, 2]);
         instance(&service, 0).set_health(Health::Unhealthy);
         open(&service, 1);
@@ -155,7 +160,7 @@ fn a_probe_given_up_leaves_its_place_to_the_next_request() {
     open(&service, 0);
     let mut rng = fastrand::Rng::with_seed(1);
     let later = NOW.plus(Duration::from_secs(5));
-    let mut pick = || service.pick(ONE, &[], later, &mut rng);
+    let mut pick = || service.pick(ONE, KEY, &[], later, &mut rng);
     let probe = pick().unwrap();
     assert_eq!(pick().unwrap_err(), NoPick::AllOpen);
     drop(probe);
@@ -170,7 +175,7 @@ fn the_less_busy_of_two_gets_the_request() {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut held = Vec::new();
     for _ in 0..100 {
-        held.push(service.pick(ONE, &[], NOW, &mut rng).unwrap());
+        held.push(service.pick(ONE, KEY, &[], NOW, &mut rng).unwrap());
     }
     assert_eq!(instance(&service, 0).totals().in_flight, 50);
     held.clear();
@@ -187,7 +192,7 @@ proptest! {
         seed: u64,
     ) {
         let weights: Vec<u32> = instances.iter().map(|(weight, ..)| *weight).collect();
-        let service = service(RULES[rule], &weights);
+        let service = service(RULES[rule].clone(), &weights);
         let mut tried = Vec::new();
         for (index, (_, state, was_tried)) in instances.iter().enumerate() {
             match state {
@@ -203,7 +208,7 @@ proptest! {
         let some_untried = (0..instances.len()).any(|index| usable(index) && !instances[index].2);
         let mut rng = fastrand::Rng::with_seed(seed);
         for _ in 0..20 {
-            match service.pick(ONE, &tried, NOW, &mut rng) {
+            match service.pick(ONE, KEY, &tried, NOW, &mut rng) {
                 Ok(picked) => {
                     let index = usize::from(picked.instance.address.port()) - 1;
                     prop_assert!(usable(index));
