@@ -16,6 +16,7 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         name: At { value: "users".into(), span: Span::default() },
         source: config::InstanceSource::Static(Vec::new()),
         load_balancing: rule,
+        slow_start: None,
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),

@@ -74,6 +74,7 @@ impl ControlSurface for Stage {
             instances: vec![InstanceStatus {
                 address: "127.0.0.1:8001".parse().unwrap(),
                 weight: 2,
+                slow_start_percent: None,
                 last_check: None,
                 health: Health::Unchecked,
                 breaker: BreakerStatus {

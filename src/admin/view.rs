@@ -158,6 +158,9 @@ pub fn load_balancing_name(rule: &config::LoadBalancing) -> &'static str {
 pub struct InstanceStatus {
     pub address: SocketAddr,
     pub weight: u32,
+    /// Per cent of its share of the requests that it is to have at present; absent when that is all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start_percent: Option<u8>,
     pub health: Health,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check: Option<CheckStatus>,

@@ -140,16 +140,21 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         load_balancing: view::load_balancing_name(&written.load_balancing),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
-        instances: set.instances().map(|instance| instance_status(instance)).collect(),
+        instances: set
+            .instances()
+            .map(|instance| instance_status(instance, service.settings.slow_start))
+            .collect(),
     }
 }
 
-fn instance_status(instance: &Instance) -> InstanceStatus {
+fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> InstanceStatus {
     let breaker = instance.breaker.status();
     let totals = instance.totals();
+    let share = slow_start.map(|slow_start| instance.share_of_its_own(slow_start, clock::now()));
     InstanceStatus {
         address: instance.address,
         weight: instance.weight(),
+        slow_start_percent: share.filter(|share| *share < 1.0).map(|share| (share * 100.0) as u8),
         health: match instance.health() {
             service::Health::Healthy => Health::Healthy,
             service::Health::Unhealthy => Health::Unhealthy,

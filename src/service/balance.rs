@@ -11,6 +11,7 @@
 mod by_key;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::time::Duration;
 
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
@@ -99,6 +100,7 @@ pub(super) struct Picker<'a> {
     pub max_load: Option<f64>,
     /// Requests of the service that have come by their key.
     pub in_flight: &'a PerWorker<AtomicU32>,
+    pub slow_start: Option<Duration>,
     pub cursors: &'a PerWorker<Cursor>,
     pub breaker: &'a BreakerSettings,
     pub worker: WorkerId,
@@ -107,8 +109,18 @@ pub(super) struct Picker<'a> {
     pub now: Millis,
 }
 
+/// Which instances a request may go to whose first choice fell away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    /// Untried ones that have their whole share.
+    InFullShare,
+    Untried,
+    Any,
+}
+
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
+const WHOLE: f64 = 256.0;
 /// How many times faster an instance must be for its weight to matter less than that.
 const CLEARLY: f64 = 2.0;
 
@@ -121,7 +133,9 @@ impl Picker<'_> {
             // A repeated request takes no turn: it would let a failing instance and its neighbour share
             // the rounds between first and second attempts.
             Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
-            Rule::RoundRobin | Rule::Weighted => Some(self.next_turn()),
+            Rule::RoundRobin | Rule::Weighted => {
+                Some(self.next_turn()).filter(|&index| self.is_let_in(index, rng))
+            }
             Rule::Random => self.draw(rng),
             Rule::LeastRequests => self.less_busy_of_two(rng),
             Rule::PeakEwma => self.cheaper_of_two(rng),
@@ -132,8 +146,9 @@ impl Picker<'_> {
         };
         first
             .and_then(|index| self.take(index, true))
-            .or_else(|| self.next_spare(true))
-            .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(false) })
+            .or_else(|| if self.slow_start.is_some() { self.next_spare(Spare::InFullShare) } else { None })
+            .or_else(|| self.next_spare(Spare::Untried))
+            .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(Spare::Any) })
             .ok_or_else(|| self.why_none())
     }
 
@@ -148,7 +163,10 @@ impl Picker<'_> {
     /// A usable instance at random, by weight.
     fn draw(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let order = &self.set.order;
-        (0..DRAWS).map(|_| order.at(rng.usize(..order.len()))).find(|&index| self.is_candidate(index))
+        (0..DRAWS).find_map(|_| {
+            let index = order.at(rng.usize(..order.len()));
+            (self.is_candidate(index) && self.is_let_in(index, rng)).then_some(index)
+        })
     }
 
     /// Draws the first by weight, so that an idle service is used by weight, and the second from all
@@ -159,7 +177,7 @@ impl Picker<'_> {
         let Some(second) = self.draw_another(first, rng) else { return Some(first) };
         let pressure = |index: usize, more: u64| {
             let instance = &self.set.member(index).instance;
-            (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(instance.weight()))
+            (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(self.weight(instance)))
         };
         let less_busy = |more: u64| {
             let (first_load, first_weight) = pressure(first, more);
@@ -181,7 +199,8 @@ impl Picker<'_> {
         let [one, other] = [first, second].map(|index| &*self.set.member(index).instance);
         let (one_us, other_us) = one.latency(self.worker).beside(other.latency(self.worker));
         let (one_queue, other_queue) = (one.queue(self.worker, self.now), other.queue(self.worker, self.now));
-        let weight = |instance: &Instance| f64::from(instance.weight()) / self.set.mean_weight;
+        let usual = self.set.mean_weight * WHOLE;
+        let weight = |instance: &Instance| self.weight(instance) as f64 / usual;
         let (one_weight, other_weight) = (weight(one), weight(other));
         let cheaper = if one_weight == other_weight || other_us * CLEARLY < one_us {
             other_us * (other_queue / other_weight + 1.0) < one_us * (one_queue / one_weight + 1.0)
@@ -200,14 +219,15 @@ impl Picker<'_> {
         if others == 0 {
             return None;
         }
-        (0..DRAWS)
-            .map(|_| (first + 1 + rng.usize(..others)) % self.set.len())
-            .find(|&index| self.is_candidate(index))
+        (0..DRAWS).find_map(|_| {
+            let index = (first + 1 + rng.usize(..others)) % self.set.len();
+            (self.is_candidate(index) && self.is_let_in(index, rng)).then_some(index)
+        })
     }
 
     /// The next usable instance from the spare cursor on: by the rule's order for as many turns as there
     /// are instances, then simply each once, because the order of uneven weights can be long.
-    fn next_spare(&self, avoid_tried: bool) -> Option<Picked> {
+    fn next_spare(&self, which: Spare) -> Option<Picked> {
         let order = self.order();
         let spare = &self.cursors.of(self.worker).spare;
         let start = (spare.load(Relaxed) % order.len() as u64) as usize;
@@ -216,7 +236,10 @@ impl Picker<'_> {
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
         for (turn, index) in in_order.chain(one_by_one) {
-            if let Some(picked) = self.take(index, avoid_tried) {
+            if which == Spare::InFullShare && self.share(&self.set.member(index).instance) < 1.0 {
+                continue;
+            }
+            if let Some(picked) = self.take(index, which != Spare::Any) {
                 spare.store(turn as u64 + 1, Relaxed);
                 return Some(picked);
             }
@@ -237,6 +260,25 @@ impl Picker<'_> {
             admission,
             instance: instance.clone(),
         })
+    }
+
+    /// Whether an instance that begins gets this request, of those that are its share in the end.
+    fn is_let_in(&self, index: usize, rng: &mut fastrand::Rng) -> bool {
+        self.slow_start.is_none() || {
+            let share = self.share(&self.set.member(index).instance);
+            share >= 1.0 || rng.f64() < share
+        }
+    }
+
+    /// How much of its share an instance is to have at present, up to 1.
+    fn share(&self, instance: &Instance) -> f64 {
+        self.slow_start.map_or(1.0, |slow_start| instance.share_of_its_own(slow_start, self.now))
+    }
+
+    /// The present weight of an instance, in parts of which a weight of 1 has [`WHOLE`].
+    fn weight(&self, instance: &Instance) -> u64 {
+        let weight = f64::from(instance.weight()) * WHOLE;
+        if self.slow_start.is_none() { weight as u64 } else { (weight * self.share(instance)) as u64 }
     }
 
     fn is_candidate(&self, index: usize) -> bool {

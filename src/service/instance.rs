@@ -13,10 +13,10 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, Pass};
+use super::breaker::{Breaker, BreakerState, Pass};
 use super::latency::{Known, Latency};
 use super::settings::BreakerSettings;
-use crate::clock::Millis;
+use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Instance {
     weight: AtomicU32,
     health: AtomicU8,
     removed: AtomicBool,
+    /// When it began to get requests, in milliseconds; 0 for one that is to have its whole share at once.
+    began_at: AtomicU64,
     /// The last try to connect failed.
     unreachable: AtomicBool,
     /// Told when the next health check should not wait.
@@ -76,6 +78,7 @@ impl Instance {
             weight: AtomicU32::new(weight),
             health: AtomicU8::new(Health::Unchecked as u8),
             removed: AtomicBool::new(false),
+            began_at: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
             check: Notify::new(),
             loads: PerWorker::new(workers),
@@ -101,7 +104,25 @@ impl Instance {
     }
 
     pub fn set_health(&self, health: Health) {
+        if self.health() == Health::Unhealthy && health == Health::Healthy {
+            self.begins(clock::now());
+        }
         self.health.store(health as u8, Relaxed);
+    }
+
+    /// From now on it gets requests, for the first time or again.
+    pub(super) fn begins(&self, now: Millis) {
+        self.began_at.store(now.0, Relaxed);
+    }
+
+    /// How much of its share it is to have, up to 1, when that takes `slow_start` to grow.
+    pub fn share_of_its_own(&self, slow_start: Duration, now: Millis) -> f64 {
+        let began_at = self.began_at.load(Relaxed);
+        let age = now.since(Millis(began_at));
+        if began_at == 0 || age >= slow_start {
+            return 1.0;
+        }
+        (age.as_secs_f64() / slow_start.as_secs_f64()).max(FIRST_SHARE)
     }
 
     pub fn last_check(&self) -> Option<Check> {
@@ -193,6 +214,8 @@ impl Instance {
     }
 }
 
+/// What an instance is given of its share to begin with: enough for it to warm up by.
+const FIRST_SHARE: f64 = 0.1;
 /// What a failure of just now weighs in [`Instance::queue`].
 const FAILURE_IN_REQUESTS: f64 = 4.0;
 
@@ -355,8 +378,11 @@ impl Admission {
 
     /// The instance answered, and not with one of the breaker's `failures`.
     pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
-        if let Some(pass) = self.pass.take() {
-            self.instance.breaker.success(pass, self.instance.worker(), now, settings);
+        let Some(pass) = self.pass.take() else { return };
+        let was_probe = pass.is_probe();
+        self.instance.breaker.success(pass, self.instance.worker(), now, settings);
+        if was_probe && self.instance.breaker.status().state == BreakerState::Closed {
+            self.instance.begins(now);
         }
     }
 
@@ -433,6 +459,48 @@ mod tests {
         assert_eq!(one.of_service().load(Relaxed), 0);
         assert_eq!(one.totals().in_flight, 0);
         assert_eq!(one.totals().attempts, 3);
+    }
+
+    #[test]
+    fn a_share_grows_from_a_tenth_to_all_of_it() {
+        let instance = instance();
+        let share = |now| instance.share_of_its_own(Duration::from_secs(30), Millis(now));
+        assert_eq!(share(0), 1.0, "it did not begin slowly");
+        instance.begins(Millis(1000));
+        for (now, wanted) in [(0, 0.1), (1000, 0.1), (4000, 0.1), (16_000, 0.5), (31_000, 1.0), (99_000, 1.0)]
+        {
+            assert_eq!(share(now), wanted, "at {now}");
+        }
+        assert_eq!(instance.share_of_its_own(Duration::ZERO, Millis(1000)), 1.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_begins_anew() {
+        let instance = instance();
+        let share = || instance.share_of_its_own(Duration::from_secs(30), clock::now());
+        instance.set_health(Health::Healthy);
+        assert_eq!(share(), 1.0);
+        instance.set_health(Health::Unhealthy);
+        instance.set_health(Health::Healthy);
+        assert_eq!(share(), 0.1);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(share(), 1.0);
+        let settings = BreakerSettings {
+            consecutive_failures: 1,
+            failure_ratio: None,
+            minimum_requests: 1,
+            window: Duration::from_secs(10),
+            open_for: Duration::from_secs(1),
+            max_open_for: Duration::from_secs(1),
+            half_open_requests: 1,
+        };
+        let admit = || instance.admit(clock::now(), &settings).expect("it is not open");
+        admit().success(clock::now(), &settings);
+        assert_eq!(share(), 1.0);
+        admit().failure(clock::now(), &settings);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        admit().success(clock::now(), &settings);
+        assert_eq!(share(), 0.1, "its breaker has closed");
     }
 
     #[test]

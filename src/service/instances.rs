@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
@@ -30,6 +31,8 @@ pub struct Instances {
     by_key: AtomicBool,
     /// Those that have, to any of the instances.
     in_flight: Arc<PerWorker<AtomicU32>>,
+    /// When the service came to have instances after it had none, in milliseconds.
+    filled_at: AtomicU64,
     published: watch::Sender<u64>,
 }
 
@@ -43,6 +46,8 @@ pub struct SourceStatus {
     pub failure: Option<String>,
 }
 
+/// How long after a service's first instance others still count as those that it begins with.
+const STARTING: Duration = Duration::from_secs(2);
 const MAX_FAILURE_CHARS: usize = 500;
 
 /// The instances of a service at one moment, and the order in which a balancer goes through them.
@@ -87,6 +92,7 @@ impl Instances {
             source: Mutex::default(),
             by_key: AtomicBool::new(false),
             in_flight,
+            filled_at: AtomicU64::new(0),
             published: watch::Sender::new(0),
         })
     }
@@ -122,6 +128,20 @@ impl Instances {
         self.published.subscribe()
     }
 
+    /// Marks the instances that join others. Those that a service begins with are there for all of its requests, and so
+    /// are those that come right behind the first.
+    fn begin_slowly(&self, before: &InstanceSet, next: &InstanceSet) {
+        let now = clock::now();
+        if before.is_empty() {
+            self.filled_at.store(now.0, Relaxed);
+        }
+        if now.since(Millis(self.filled_at.load(Relaxed))) < STARTING {
+            return;
+        }
+        let known: HashSet<u64> = before.instances().map(|instance| instance.id).collect();
+        next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.begins(now));
+    }
+
     fn lock(&self) -> MutexGuard<'_, SourceStatus> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,6 +154,7 @@ impl Publish for Instances {
         let before = self.set.load_full();
         let Some(next) = before.successor(found, self.workers, &self.in_flight) else { return };
         let next = Arc::new(next);
+        self.begin_slowly(&before, &next);
         if self.by_key.load(Relaxed) {
             next.build_ring();
         }
@@ -301,6 +322,33 @@ mod tests {
         assert!(instances.current().is_empty());
         instances.publish(vec![found(1, 1)]);
         assert_ne!(ids(&instances), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_later_begins_slowly() {
+        let instances = Instances::new(1);
+        let shares = |instances: &Instances| -> Vec<f64> {
+            let set = instances.current();
+            set.instances()
+                .map(|instance| instance.share_of_its_own(Duration::from_secs(30), clock::now()))
+                .collect()
+        };
+        instances.publish(vec![found(1, 1)]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        instances.publish(vec![found(1, 1), found(2, 1)]);
+        assert_eq!(shares(&instances), [1.0, 1.0], "they came together");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        instances.publish(vec![found(1, 1), found(2, 1), found(3, 1)]);
+        assert_eq!(shares(&instances), [1.0, 1.0, 0.1]);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        instances.publish(vec![found(1, 9), found(2, 1), found(3, 1)]);
+        assert_eq!(shares(&instances), [1.0, 1.0, 0.5]);
+        let reloaded = Instances::continuing(&instances);
+        reloaded.publish(vec![found(1, 9), found(3, 1), found(4, 1)]);
+        assert_eq!(shares(&reloaded), [1.0, 0.5, 0.1]);
+        reloaded.publish(vec![]);
+        reloaded.publish(vec![found(5, 1), found(6, 1)]);
+        assert_eq!(shares(&reloaded), [1.0, 1.0], "there is nobody else");
     }
 
     #[test]

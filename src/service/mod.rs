@@ -142,6 +142,7 @@ impl Service {
             key,
             max_load: self.settings.affinity.as_ref().and_then(|affinity| affinity.max_load),
             in_flight: self.instances.in_flight(),
+            slow_start: self.settings.slow_start,
             cursors: &self.cursors,
             breaker: &self.settings.breaker,
             worker,

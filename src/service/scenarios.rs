@@ -24,6 +24,7 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         name: at("users".into()),
         source: InstanceSource::Static(ports.iter().map(instance).collect()),
         load_balancing: rule,
+        slow_start: None,
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
@@ -96,7 +97,11 @@ const RATE_PER_SECOND: f64 = 1000.0;
 
 impl Simulation {
     fn new(rule: LoadBalancing, instances: &[(u32, Behaviour)]) -> Self {
-        let service = Service::compile(&config(rule, &[1]), None, WORKERS, &Metrics::new(WORKERS));
+        Self::of(&config(rule, &[1]), instances)
+    }
+
+    fn of(config: &config::Service, instances: &[(u32, Behaviour)]) -> Self {
+        let service = Service::compile(config, None, WORKERS, &Metrics::new(WORKERS));
         let set: Vec<(u16, u32)> = (1..).zip(instances.iter().map(|(weight, _)| *weight)).collect();
         service.instances.publish(found(&set));
         Simulation {
@@ -367,6 +372,50 @@ fn one_new() {
             simulation.run(Duration::from_secs(seconds));
             let share = simulation.shares()[2];
             assert!((share - THIRD).abs() < tolerance, "{rule:?}: {share} after {seconds} s");
+        }
+    }
+}
+
+/// With `slow_start`, one that joins or comes back grows into its share: from a tenth of it, by way of a half. Where
+/// instances are drawn, it is a half instance beside two whole ones.
+#[test]
+fn one_new_that_starts_slowly() {
+    for rule in ALL {
+        let mut slowly = config(rule.clone(), &[1]);
+        slowly.slow_start = Some(Duration::from_secs(30));
+        let mut simulation = Simulation::of(&slowly, &[(1, WELL); 3]);
+        simulation.run(Duration::from_secs(10));
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        let share = simulation.shares()[2];
+        assert!((share - THIRD).abs() < 0.02 + keys, "{rule:?}: {share} at the start of all");
+        simulation.service.instances.current().member(2).instance.begins(simulation.now());
+        let drawn = [RANDOM, LEAST, PEAK].contains(&rule);
+        let half = if drawn { 0.2 } else { THIRD / 2.0 };
+        for (after, seconds, wanted) in [(0, 3, 0.04), (9, 6, half), (12, 10, THIRD)] {
+            simulation.run(Duration::from_secs(after));
+            simulation.attempts.fill(0);
+            simulation.run(Duration::from_secs(seconds));
+            let share = simulation.shares()[2];
+            assert!((share - wanted).abs() < 0.02 + keys, "{rule:?}: {share}, not {wanted}");
+        }
+        assert_eq!(simulation.failed, 0);
+    }
+}
+
+/// When there are only such as begin, they share alike and nothing fails.
+#[test]
+fn all_new_that_start_slowly() {
+    for rule in ALL {
+        let mut slowly = config(rule.clone(), &[1]);
+        slowly.slow_start = Some(Duration::from_secs(30));
+        let mut simulation = Simulation::of(&slowly, &[(1, WELL); 3]);
+        simulation.now_us = 1_000_000;
+        simulation.service.instances.current().instances().for_each(|one| one.begins(Millis(1000)));
+        simulation.run(Duration::from_secs(10));
+        assert_eq!(simulation.failed, 0);
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        for share in simulation.shares() {
+            assert!((share - THIRD).abs() < 0.02 + keys, "{rule:?}: {share}");
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Settings {
     pub rule: Rule,
     /// With [`Rule::ConsistentHash`].
     pub affinity: Option<Affinity>,
+    /// How long an instance that begins takes to get to its share; `None` when it has it at once.
+    pub slow_start: Option<Duration>,
     pub breaker: BreakerSettings,
     /// What the breaker counts as a failure.
     pub breaker_failures: FailureSet,
@@ -148,6 +150,7 @@ impl Settings {
                 config::LoadBalancing::ConsistentHash(_) => Rule::ConsistentHash,
             },
             affinity: Affinity::compile(&config.load_balancing),
+            slow_start: config.slow_start,
             breaker: BreakerSettings::compile(&config.circuit_breaker),
             breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),
             retries: RetrySettings::compile(&config.retries),

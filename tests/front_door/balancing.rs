@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use crate::support::tokens::{hs256, secret_authenticator};
-use crate::support::{Client, Gateway, Origin, one_service, origin};
+use crate::support::{Client, Gateway, Origin, eventually, one_service, origin};
 
 async fn three() -> [Origin; 3] {
     [Origin::text("a").await, Origin::text("b").await, Origin::text("c").await]
@@ -245,6 +245,34 @@ async fn one_key_is_spread_when_it_is_too_much_for_one() {
         let count = origin.count();
         assert!((20..=75).contains(&count), "{count} of 144");
     }
+}
+
+#[tokio::test]
+async fn with_slow_start_one_that_joins_gets_its_share_by_and_by() {
+    let origins = three().await;
+    let all = urls(&origins);
+    let configuration =
+        |instances: &[String]| one_service(instances, "load_balancing: round_robin, slow_start: 10m");
+    let gateway = Gateway::start(&configuration(&all[..2]));
+    eventually("the start is over", || async {
+        let status = gateway.api("/api/status").await;
+        (status["uptime_seconds"].as_u64() >= Some(3)).then_some(())
+    })
+    .await;
+    gateway.reconfigure(&configuration(&all)).await;
+    let percent = async |origin: &Origin| {
+        let shown = gateway.instance("users", origin.address).await.expect("it is there");
+        shown["slow_start_percent"].clone()
+    };
+    eventually("it has joined", || async { (percent(&origins[2]).await == 10).then_some(()) }).await;
+    assert_eq!((percent(&origins[0]).await, percent(&origins[1]).await), (json!(null), json!(null)));
+    let [a, b, new] = counts(&gateway, &origins, 150).await;
+    assert!(new <= 20, "{new} of 150, of which 5 are to be expected");
+    about(a, b, 20);
+    // The only one that is left gets everything.
+    origins[0].kill();
+    origins[1].kill();
+    assert_eq!(counts(&gateway, &origins, 30).await[2], new + 30);
 }
 
 async fn slow() -> Origin {

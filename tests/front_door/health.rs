@@ -65,6 +65,35 @@ async fn an_unhealthy_instance_leaves_and_comes_back() {
     assert_eq!(gateway.instance("users", well.address).await.expect("it is there")["health"], "healthy");
 }
 
+/// An even chance of a tenth: of a hundred requests some five, and hardly ever more than twenty.
+#[tokio::test]
+async fn with_slow_start_it_comes_back_by_and_by() {
+    let ((ill, health), (well, _)) = (patient().await, patient().await);
+    let urls = [ill.url(), well.url()];
+    let gateway = Gateway::start(&one_service(&urls, &format!("{CHECK}, slow_start: 10m")));
+    let client = Client::new(gateway.http());
+    let before = gateway.instance("users", ill.address).await.expect("it is there");
+    assert!(before["slow_start_percent"].is_null(), "{before}");
+    health.store(500, SeqCst);
+    health_becomes(&gateway, &ill, "unhealthy").await;
+    health.store(200, SeqCst);
+    health_becomes(&gateway, &ill, "healthy").await;
+    let shown = gateway.instance("users", ill.address).await.expect("it is there");
+    assert_eq!(shown["slow_start_percent"], 10, "{shown}");
+    let before = requests(&ill);
+    for _ in 0..100 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let got = requests(&ill) - before;
+    assert!(got <= 20, "{got} of 100");
+    gateway.reconfigure(&one_service(&urls, CHECK)).await;
+    let before = requests(&ill);
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert!(requests(&ill) - before >= 8, "without it, it has its share at once");
+}
+
 #[tokio::test]
 async fn without_a_healthy_instance_there_is_none() {
     let (only, health) = patient().await;

@@ -25,6 +25,7 @@ pub(super) struct ServiceBody {
     /// Where `discovery: { registry: {} }` is written, which needs a registry.
     pub registry_span: Option<Span>,
     load_balancing: LoadBalancing,
+    slow_start: Option<Duration>,
     health_check: Option<HealthCheck>,
     circuit_breaker: CircuitBreaker,
     retries: Retries,
@@ -39,6 +40,7 @@ impl ServiceBody {
             name,
             source: self.source,
             load_balancing: self.load_balancing,
+            slow_start: self.slow_start,
             health_check: self.health_check,
             circuit_breaker: self.circuit_breaker,
             retries: self.retries,
@@ -58,6 +60,8 @@ block! {
         discovery: At<Discovery>,
         /// How an instance is chosen. Default round_robin.
         load_balancing: LoadBalancing,
+        /// How long an instance that joins or comes back takes to get to its share of the requests. Default: none.
+        slow_start: Wait,
         /// Ask every instance whether it is well. Default: not asked.
         health_check: HealthCheck,
         /// Stop using an instance that fails. One breaker per instance; always on.
@@ -71,13 +75,14 @@ block! {
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "sticky", "slow_start", "protocol", "tls", "hedging", "concurrency" }
+    later { "sticky", "protocol", "tls", "hedging", "concurrency" }
 }
 
 impl ServiceBlock {
     fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<ServiceBody> {
         let source = source(self.instances, self.discovery, place.span, reader);
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
+        let slow_start = self.slow_start.optional::<Wait>();
         let health_check = self.health_check.optional();
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
         let retries = self.retries.or(Retries::default());
@@ -88,6 +93,7 @@ impl ServiceBlock {
             source,
             registry_span,
             load_balancing: load_balancing?,
+            slow_start: slow_start?.map(|wait| wait.0),
             health_check: health_check?,
             circuit_breaker: circuit_breaker?,
             retries: retries?,

@@ -12,6 +12,8 @@ pub struct Service {
     pub name: At<String>,
     pub source: InstanceSource,
     pub load_balancing: LoadBalancing,
+    /// How long a new instance takes to get to its share.
+    pub slow_start: Option<Duration>,
     pub health_check: Option<HealthCheck>,
     pub circuit_breaker: CircuitBreaker,
     pub retries: Retries,

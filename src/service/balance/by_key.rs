@@ -23,9 +23,16 @@ impl Picker<'_> {
         let ring = self.set.ring()?;
         let fair = self.max_load.map(|most| most * self.load_per_weight());
         let mut least: Option<(usize, f64)> = None;
+        let mut beginner = None;
+        // An instance that begins gets its keys one by one, not each request of all by chance.
+        let chance = (key as u32) as f64 / 2f64.powi(32);
         for index in ring.from(key).take(MAX_STEPS).filter(|&index| self.is_candidate(index)) {
-            let Some(fair) = fair else { return Some(index) };
             let instance = &self.set.member(index).instance;
+            if self.share(instance) <= chance {
+                beginner = beginner.or(Some(index));
+                continue;
+            }
+            let Some(fair) = fair else { return Some(index) };
             let (load, weight) = (f64::from(instance.in_flight(self.worker)), f64::from(instance.weight()));
             if load < (fair * weight).ceil().max(ALWAYS) {
                 return Some(index);
@@ -34,7 +41,7 @@ impl Picker<'_> {
                 least = Some((index, load / weight));
             }
         }
-        least.map(|(index, _)| index)
+        least.map(|(index, _)| index).or(beginner)
     }
 
     /// The requests that the worker has in flight, this one included, for each unit of usable weight.
