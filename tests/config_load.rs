@@ -88,6 +88,7 @@ fn services() {
         healthy_after: 3,
         unhealthy_after: 4,
         expect_status: vec![range(200, 299)],
+        panic_threshold: Some(30),
     };
     assert_eq!(users.health_check, Some(health));
     let breaker = CircuitBreaker {

@@ -68,6 +68,7 @@ impl ControlSurface for Stage {
     fn services(&self) -> Vec<ServiceStatus> {
         vec![ServiceStatus {
             name: "users".into(),
+            panicking: false,
             load_balancing: load_balancing_name(&crate::config::LoadBalancing::LeastRequests),
             source: SourceStatus::of(&crate::config::InstanceSource::Registry),
             retries: 1,
@@ -171,6 +172,7 @@ async fn what_is_known_is_shown() {
         json!({ "services": [{
             "name": "users",
             "load_balancing": "least_requests",
+            "panicking": false,
             "source": { "kind": "registry", "state": "ok" },
             "retries": 1,
             "instances": [{

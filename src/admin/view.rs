@@ -97,6 +97,8 @@ impl From<&config::Problem> for ProblemStatus {
 pub struct ServiceStatus {
     pub name: String,
     pub load_balancing: &'static str,
+    /// So few instances are healthy that unhealthy ones get requests, too.
+    pub panicking: bool,
     pub source: SourceStatus,
     /// Attempts after the first, since the start.
     pub retries: u64,

@@ -107,6 +107,7 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
     ServiceGauges {
         name: service.name.clone(),
         discovery_ok: service.instances.source().failing_since.is_none(),
+        panicking: service.is_panicking(),
         instances: instances
             .instances()
             .map(|instance| InstanceGauges {
@@ -138,6 +139,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
     ServiceStatus {
         name: service.name.to_string(),
         load_balancing: view::load_balancing_name(&written.load_balancing),
+        panicking: service.is_panicking(),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
         instances: set

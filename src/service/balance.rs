@@ -1,7 +1,7 @@
 //! Which instance of a service gets the next request.
 //!
-//! Whatever the rule, an instance that is unhealthy or whose breaker is open gets none, and one that was
-//! tried for the same request gets it again only when there is no other. A request whose first choice
+//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, and one that
+//! was tried for the same request gets it again only when there is no other. A request whose first choice
 //! falls away goes on from a second cursor that runs through all instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
 //!
@@ -101,6 +101,8 @@ pub(super) struct Picker<'a> {
     /// Requests of the service that have come by their key.
     pub in_flight: &'a PerWorker<AtomicU32>,
     pub slow_start: Option<Duration>,
+    /// Whether unhealthy instances are used like the others.
+    pub despite_health: bool,
     pub cursors: &'a PerWorker<Cursor>,
     pub breaker: &'a BreakerSettings,
     pub worker: WorkerId,
@@ -249,7 +251,7 @@ impl Picker<'_> {
 
     fn take(&self, index: usize, avoid_tried: bool) -> Option<Picked> {
         let member = self.set.member(index);
-        if avoid_tried && self.was_tried(member) || !member.instance.is_usable(self.now, self.breaker) {
+        if avoid_tried && self.was_tried(member) || !self.is_usable(&member.instance) {
             return None;
         }
         let instance = member.of(self.worker);
@@ -283,7 +285,11 @@ impl Picker<'_> {
 
     fn is_candidate(&self, index: usize) -> bool {
         let member = self.set.member(index);
-        !self.was_tried(member) && member.instance.is_usable(self.now, self.breaker)
+        !self.was_tried(member) && self.is_usable(&member.instance)
+    }
+
+    fn is_usable(&self, instance: &Instance) -> bool {
+        instance.is_usable(self.now, self.breaker, self.despite_health)
     }
 
     fn was_tried(&self, member: &Member) -> bool {
@@ -299,11 +305,8 @@ impl Picker<'_> {
 
     fn why_none(&self) -> NoPick {
         use super::instance::Health;
-        if self.set.instances().all(|instance| instance.health() == Health::Unhealthy) {
-            NoPick::AllUnhealthy
-        } else {
-            NoPick::AllOpen
-        }
+        let all_unhealthy = || self.set.instances().all(|instance| instance.health() == Health::Unhealthy);
+        if !self.despite_health && all_unhealthy() { NoPick::AllUnhealthy } else { NoPick::AllOpen }
     }
 }
 

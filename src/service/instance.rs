@@ -178,8 +178,8 @@ impl Instance {
     }
 
     /// Whether a request may be sent here now.
-    pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings) -> bool {
-        self.health() != Health::Unhealthy && self.breaker.admits(now, settings)
+    pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings, despite_health: bool) -> bool {
+        (despite_health || self.health() != Health::Unhealthy) && self.breaker.admits(now, settings)
     }
 
     /// How busy the instance is from one worker's point of view, in [`UNIT`]s for each request.

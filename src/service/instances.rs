@@ -15,7 +15,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 
 use super::discovered::{Discovered, Publish};
-use super::instance::{Instance, InstanceRef};
+use super::instance::{Health, Instance, InstanceRef};
 use super::order::Order;
 use super::ring::Ring;
 use crate::clock::{self, Millis};
@@ -31,6 +31,8 @@ pub struct Instances {
     by_key: AtomicBool,
     /// Those that have, to any of the instances.
     in_flight: Arc<PerWorker<AtomicU32>>,
+    /// So few instances are healthy that health is not asked for.
+    panicking: AtomicBool,
     /// When the service came to have instances after it had none, in milliseconds.
     filled_at: AtomicU64,
     published: watch::Sender<u64>,
@@ -92,6 +94,7 @@ impl Instances {
             source: Mutex::default(),
             by_key: AtomicBool::new(false),
             in_flight,
+            panicking: AtomicBool::new(false),
             filled_at: AtomicU64::new(0),
             published: watch::Sender::new(0),
         })
@@ -117,6 +120,20 @@ impl Instances {
     /// The requests that have come by their key and are on their way.
     pub(super) fn in_flight(&self) -> &PerWorker<AtomicU32> {
         &self.in_flight
+    }
+
+    /// Looks whether at least `panic_threshold` per cent of the instances are healthy, or were never checked. To be called
+    /// when the health of one or the set has changed.
+    pub fn assess(&self, panic_threshold: Option<u8>) {
+        let set = self.set.load();
+        let healthy = set.instances().filter(|instance| instance.health() != Health::Unhealthy).count();
+        let panicking = panic_threshold.is_some_and(|least| healthy * 100 < set.len() * usize::from(least));
+        self.panicking.store(panicking, Relaxed);
+    }
+
+    /// Whether unhealthy instances get requests as well.
+    pub fn is_panicking(&self) -> bool {
+        self.panicking.load(Relaxed)
     }
 
     pub fn source(&self) -> SourceStatus {
@@ -282,7 +299,6 @@ fn authority(found: &Discovered) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::instance::Health;
 
     fn found(port: u16, weight: u32) -> Discovered {
         Discovered {
@@ -349,6 +365,26 @@ mod tests {
         reloaded.publish(vec![]);
         reloaded.publish(vec![found(5, 1), found(6, 1)]);
         assert_eq!(shares(&reloaded), [1.0, 1.0], "there is nobody else");
+    }
+
+    #[test]
+    fn with_too_few_healthy_ones_health_is_not_asked_for() {
+        let instances = Instances::new(1);
+        instances.assess(Some(100));
+        assert!(!instances.is_panicking(), "there is nothing to use");
+        instances.publish((1..=4).map(|port| found(port, 1)).collect());
+        let set = instances.current();
+        let panics_at = |threshold| {
+            instances.assess(threshold);
+            instances.is_panicking()
+        };
+        for (unhealthy, at) in
+            [(0, [false, false, false]), (1, [true, false, false]), (3, [true, true, false]), (4, [true; 3])]
+        {
+            set.instances().take(unhealthy).for_each(|instance| instance.set_health(Health::Unhealthy));
+            assert_eq!([Some(100), Some(50), Some(1)].map(panics_at), at, "{unhealthy} are unhealthy");
+            assert!(!panics_at(None));
+        }
     }
 
     #[test]

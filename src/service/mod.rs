@@ -143,6 +143,7 @@ impl Service {
             max_load: self.settings.affinity.as_ref().and_then(|affinity| affinity.max_load),
             in_flight: self.instances.in_flight(),
             slow_start: self.settings.slow_start,
+            despite_health: self.is_panicking(),
             cursors: &self.cursors,
             breaker: &self.settings.breaker,
             worker,
@@ -154,7 +155,16 @@ impl Service {
 
     /// Whether an attempt at `at` would find an instance.
     fn has_usable(&self, at: Millis) -> bool {
-        self.instances.set().instances().any(|instance| instance.is_usable(at, &self.settings.breaker))
+        let despite_health = self.is_panicking();
+        let is_usable =
+            |instance: &Arc<Instance>| instance.is_usable(at, &self.settings.breaker, despite_health);
+        self.instances.set().instances().any(is_usable)
+    }
+
+    /// Whether so few instances are healthy that all get requests.
+    pub fn is_panicking(&self) -> bool {
+        let may = self.settings.health_check.as_ref().is_some_and(|check| check.panic_threshold.is_some());
+        may && self.instances.is_panicking()
     }
 }
 

@@ -81,6 +81,8 @@ pub struct HealthSettings {
     /// Bad checks in a row that take an instance out; 1 or more.
     pub unhealthy_after: u32,
     pub expect_status: Vec<RangeInclusive<u16>>,
+    /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
+    pub panic_threshold: Option<u8>,
 }
 
 /// The answer when no instance could give one.
@@ -221,6 +223,7 @@ impl HealthSettings {
             healthy_after: config.healthy_after.max(1),
             unhealthy_after: config.unhealthy_after.max(1),
             expect_status: config.expect_status.iter().map(|range| range.from..=range.to).collect(),
+            panic_threshold: config.panic_threshold,
         }
     }
 }

@@ -105,6 +105,50 @@ async fn without_a_healthy_instance_there_is_none() {
 }
 
 #[tokio::test]
+async fn with_too_few_healthy_ones_all_get_requests() {
+    let ((one, one_health), (other, other_health)) = (patient().await, patient().await);
+    let urls = [one.url(), other.url()];
+    let check = |threshold: &str| {
+        CHECK.replace("path: /health,", &format!("path: /health, panic_threshold: {threshold},"))
+    };
+    let gateway = Gateway::start(&one_service(&urls, &check("50%")));
+    let client = Client::new(gateway.http());
+    let both_get_requests = async || {
+        let before = [&one, &other].map(requests);
+        for _ in 0..20 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+        [&one, &other].map(requests).iter().zip(before).all(|(after, before)| after - before >= 8)
+    };
+    one_health.store(500, SeqCst);
+    health_becomes(&gateway, &one, "unhealthy").await;
+    assert_eq!(gateway.service("users").await["panicking"], false);
+    assert!(!both_get_requests().await, "a half is not less than a half");
+
+    other_health.store(500, SeqCst);
+    health_becomes(&gateway, &other, "unhealthy").await;
+    assert_eq!(gateway.service("users").await["panicking"], true);
+    assert_eq!(gateway.metric("gatehouse_service_panicking", &["service=\"users\""]).await, 1.0);
+    gateway.wait_for("service users: too few instances are healthy: unhealthy ones get requests, too");
+    assert!(both_get_requests().await);
+    // What can't be reached is left to the breakers and the retries.
+    one.kill();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+
+    gateway.reconfigure(&one_service(&urls, &check("off"))).await;
+    let reply = client.get("/").await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "no_instance"));
+    gateway.reconfigure(&one_service(&urls, &check("50%"))).await;
+    eventually("they are used again", || async { (client.get("/").await.status == 200).then_some(()) }).await;
+    other_health.store(200, SeqCst);
+    health_becomes(&gateway, &other, "healthy").await;
+    gateway.wait_for("service users: enough instances are healthy again");
+    assert_eq!(gateway.metric("gatehouse_service_panicking", &["service=\"users\""]).await, 0.0);
+}
+
+#[tokio::test]
 async fn health_lives_on_over_reloads_and_ends_with_the_checks() {
     let (only, health) = patient().await;
     health.store(500, SeqCst);

@@ -84,6 +84,8 @@ pub struct HealthCheck {
     pub healthy_after: u32,
     pub unhealthy_after: u32,
     pub expect_status: Vec<StatusRange>,
+    /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
+    pub panic_threshold: Option<u8>,
 }
 
 /// Inclusive at both ends.

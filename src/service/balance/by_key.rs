@@ -52,7 +52,7 @@ impl Picker<'_> {
     fn usable_weight(&self) -> f64 {
         let cursor = self.cursors.of(self.worker);
         if self.now.0 >= cursor.recount_at.load(Relaxed) {
-            let usable = self.set.instances().filter(|instance| instance.is_usable(self.now, self.breaker));
+            let usable = self.set.instances().filter(|instance| self.is_usable(instance));
             let sum: u64 = usable.map(|instance| u64::from(instance.weight())).sum();
             cursor.usable_weight.store(sum, Relaxed);
             cursor.recount_at.store(self.now.plus(RECOUNT_AFTER).0, Relaxed);

@@ -154,6 +154,38 @@ fn none_is_told_apart() {
     }
 }
 
+/// With a `panic_threshold`, what is unhealthy is used like the others when too many are, but not what its breaker
+/// holds back.
+#[test]
+fn too_few_healthy_ones_share_with_the_others() {
+    for rule in RULES {
+        let mut panics = config(rule.clone(), &[]);
+        panics.health_check = Some(crate::config::HealthCheck {
+            path: "/".into(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            healthy_after: 1,
+            unhealthy_after: 1,
+            expect_status: Vec::new(),
+            panic_threshold: Some(50),
+        });
+        let service = Service::compile(&panics, None, 4, &Metrics::new(4));
+        service.instances.publish(found(&[(1, 1), (2, 1), (3, 1)]));
+        instance(&service, 0).set_health(Health::Unhealthy);
+        instance(&service, 1).set_health(Health::Unhealthy);
+        assert_eq!(picks(&service, ONE, &[], 50), [3; 50], "{rule:?}");
+        service.instances.assess(Some(50));
+        let tried = [instance(&service, 2).id];
+        let ports = picks(&service, ONE, &tried, 50);
+        assert_eq!(count(&ports, 3), 0, "{rule:?}");
+        instance(&service, 2).set_health(Health::Unhealthy);
+        service.instances.assess(Some(50));
+        (0..3).for_each(|index| open(&service, index));
+        let none = service.pick(ONE, KEY, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err();
+        assert_eq!(none, NoPick::AllOpen, "{rule:?}");
+    }
+}
+
 #[test]
 fn a_probe_given_up_leaves_its_place_to_the_next_request() {
     let service = service(LoadBalancing::LeastRequests, &[1]);

@@ -119,6 +119,11 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "gatehouse_discovery_up",
         "1 while the source of the service's instances answers, 0 while the last good set is kept",
         gauges.services.iter().map(|service| (label(service), i64::from(service.discovery_ok))),
+    )?;
+    out.gauge(
+        "gatehouse_service_panicking",
+        "1 while so few instances are healthy that unhealthy ones get requests too, else 0",
+        gauges.services.iter().map(|service| (label(service), i64::from(service.panicking))),
     )
 }
 

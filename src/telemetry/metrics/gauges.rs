@@ -32,6 +32,8 @@ pub struct ServiceGauges {
     pub name: Arc<str>,
     /// False while the source of instances is silent or failing and the last set is kept.
     pub discovery_ok: bool,
+    /// So few instances are healthy that unhealthy ones get requests, too.
+    pub panicking: bool,
     pub instances: Vec<InstanceGauges>,
 }
 

@@ -20,6 +20,7 @@ fn gauges() -> Gauges {
         services: vec![ServiceGauges {
             name: "users".into(),
             discovery_ok: true,
+            panicking: true,
             instances: vec![InstanceGauges {
                 address: address(),
                 healthy: false,
@@ -121,6 +122,7 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_fallbacks_total", 1.0),
         ("gatehouse_service_instances", 1.0),
         ("gatehouse_discovery_up", 1.0),
+        ("gatehouse_service_panicking", 1.0),
     ] {
         assert_eq!(read.value(name, "service=\"users\""), Some(expected), "{name}");
     }
