@@ -8,8 +8,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use gatehouse::clock::Millis;
 use gatehouse::config::{self, At, ConsistentHash, HashKey, LoadBalancing, Span};
 use gatehouse::per_worker::WorkerId;
-use gatehouse::service::Service;
 use gatehouse::service::discovered::{Discovered, Publish};
+use gatehouse::service::{Service, Wish};
 
 fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
     let config = config::Service {
@@ -17,6 +17,7 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         source: config::InstanceSource::Static(Vec::new()),
         load_balancing: rule,
         slow_start: None,
+        sticky: None,
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
@@ -53,10 +54,10 @@ fn pick(criterion: &mut Criterion) {
             criterion.bench_function(&format!("pick/{name}/{instances}"), |bencher| {
                 bencher.iter(|| {
                     now += 1;
-                    let key = Some(rng.u64(..));
+                    let wish = Wish { key: Some(rng.u64(..)), session: None };
                     let moment = Millis(now / 1000);
                     let picked =
-                        service.pick(WorkerId(0), key, &[], moment, &mut rng).expect("all are usable");
+                        service.pick(WorkerId(0), wish, &[], moment, &mut rng).expect("all are usable");
                     let picked = black_box(picked);
                     picked.admission.success(moment, &service.settings.breaker);
                 })

@@ -79,6 +79,9 @@ fn services() {
     let instances: Vec<_> = instances.iter().map(|i| (i.authority.as_str(), i.weight)).collect();
     assert_eq!(instances, [("127.0.0.1:8001", 1), ("users.internal:80", 2)]);
     assert_eq!(users.load_balancing, LoadBalancing::LeastRequests);
+    let sticky = users.sticky.as_ref().unwrap();
+    assert_eq!(sticky.cookie, "at");
+    assert_eq!(sticky.secret.as_ref().unwrap().expose(), "a-long-enough-secret");
     assert_eq!(users.slow_start, Some(seconds(40)));
     let range = |from, to| StatusRange { from, to };
     let health = HealthCheck {

@@ -17,7 +17,7 @@ use crate::http::fields::Fields;
 use crate::http::response::Response;
 use crate::refusal::Stop;
 use crate::request::Request;
-use crate::service::{KeyInput, Progress, Service};
+use crate::service::{KeyInput, Progress, Service, Wish};
 
 pub use aggregate::{Aggregate, Part};
 pub use forward::{Forward, HostHeader, Rewrite};
@@ -42,10 +42,10 @@ pub async fn run(exchange: &mut Exchange, request: &mut Request) -> Result<Respo
     }
 }
 
-/// What says which instance a request belongs to. `path` is as the instance gets it, `headers`
+/// Which instance a request would like to go to. `path` is as the instance gets it, `headers`
 /// are as the client sent them.
-fn key_of(service: &Service, exchange: &Exchange, path: &str, headers: &Fields) -> Option<u64> {
-    service.key_of(|| KeyInput {
+fn wish(service: &Service, exchange: &Exchange, path: &str, headers: &Fields) -> Wish {
+    service.wish(|| KeyInput {
         client: exchange.client,
         path,
         headers,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::HeaderName;
 use serde_json::{Map, Value};
 
+use super::sticky::SessionCode;
 use crate::http::cookie;
 use crate::http::fields::Fields;
 use crate::http::key_hash::KeyHasher;
@@ -15,6 +16,15 @@ pub struct Affinity {
     pub key: HashKey,
     /// How much of the mean load an instance takes at most, above 1; `None` for however much comes.
     pub max_load: Option<f64>,
+}
+
+/// Which instance a request would like to go to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// Where its key belongs.
+    pub key: Option<u64>,
+    /// Where its client was answered before.
+    pub session: Option<SessionCode>,
 }
 
 /// What of a request is its key.

@@ -98,6 +98,8 @@ pub(super) struct Picker<'a> {
     /// What the rule goes by, where it goes by a key and the request has one.
     pub key: Option<u64>,
     pub max_load: Option<f64>,
+    /// The instance that the client was with before.
+    pub session: Option<usize>,
     /// Requests of the service that have come by their key.
     pub in_flight: &'a PerWorker<AtomicU32>,
     pub slow_start: Option<Duration>,
@@ -131,7 +133,8 @@ impl Picker<'_> {
         if self.set.is_empty() {
             return Err(NoPick::Empty);
         }
-        let first = match self.rule {
+        let session = self.session.filter(|&index| self.is_candidate(index));
+        let by_rule = |rng: &mut fastrand::Rng| match self.rule {
             // A repeated request takes no turn: it would let a failing instance and its neighbour share
             // the rounds between first and second attempts.
             Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
@@ -146,7 +149,8 @@ impl Picker<'_> {
                 None => self.less_busy_of_two(rng),
             },
         };
-        first
+        session
+            .or_else(|| by_rule(rng))
             .and_then(|index| self.take(index, true))
             .or_else(|| if self.slow_start.is_some() { self.next_spare(Spare::InFullShare) } else { None })
             .or_else(|| self.next_spare(Spare::Untried))

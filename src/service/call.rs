@@ -15,7 +15,8 @@ use super::pool::{InstancePool, PoolLimits, Pools};
 use super::upstream_body::Held;
 use super::verdict::Verdict;
 use super::{
-    Admission, Failure, InFlight, InstanceRef, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff,
+    Admission, Failure, InFlight, InstanceRef, NoPick, Picked, Service, SessionCode, Upgraded, UpstreamBody,
+    Wish, backoff,
 };
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
@@ -39,8 +40,8 @@ pub struct Call {
     pub head: Head,
     pub body: Rc<RequestBody>,
     pub deadline: Option<Instant>,
-    /// Of [`Service::key_of`].
-    pub key: Option<u64>,
+    /// Of [`Service::wish`].
+    pub wish: Wish,
 }
 
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
@@ -54,6 +55,8 @@ pub struct Answer {
     pub body: UpstreamBody,
     /// The instance's side of a tunnel, where it has switched protocols.
     pub upgrade: Option<Upgraded>,
+    /// What is to be told to the client, so that it stays with the instance that answered.
+    pub session: Option<SessionCode>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +102,7 @@ pub async fn call(
     let mut tries = Tries::new(service, call, caller, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
-        let picked = match service.pick(caller.worker, call.key, tried, at, &mut tries.rng) {
+        let picked = match service.pick(caller.worker, call.wish, tried, at, &mut tries.rng) {
             Ok(picked) => picked,
             Err(none) => return tries.last.take().unwrap_or_else(|| Err(none.into())),
         };
@@ -134,6 +137,7 @@ struct Got {
     in_flight: InFlight,
     admission: Admission,
     at: Millis,
+    session: Option<SessionCode>,
 }
 
 /// What has been tried so far, and what may still be.
@@ -199,7 +203,8 @@ impl<'c> Tries<'c> {
             Ok(responded) => {
                 let status = responded.response.status.as_u16();
                 let at = Millis::of(recording.end(Outcome::Status(status)));
-                Ok(Got { responded, in_flight, admission, at })
+                let session = self.service.session(&instance, self.call.wish);
+                Ok(Got { responded, in_flight, admission, at, session })
             }
             Err(error) => {
                 // Whatever the instance's side made of it, the client's failure came first.
@@ -215,13 +220,15 @@ impl<'c> Tries<'c> {
 
     fn judge_response(&mut self, got: Got) -> Step {
         let settings = &self.service.settings;
-        let Got { responded, in_flight, admission, at } = got;
+        let Got { responded, in_flight, admission, at, session } = got;
         let status = responded.response.status;
         let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
         let asked = if repeat { responded.response.fields.value(&header::RETRY_AFTER) } else { None };
         let asked = asked.and_then(|value: HeaderValue| backoff::retry_after(&value, SystemTime::now()));
         let verdict = Verdict::of_head(status, admission, at, settings);
-        let answer = self.answer(responded, in_flight, verdict, at);
+        let mut answer = self.answer(responded, in_flight, verdict, at);
+        // Nobody is to stay with an instance that fails.
+        answer.session = session.filter(|_| !status.is_server_error());
         match repeat.then(|| self.take_retry(asked)).flatten() {
             Some(after) => {
                 self.last = Some(Ok(answer));
@@ -242,11 +249,16 @@ impl<'c> Tries<'c> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             let (stream, first, slot) = lease.into_stream();
             let upgrade = Some(Upgraded::new(first, stream));
-            return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
+            return Answer {
+                response,
+                body: UpstreamBody::of_tunnel(in_flight, slot),
+                upgrade,
+                session: None,
+            };
         }
         let held = Held { lease, in_flight, verdict, sent: self.call.body.clone() };
         let body = UpstreamBody::new(body, held, self.service.settings.idle_timeout, at);
-        Answer { response, body, upgrade: None }
+        Answer { response, body, upgrade: None, session: None }
     }
 
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {

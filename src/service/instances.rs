@@ -18,6 +18,7 @@ use super::discovered::{Discovered, Publish};
 use super::instance::{Health, Instance, InstanceRef};
 use super::order::Order;
 use super::ring::Ring;
+use super::sticky::{SessionCode, SessionCodes, SessionKey};
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -31,6 +32,10 @@ pub struct Instances {
     by_key: AtomicBool,
     /// Those that have, to any of the instances.
     in_flight: Arc<PerWorker<AtomicU32>>,
+    /// Of a service without a secret of its own.
+    random_key: SessionKey,
+    /// Whether clients stay with instances, and how.
+    session_key: Mutex<Option<SessionKey>>,
     /// So few instances are healthy that health is not asked for.
     panicking: AtomicBool,
     /// When the service came to have instances after it had none, in milliseconds.
@@ -64,6 +69,8 @@ pub struct InstanceSet {
     pub(super) mean_weight: f64,
     /// Only where requests come by their key, and then built before the set is seen.
     ring: OnceLock<Ring>,
+    /// Likewise, where clients stay with instances.
+    codes: OnceLock<SessionCodes>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,21 +85,29 @@ impl Instances {
     /// An empty set: nothing is known yet.
     pub fn new(workers: usize) -> Arc<Self> {
         let in_flight = Arc::new(PerWorker::new(workers));
-        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers, in_flight)
+        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers, in_flight, SessionKey::random())
     }
 
     /// For a service whose source was changed: what the old one found last stays in use until the new one
     /// has found something, and an instance that both know keeps its state.
     pub fn continuing(previous: &Instances) -> Arc<Self> {
-        Self::with_set(previous.set.load_full(), previous.workers, previous.in_flight.clone())
+        let in_flight = previous.in_flight.clone();
+        Self::with_set(previous.set.load_full(), previous.workers, in_flight, previous.random_key)
     }
 
-    fn with_set(set: Arc<InstanceSet>, workers: usize, in_flight: Arc<PerWorker<AtomicU32>>) -> Arc<Self> {
+    fn with_set(
+        set: Arc<InstanceSet>,
+        workers: usize,
+        in_flight: Arc<PerWorker<AtomicU32>>,
+        random_key: SessionKey,
+    ) -> Arc<Self> {
         Arc::new(Instances {
             set: ArcSwap::new(set),
             workers: workers.max(1),
             source: Mutex::default(),
             by_key: AtomicBool::new(false),
+            random_key,
+            session_key: Mutex::default(),
             in_flight,
             panicking: AtomicBool::new(false),
             filled_at: AtomicU64::new(0),
@@ -115,6 +130,20 @@ impl Instances {
         let _no_set_comes_meanwhile = self.lock();
         self.by_key.store(true, Relaxed);
         self.set.load().build_ring();
+    }
+
+    /// Has the codes of clients' cookies ready for this set and for all to come: under a key of the caller's, or one that
+    /// stays the same. Returns the key.
+    pub(super) fn keep_codes(&self, key: Option<SessionKey>) -> SessionKey {
+        let _no_set_comes_meanwhile = self.lock();
+        let key = key.unwrap_or(self.random_key);
+        *self.session_key() = Some(key);
+        self.set.load().build_codes(key);
+        key
+    }
+
+    fn session_key(&self) -> MutexGuard<'_, Option<SessionKey>> {
+        self.session_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The requests that have come by their key and are on their way.
@@ -175,6 +204,10 @@ impl Publish for Instances {
         if self.by_key.load(Relaxed) {
             next.build_ring();
         }
+        let session_key = *self.session_key();
+        if let Some(key) = session_key {
+            next.build_codes(key);
+        }
         self.set.store(next.clone());
         // Only now: a worker that sees the mark must not find the instance in a set any more.
         let kept: HashSet<u64> = next.instances().map(|instance| instance.id).collect();
@@ -208,6 +241,7 @@ impl InstanceSet {
             in_turn,
             mean_weight,
             ring: OnceLock::new(),
+            codes: OnceLock::new(),
             members: members.into(),
         }
     }
@@ -231,6 +265,20 @@ impl InstanceSet {
 
     pub(super) fn ring(&self) -> Option<&Ring> {
         self.ring.get()
+    }
+
+    /// The position of the instance with that code under that key. All of them are looked at only between a change of
+    /// the key and the next set.
+    pub(super) fn with_code(&self, code: SessionCode, key: SessionKey) -> Option<usize> {
+        match self.codes.get().filter(|codes| codes.key == key) {
+            Some(codes) => codes.find(code),
+            None => self.instances().position(|instance| key.code(instance.address) == code),
+        }
+    }
+
+    fn build_codes(&self, key: SessionKey) {
+        let addresses = self.instances().map(|instance| instance.address);
+        self.codes.get_or_init(|| SessionCodes::new(key, addresses));
     }
 
     fn build_ring(&self) {

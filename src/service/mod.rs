@@ -20,6 +20,7 @@ mod order;
 mod pool;
 mod ring;
 mod settings;
+mod sticky;
 mod upstream_body;
 mod verdict;
 mod window;
@@ -29,7 +30,7 @@ mod scenarios;
 
 use std::sync::Arc;
 
-pub use affinity::{Affinity, HashKey, KeyInput};
+pub use affinity::{Affinity, HashKey, KeyInput, Wish};
 pub use attempt::{AttemptError, Head, InformationalSink};
 pub use balance::{NoPick, Picked, Rule};
 pub use breaker::{BreakerState, BreakerStatus};
@@ -41,6 +42,7 @@ pub use pool::Pools;
 pub use settings::{
     BreakerSettings, Failure, FailureSet, Fallback, HealthSettings, PoolSettings, RetrySettings, Settings,
 };
+pub use sticky::{SessionCode, Sticky};
 pub use upstream_body::UpstreamBody;
 
 use crate::clock::Millis;
@@ -49,6 +51,7 @@ use crate::http::rewound::Rewound;
 use crate::per_worker::{PerWorker, WorkerId};
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use balance::{Cursor, Picker};
+use sticky::SessionKey;
 
 /// The instance's side of a tunnel: its connection after a switch of protocols.
 pub type Upgraded = Rewound<tokio::net::TcpStream>;
@@ -57,6 +60,8 @@ pub type Upgraded = Rewound<tokio::net::TcpStream>;
 pub struct Service {
     pub name: Arc<str>,
     pub settings: Settings,
+    /// By which clients stay with instances, if they do.
+    pub sticky: Option<Sticky>,
     pub instances: Arc<Instances>,
     pub budget: Arc<RetryBudget>,
     pub metrics: Arc<ServiceMetrics>,
@@ -79,7 +84,11 @@ impl Service {
         let metrics = metrics.service(&config.name);
         let settings = Settings::compile(config);
         let by_key = settings.affinity.is_some();
-        let service = Self::continuing(config, previous, workers, settings, metrics);
+        let mut service = Self::continuing(config, previous, workers, settings, metrics);
+        service.sticky = config.sticky.as_ref().map(|sticky| {
+            let secret = sticky.secret.as_ref().map(|secret| SessionKey::of(secret.expose(), &config.name));
+            Sticky::new(&sticky.cookie, service.instances.keep_codes(secret))
+        });
         if by_key {
             service.instances.keep_ring();
         }
@@ -98,6 +107,7 @@ impl Service {
             return Service {
                 name: config.name.as_str().into(),
                 settings,
+                sticky: None,
                 instances: Instances::new(workers),
                 budget: Arc::new(RetryBudget::new(workers)),
                 metrics,
@@ -113,6 +123,7 @@ impl Service {
         Service {
             name: previous.name.clone(),
             settings,
+            sticky: None,
             instances,
             budget: previous.budget.clone(),
             metrics,
@@ -121,25 +132,47 @@ impl Service {
         }
     }
 
-    /// What says which instance a request belongs to, if the service goes by that and the request has it.
-    pub fn key_of<'a>(&self, input: impl FnOnce() -> KeyInput<'a>) -> Option<u64> {
-        self.settings.affinity.as_ref()?.key.of(&input())
+    /// Which instance a request would like to go to, as far as the service goes by that.
+    pub fn wish<'a>(&self, input: impl FnOnce() -> KeyInput<'a>) -> Wish {
+        if !self.has_wishes() {
+            return Wish::default();
+        }
+        let input = input();
+        Wish {
+            key: self.settings.affinity.as_ref().and_then(|affinity| affinity.key.of(&input)),
+            session: self.sticky.as_ref().and_then(|sticky| sticky.code_of(input.headers)),
+        }
     }
 
-    /// An instance for one attempt at a request. `key` is that of [`Service::key_of`]; `tried` are the ids of those that it was sent to before.
+    /// Whether [`Service::wish`] ever says anything.
+    pub fn has_wishes(&self) -> bool {
+        self.settings.affinity.is_some() || self.sticky.is_some()
+    }
+
+    /// What is to be told to a client that was answered by this instance, so that it stays: nothing if it had that
+    /// `wish` or if clients don't stay.
+    fn session(&self, instance: &Instance, wish: Wish) -> Option<SessionCode> {
+        let code = self.sticky.as_ref()?.key().code(instance.address);
+        (wish.session != Some(code)).then_some(code)
+    }
+
+    /// An instance for one attempt at a request. `wish` is that of [`Service::wish`]; `tried` are the ids of those that
+    /// it was sent to before.
     pub fn pick(
         &self,
         worker: WorkerId,
-        key: Option<u64>,
+        wish: Wish,
         tried: &[u64],
         now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Result<Picked, NoPick> {
         let set = self.instances.set();
+        let code = |(sticky, code): (&Sticky, SessionCode)| set.with_code(code, sticky.key());
         let picker = Picker {
             set: &set,
             rule: self.settings.rule,
-            key,
+            key: wish.key,
+            session: self.sticky.as_ref().zip(wish.session).and_then(code),
             max_load: self.settings.affinity.as_ref().and_then(|affinity| affinity.max_load),
             in_flight: self.instances.in_flight(),
             slow_start: self.settings.slow_start,
@@ -201,7 +234,8 @@ mod tests {
         publish(&first, &[1, 2]);
         let second = Service::compile(&config(&[2, 3]), Some(&first), 1, &Metrics::new(1));
         assert!(!Arc::ptr_eq(&first.instances, &second.instances));
-        let pick = second.pick(WorkerId(0), None, &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        let pick =
+            second.pick(WorkerId(0), Wish::default(), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
         assert!(pick.is_ok(), "there is no gap until the new source has answered");
         publish(&second, &[2, 3]);
         let known: Vec<u64> = first.instances.current().instances().map(|instance| instance.id).collect();
@@ -212,7 +246,8 @@ mod tests {
     #[test]
     fn a_service_without_instances_says_so() {
         let service = Service::compile(&config(&[]), None, 1, &Metrics::new(1));
-        let none = service.pick(WorkerId(0), None, &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        let none =
+            service.pick(WorkerId(0), Wish::default(), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
         assert_eq!(none.unwrap_err(), NoPick::Empty);
         service.instances.publish(Vec::<Discovered>::new());
         assert!(service.instances.source().last_set.is_some());

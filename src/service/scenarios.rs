@@ -25,6 +25,7 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         source: InstanceSource::Static(ports.iter().map(instance).collect()),
         load_balancing: rule,
         slow_start: None,
+        sticky: None,
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
@@ -148,7 +149,9 @@ impl Simulation {
 
     fn attempt(&mut self, worker: WorkerId, key: u64, tried: Vec<u64>) {
         let now = self.now();
-        let Ok(picked) = self.service.pick(worker, Some(key), &tried, now, &mut self.rng) else {
+        let Ok(picked) =
+            self.service.pick(worker, Wish { key: Some(key), session: None }, &tried, now, &mut self.rng)
+        else {
             self.failed += 1;
             return;
         };

@@ -34,6 +34,7 @@ mod replies;
 mod retries;
 mod routing;
 mod shutdown;
+mod sticky;
 mod timeouts;
 mod tls;
 mod tunnels;

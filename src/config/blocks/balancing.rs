@@ -4,9 +4,11 @@ use http::HeaderName;
 use serde_json::{Value as Json, json};
 
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{ConsistentHash, HashKey, LoadBalancing};
+use crate::config::model::{At, ConsistentHash, HashKey, LoadBalancing, Sticky};
 use crate::config::reader::{Form, Reader, has_variables, shown};
+use crate::config::secret::Secret;
 use crate::config::text::quoted;
+use crate::config::values::http::CookieName;
 use crate::config::values::{choice, choice_schema, text_schema};
 use crate::config::yaml::{Kind, Node};
 
@@ -83,7 +85,7 @@ impl KeyedRuleBlock {
 
 block! {
     /// Requests with the same key go to the same instance.
-    "consistent_hash" ConsistentHashBlock => ConsistentHash {
+    "a consistent_hash block" ConsistentHashBlock => ConsistentHash {
         /// What of a request is its key: header:NAME, cookie:NAME, claim:NAME, ip or path.
         key: HashKey ["header:x-user-id"],
         /// How much of the mean load one instance takes; beyond that the next one does. `off` for no bound. Default 125%.
@@ -96,6 +98,35 @@ impl ConsistentHashBlock {
         let (key, max_load) = (self.key.required(), self.max_load.or(MaxLoad(Some(125))));
         let MaxLoad(max_load) = max_load?;
         Some(ConsistentHash { key: key?, max_load })
+    }
+}
+
+block! {
+    /// A client stays with the instance that answered it first.
+    "a sticky block" StickyBlock => Sticky {
+        /// The name of the cookie that says which.
+        cookie: CookieName ["gatehouse_instance"],
+        /// What its value is signed with, the same in all gateways. Default: random, anew with each start.
+        secret: At<Secret>,
+    }
+}
+
+/// Of a secret in characters: fewer could be found by trying.
+const SHORTEST_SECRET: usize = 16;
+
+impl StickyBlock {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<Sticky> {
+        let (cookie, secret) = (self.cookie.required(), self.secret.optional::<At<Secret>>());
+        let secret = secret?;
+        if let Some(short) = secret.as_ref().filter(|secret| secret.value.expose().len() < SHORTEST_SECRET) {
+            reader.error(
+                short.span,
+                format!("this secret is too short: it needs {SHORTEST_SECRET} characters"),
+                "make one with `openssl rand -base64 32`, or remove it for a random one",
+            );
+            return None;
+        }
+        Some(Sticky { cookie: cookie?, secret: secret.map(|secret| secret.value) })
     }
 }
 

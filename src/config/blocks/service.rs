@@ -10,7 +10,7 @@ use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
     At, CircuitBreaker, DnsSource, HealthCheck, InstanceSource, LoadBalancing, Pool, Retries, Service,
-    StaticInstance, StaticResponse, Timeouts,
+    StaticInstance, StaticResponse, Sticky, Timeouts,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -26,6 +26,7 @@ pub(super) struct ServiceBody {
     pub registry_span: Option<Span>,
     load_balancing: LoadBalancing,
     slow_start: Option<Duration>,
+    sticky: Option<Sticky>,
     health_check: Option<HealthCheck>,
     circuit_breaker: CircuitBreaker,
     retries: Retries,
@@ -41,6 +42,7 @@ impl ServiceBody {
             source: self.source,
             load_balancing: self.load_balancing,
             slow_start: self.slow_start,
+            sticky: self.sticky,
             health_check: self.health_check,
             circuit_breaker: self.circuit_breaker,
             retries: self.retries,
@@ -62,6 +64,8 @@ block! {
         load_balancing: LoadBalancing,
         /// How long an instance that joins or comes back takes to get to its share of the requests. Default: none.
         slow_start: Wait,
+        /// A client stays with the instance that answered it first, by a cookie. Default: it doesn't.
+        sticky: Sticky,
         /// Ask every instance whether it is well. Default: not asked.
         health_check: HealthCheck,
         /// Stop using an instance that fails. One breaker per instance; always on.
@@ -75,7 +79,7 @@ block! {
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "sticky", "protocol", "tls", "hedging", "concurrency" }
+    later { "protocol", "tls", "hedging", "concurrency" }
 }
 
 impl ServiceBlock {
@@ -83,6 +87,7 @@ impl ServiceBlock {
         let source = source(self.instances, self.discovery, place.span, reader);
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let slow_start = self.slow_start.optional::<Wait>();
+        let sticky = self.sticky.optional();
         let health_check = self.health_check.optional();
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
         let retries = self.retries.or(Retries::default());
@@ -94,6 +99,7 @@ impl ServiceBlock {
             registry_span,
             load_balancing: load_balancing?,
             slow_start: slow_start?.map(|wait| wait.0),
+            sticky: sticky?,
             health_check: health_check?,
             circuit_breaker: circuit_breaker?,
             retries: retries?,

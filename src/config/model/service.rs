@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::At;
+use crate::config::secret::Secret;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -14,6 +15,7 @@ pub struct Service {
     pub load_balancing: LoadBalancing,
     /// How long a new instance takes to get to its share.
     pub slow_start: Option<Duration>,
+    pub sticky: Option<Sticky>,
     pub health_check: Option<HealthCheck>,
     pub circuit_breaker: CircuitBreaker,
     pub retries: Retries,
@@ -64,6 +66,14 @@ pub struct ConsistentHash {
     pub key: HashKey,
     /// Per cent of the mean load, above 100; `None` for no bound.
     pub max_load: Option<u16>,
+}
+
+/// A cookie by which a client stays with an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sticky {
+    pub cookie: String,
+    /// Without one, a random key of the process.
+    pub secret: Option<Secret>,
 }
 
 /// What of a request says which instance it belongs to.

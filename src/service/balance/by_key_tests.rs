@@ -7,7 +7,7 @@ use crate::config::{ConsistentHash, HashKey, LoadBalancing};
 use crate::per_worker::WorkerId;
 use crate::service::discovered::Publish;
 use crate::service::scenarios::{config, found};
-use crate::service::{Health, Picked, Service};
+use crate::service::{Health, Picked, Service, Wish};
 use crate::telemetry::metrics::Metrics;
 
 const WORKERS: usize = 4;
@@ -30,7 +30,8 @@ fn publish(service: &Service, weights: &[u32]) {
 }
 
 fn pick(service: &Service, worker: WorkerId, key: Option<u64>, now: Millis) -> Picked {
-    service.pick(worker, key, &[], now, &mut fastrand::Rng::with_seed(1)).expect("one is usable")
+    let wish = Wish { key, session: None };
+    service.pick(worker, wish, &[], now, &mut fastrand::Rng::with_seed(1)).expect("one is usable")
 }
 
 fn keys() -> impl Iterator<Item = u64> {

@@ -10,12 +10,12 @@ use crate::config::{ConsistentHash, HashKey, LoadBalancing};
 use crate::service::discovered::Publish;
 use crate::service::instance::Health;
 use crate::service::scenarios::{config, found};
-use crate::service::{Instance, Service};
+use crate::service::{Instance, Service, Wish};
 use crate::telemetry::metrics::Metrics;
 
 const ONE: WorkerId = WorkerId(0);
 const NOW: Millis = Millis(0);
-const KEY: Option<u64> = Some(0x0123_4567_89ab_cdef);
+const KEY: Wish = Wish { key: Some(0x0123_4567_89ab_cdef), session: None };
 const RULES: [LoadBalancing; 6] = [
     LoadBalancing::RoundRobin,
     LoadBalancing::Weighted,
