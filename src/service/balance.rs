@@ -100,7 +100,7 @@ pub(super) struct Picker<'a> {
     pub max_load: Option<f64>,
     /// The instance that the client was with before.
     pub session: Option<usize>,
-    /// Requests of the service that have come by their key.
+    /// The worker's requests to all instances, where the rule counts them.
     pub in_flight: &'a PerWorker<AtomicU32>,
     pub slow_start: Option<Duration>,
     /// Whether unhealthy instances are used like the others.
@@ -124,7 +124,7 @@ enum Spare {
 
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
-const WHOLE: f64 = 256.0;
+const WHOLE: u64 = 256;
 /// How many times faster an instance must be for its weight to matter less than that.
 const CLEARLY: f64 = 2.0;
 
@@ -205,7 +205,7 @@ impl Picker<'_> {
         let [one, other] = [first, second].map(|index| &*self.set.member(index).instance);
         let (one_us, other_us) = one.latency(self.worker).beside(other.latency(self.worker));
         let (one_queue, other_queue) = (one.queue(self.worker, self.now), other.queue(self.worker, self.now));
-        let usual = self.set.mean_weight * WHOLE;
+        let usual = self.set.mean_weight * WHOLE as f64;
         let weight = |instance: &Instance| self.weight(instance) as f64 / usual;
         let (one_weight, other_weight) = (weight(one), weight(other));
         let cheaper = if one_weight == other_weight || other_us * CLEARLY < one_us {
@@ -283,8 +283,8 @@ impl Picker<'_> {
 
     /// The present weight of an instance, in parts of which a weight of 1 has [`WHOLE`].
     fn weight(&self, instance: &Instance) -> u64 {
-        let weight = f64::from(instance.weight()) * WHOLE;
-        if self.slow_start.is_none() { weight as u64 } else { (weight * self.share(instance)) as u64 }
+        let whole = u64::from(instance.weight()) * WHOLE;
+        if self.slow_start.is_none() { whole } else { (whole as f64 * self.share(instance)) as u64 }
     }
 
     fn is_candidate(&self, index: usize) -> bool {

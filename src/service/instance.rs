@@ -280,7 +280,7 @@ struct Seat {
     worker: WorkerId,
     /// A copy: clones of one header value share a reference count.
     authority: HeaderValue,
-    /// Requests that have come by their key to any of the service's instances.
+    /// Requests to any of the service's instances, where the balancing rule counts them.
     service: Arc<PerWorker<AtomicU32>>,
 }
 
@@ -305,7 +305,8 @@ impl InstanceRef {
         &self.0.instance
     }
 
-    /// Counts an attempt, in flight until the guard is dropped; among those of the service, too, if it came by its key.
+    /// Counts an attempt, in flight until the guard is dropped; among those of the service, too, if
+    /// the balancing rule goes by keys.
     pub(super) fn begin(&self, by_key: bool) -> InFlight {
         let load = self.load();
         load.in_flight.fetch_add(1, Relaxed);

@@ -30,7 +30,7 @@ pub struct Instances {
     source: Mutex<SourceStatus>,
     /// Whether requests come by their key, so that every set needs a ring.
     by_key: AtomicBool,
-    /// Those that have, to any of the instances.
+    /// Those requests, to any of the instances.
     in_flight: Arc<PerWorker<AtomicU32>>,
     /// Of a service without a secret of its own.
     random_key: SessionKey,
@@ -146,7 +146,7 @@ impl Instances {
         self.session_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The requests that have come by their key and are on their way.
+    /// Requests that are on their way, counted while they come by their key.
     pub(super) fn in_flight(&self) -> &PerWorker<AtomicU32> {
         &self.in_flight
     }
