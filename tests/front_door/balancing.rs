@@ -107,6 +107,23 @@ async fn peak_ewma_spares_the_slow_one() {
     assert!(shown["latency_ms"].as_f64().is_some_and(|latency| latency >= 150.0), "{shown}");
 }
 
+/// An instance that hangs has no answer to be timed and no failure to be counted when its clients leave first: what they
+/// waited is what tells.
+#[tokio::test]
+async fn peak_ewma_sees_that_clients_wait_in_vain() {
+    let hung = Origin::start_slow(|_| async { std::future::pending().await }).await;
+    let origins = [hung, Origin::text("b").await];
+    let gateway = Gateway::start(&one_service(&urls(&origins), "load_balancing: peak_ewma"));
+    let mut answered = 0;
+    for _ in 0..60 {
+        let client = Client::new(gateway.http());
+        let reply = tokio::time::timeout(Duration::from_millis(300), client.get("/")).await;
+        answered += usize::from(reply.is_ok_and(|reply| reply.status == 200));
+    }
+    let hung = origins[0].count();
+    assert!(hung <= 12 && answered >= 45, "{hung} of 60 went to it, {answered} were answered");
+}
+
 fn by(key: &str) -> String {
     format!("load_balancing: {{ consistent_hash: {{ key: \"{key}\" }} }}")
 }
@@ -172,7 +189,7 @@ async fn the_path_is_a_key_and_so_is_the_client() {
     let gateway = Gateway::start(&one_service(&urls(&origins), &by("path")));
     let client = [Client::new(gateway.http())];
     let mut seen = Vec::new();
-    for number in 0..20 {
+    for number in 0..50 {
         let one = answers(&client, &format!("/{number}")).await;
         assert_eq!(answers(&client, &format!("/{number}?q={number}")).await, one);
         seen.extend(one);
