@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatehouse::clock::Millis;
-use gatehouse::config::{self, At, LoadBalancing, Span};
+use gatehouse::config::{self, At, ConsistentHash, HashKey, LoadBalancing, Span};
 use gatehouse::per_worker::WorkerId;
-use gatehouse::service::Service;
 use gatehouse::service::discovered::{Discovered, Publish};
+use gatehouse::service::{Service, Wish};
 
 fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
     let config = config::Service {
         name: At { value: "users".into(), span: Span::default() },
         source: config::InstanceSource::Static(Vec::new()),
         load_balancing: rule,
+        slow_start: None,
+        sticky: None,
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
@@ -37,22 +39,27 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
 }
 
 fn pick(criterion: &mut Criterion) {
+    let by_key = ConsistentHash { key: HashKey::Ip, max_load: Some(125) };
     let rules = [
         ("round_robin", LoadBalancing::RoundRobin),
         ("weighted", LoadBalancing::Weighted),
         ("random", LoadBalancing::Random),
         ("least_requests", LoadBalancing::LeastRequests),
+        ("peak_ewma", LoadBalancing::PeakEwma),
+        ("consistent_hash", LoadBalancing::ConsistentHash(by_key)),
     ];
     for (name, rule) in rules {
         for instances in [3, 1000] {
-            let service = service(rule, instances);
+            let service = service(rule.clone(), instances);
             let mut rng = fastrand::Rng::with_seed(1);
             let mut now = 0;
             criterion.bench_function(&format!("pick/{name}/{instances}"), |bencher| {
                 bencher.iter(|| {
                     now += 1;
+                    let wish = Wish { key: Some(rng.u64(..)), session: None };
                     let moment = Millis(now / 1000);
-                    let picked = service.pick(WorkerId(0), &[], moment, &mut rng).expect("all are usable");
+                    let picked =
+                        service.pick(WorkerId(0), wish, &[], moment, &mut rng).expect("all are usable");
                     let picked = black_box(picked);
                     picked.admission.success(moment, &service.settings.breaker);
                 })

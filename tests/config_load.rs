@@ -79,6 +79,10 @@ fn services() {
     let instances: Vec<_> = instances.iter().map(|i| (i.authority.as_str(), i.weight)).collect();
     assert_eq!(instances, [("127.0.0.1:8001", 1), ("users.internal:80", 2)]);
     assert_eq!(users.load_balancing, LoadBalancing::LeastRequests);
+    let sticky = users.sticky.as_ref().unwrap();
+    assert_eq!(sticky.cookie, "at");
+    assert_eq!(sticky.secret.as_ref().unwrap().expose(), "a-long-enough-secret");
+    assert_eq!(users.slow_start, Some(seconds(40)));
     let range = |from, to| StatusRange { from, to };
     let health = HealthCheck {
         path: "/health".to_owned(),
@@ -87,6 +91,7 @@ fn services() {
         healthy_after: 3,
         unhealthy_after: 4,
         expect_status: vec![range(200, 299)],
+        panic_threshold: Some(30),
     };
     assert_eq!(users.health_check, Some(health));
     let breaker = CircuitBreaker {
@@ -156,6 +161,9 @@ fn services() {
     assert_eq!((dns.port, dns.refresh, dns.srv), (None, seconds(10), true));
     let InstanceSource::File(file) = &config.services[4].source else { panic!() };
     assert_eq!(file.value, Path::new("/etc/gatehouse/instances/files.yaml"));
+    assert_eq!(config.services[3].load_balancing, LoadBalancing::PeakEwma);
+    let by_cookie = ConsistentHash { key: HashKey::Cookie("session".to_owned()), max_load: Some(150) };
+    assert_eq!(config.services[4].load_balancing, LoadBalancing::ConsistentHash(by_cookie));
     let InstanceSource::Etcd(etcd) = &config.services[5].source else { panic!() };
     let endpoints: Vec<String> = etcd.endpoints.iter().map(|endpoint| endpoint.value.to_string()).collect();
     assert_eq!(endpoints, ["http://10.0.0.1:2379/", "https://etcd.internal/"]);

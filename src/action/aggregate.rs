@@ -17,6 +17,7 @@ use crate::http::fields::Fields;
 use crate::http::response::Response;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
+use crate::service::Wish;
 
 pub use super::parts::Part;
 
@@ -32,14 +33,27 @@ impl Aggregate {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Response<Content>, Stop> {
+        let wishes = self.wishes(exchange, &request.headers);
         let mut headers = std::mem::take(&mut request.headers);
         let lines =
             upstream_request::rewrite(&mut headers, request.notable, exchange, request.host.as_deref());
         parts::request_fields(&mut headers);
-        let results = self.fetch(exchange, &headers, &lines).await?;
+        let results = self.fetch(exchange, &headers, &lines, &wishes).await?;
         let mut response = Response::new(StatusCode::OK, Content::Whole(self.splice(&results)));
         response.fields.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
+    }
+
+    /// Which instances the parts would like to go to; empty where no service goes by that.
+    fn wishes(&self, exchange: &Exchange, headers: &Fields) -> Vec<Wish> {
+        if !self.parts.iter().any(|part| part.service.has_wishes()) {
+            return Vec::new();
+        }
+        let wish = |part: &Part| {
+            let target = part.target(exchange);
+            target.map(|target| super::wish(&part.service, exchange, target.path(), headers))
+        };
+        self.parts.iter().map(|part| wish(part).unwrap_or_default()).collect()
     }
 
     /// All parts, in their order. A required one that fails ends it there and then, and cancels the rest.
@@ -48,6 +62,7 @@ impl Aggregate {
         exchange: &mut Exchange,
         headers: &Fields,
         lines: &FieldLines,
+        wishes: &[Wish],
     ) -> Result<Vec<Result<Bytes, PartError>>, Stop> {
         let worker = exchange.connection.worker.clone();
         let deadline = Instant::now() + self.timeout;
@@ -58,10 +73,12 @@ impl Aggregate {
             .enumerate()
             .map(|(position, part)| {
                 let target = part.target(exchange);
+                let wish = wishes.get(position).copied().unwrap_or_default();
                 let (caller, headers, lines) = (worker.caller(), headers.clone(), lines.clone());
                 async move {
                     let mut attempts = super::Attempts::default();
-                    let result = part.fetch(caller, target, (headers, lines), deadline, &mut attempts).await;
+                    let result =
+                        part.fetch(caller, target, wish, (headers, lines), deadline, &mut attempts).await;
                     (position, result, attempts.count)
                 }
             })

@@ -11,6 +11,7 @@ use super::tunnel;
 use super::upstream_request;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
+use crate::http::forwarded::Scheme;
 use crate::http::hop_by_hop;
 use crate::http::response::Response;
 use crate::http::target;
@@ -50,13 +51,22 @@ impl Forward {
         let record = exchange.upstream.of(&self.service);
         let answered = service::call(&self.service, worker.caller(), &call, record).await;
         match answered {
-            Ok(answer) => pass_on(exchange, answer, wants_upgrade),
+            Ok(answer) => {
+                let session = answer.session;
+                let mut response = pass_on(exchange, answer, wants_upgrade)?;
+                if let (Some(sticky), Some(code)) = (&self.service.sticky, session) {
+                    let over_tls = exchange.connection.facts.scheme() == Scheme::Https;
+                    response.fields.append(header::SET_COOKIE, sticky.cookie(code, over_tls));
+                }
+                Ok(response)
+            }
             Err(error) => self.failed(exchange, &error),
         }
     }
 
     fn call(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Call, Stop> {
         let target = self.target(exchange, request)?;
+        let wish = super::wish(&self.service, exchange, target.path(), &request.headers);
         let upgrade = exchange
             .upgrade
             .is_some()
@@ -87,6 +97,7 @@ impl Forward {
             },
             body,
             deadline: None,
+            wish,
         })
     }
 
@@ -139,7 +150,7 @@ fn fall_back(fallback: &Fallback) -> Response<Content> {
 }
 
 fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Result<Response<Content>, Stop> {
-    let Answer { mut response, body, upgrade } = answer;
+    let Answer { mut response, body, upgrade, session: _ } = answer;
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match (upgrade, exchange.upgrade.take()) {
             (Some(instance), Some(client)) if wants_upgrade => {

@@ -13,10 +13,11 @@ use std::net::SocketAddr;
 use tokio::time::Instant;
 
 use crate::exchange::{Content, Exchange};
+use crate::http::fields::Fields;
 use crate::http::response::Response;
 use crate::refusal::Stop;
 use crate::request::Request;
-use crate::service::Progress;
+use crate::service::{KeyInput, Progress, Service, Wish};
 
 pub use aggregate::{Aggregate, Part};
 pub use forward::{Forward, HostHeader, Rewrite};
@@ -39,6 +40,17 @@ pub async fn run(exchange: &mut Exchange, request: &mut Request) -> Result<Respo
         Action::Redirect(redirect) => redirect.run(exchange),
         Action::Respond(respond) => Ok(respond.run()),
     }
+}
+
+/// Which instance a request would like to go to. `path` is as the instance gets it, `headers`
+/// are as the client sent them.
+fn wish(service: &Service, exchange: &Exchange, path: &str, headers: &Fields) -> Wish {
+    service.wish(|| KeyInput {
+        client: exchange.client,
+        path,
+        headers,
+        claims: exchange.identity.as_ref().map(|identity| &identity.claims),
+    })
 }
 
 /// Counts the attempts of one part.

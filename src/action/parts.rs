@@ -16,7 +16,7 @@ use crate::http::fields::Fields;
 use crate::http::target;
 use crate::http::template::Template;
 use crate::reason::Reason;
-use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody};
+use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody, Wish};
 
 pub struct Part {
     pub name: Arc<str>,
@@ -81,6 +81,7 @@ impl Part {
         &self,
         caller: Caller<'_>,
         target: Option<PathAndQuery>,
+        wish: Wish,
         (headers, lines): (Fields, FieldLines),
         deadline: Instant,
         progress: &mut dyn Progress,
@@ -90,6 +91,7 @@ impl Part {
             head: Head { method: Method::GET, target, host: None, headers, lines, informational: None },
             body: RequestBody::new(ClientBody::Empty, None, None),
             deadline: Some(deadline),
+            wish,
         };
         let fetched = async {
             let answer =

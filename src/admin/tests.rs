@@ -68,7 +68,8 @@ impl ControlSurface for Stage {
     fn services(&self) -> Vec<ServiceStatus> {
         vec![ServiceStatus {
             name: "users".into(),
-            load_balancing: load_balancing_name(crate::config::LoadBalancing::LeastRequests),
+            panicking: false,
+            load_balancing: load_balancing_name(&crate::config::LoadBalancing::LeastRequests),
             source: SourceStatus::of(&crate::config::InstanceSource::Registry),
             retries: 1,
             hedging: None,
@@ -76,6 +77,7 @@ impl ControlSurface for Stage {
             instances: vec![InstanceStatus {
                 address: "127.0.0.1:8001".parse().unwrap(),
                 weight: 2,
+                slow_start_percent: None,
                 last_check: None,
                 health: Health::Unchecked,
                 breaker: BreakerStatus {
@@ -84,6 +86,7 @@ impl ControlSurface for Stage {
                     opened_at: Some(Moment(SystemTime::UNIX_EPOCH)),
                     next_probe_at: None,
                 },
+                latency_ms: None,
                 in_flight: 3,
                 attempts: 10,
                 failures: 5,
@@ -171,6 +174,7 @@ async fn what_is_known_is_shown() {
         json!({ "services": [{
             "name": "users",
             "load_balancing": "least_requests",
+            "panicking": false,
             "source": { "kind": "registry", "state": "ok" },
             "retries": 1,
             "instances": [{

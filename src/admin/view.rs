@@ -97,6 +97,8 @@ impl From<&config::Problem> for ProblemStatus {
 pub struct ServiceStatus {
     pub name: String,
     pub load_balancing: &'static str,
+    /// So few instances are healthy that unhealthy ones get requests, too.
+    pub panicking: bool,
     pub source: SourceStatus,
     /// Attempts after the first, since the start.
     pub retries: u64,
@@ -183,12 +185,14 @@ pub enum SourceState {
 }
 
 /// As the configuration writes it.
-pub fn load_balancing_name(rule: config::LoadBalancing) -> &'static str {
+pub fn load_balancing_name(rule: &config::LoadBalancing) -> &'static str {
     match rule {
         config::LoadBalancing::RoundRobin => "round_robin",
         config::LoadBalancing::Weighted => "weighted",
         config::LoadBalancing::Random => "random",
         config::LoadBalancing::LeastRequests => "least_requests",
+        config::LoadBalancing::PeakEwma => "peak_ewma",
+        config::LoadBalancing::ConsistentHash(_) => "consistent_hash",
     }
 }
 
@@ -196,10 +200,16 @@ pub fn load_balancing_name(rule: config::LoadBalancing) -> &'static str {
 pub struct InstanceStatus {
     pub address: SocketAddr,
     pub weight: u32,
+    /// Per cent of its share of the requests that it is to have at present; absent when that is all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start_percent: Option<u8>,
     pub health: Health,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check: Option<CheckStatus>,
     pub breaker: BreakerStatus,
+    /// How long it takes to answer, where the balancing rule goes by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
     /// Requests that wait for the instance or receive from it.
     pub in_flight: u64,
     /// Attempts that were begun, since the start.

@@ -47,10 +47,12 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
         let mut stale = std::mem::take(&mut running);
         for instance in set.instances() {
             let task = stale.remove(&instance.id).unwrap_or_else(|| {
-                tasks.spawn(check_for_ever(instance.clone(), settings.clone(), slots.clone()))
+                let instances = instances.clone();
+                tasks.spawn(check_for_ever(instance.clone(), instances, settings.clone(), slots.clone()))
             });
             running.insert(instance.id, task);
         }
+        instances.assess(settings.panic_threshold);
         stale.values().for_each(AbortHandle::abort);
         while tasks.try_join_next().is_some() {}
         if changes.changed().await.is_err() {
@@ -66,9 +68,15 @@ pub fn forget(instances: &Instances) {
         instance.set_health(Health::Unchecked);
         instance.set_last_check(None);
     }
+    instances.assess(None);
 }
 
-async fn check_for_ever(instance: Arc<Instance>, settings: Arc<HealthSettings>, slots: Arc<Semaphore>) {
+async fn check_for_ever(
+    instance: Arc<Instance>,
+    instances: Arc<Instances>,
+    settings: Arc<HealthSettings>,
+    slots: Arc<Semaphore>,
+) {
     let mut streak = Streak::default();
     // Instances that appear together are checked together only once.
     let mut pause = settings.interval.mul_f64(0.5 + fastrand::f64() / 2.0);
@@ -81,7 +89,11 @@ async fn check_for_ever(instance: Arc<Instance>, settings: Arc<HealthSettings>, 
         if matches!(result, Err(CheckError::Connect(_))) {
             instance.set_unreachable();
         }
-        instance.set_health(streak.next(instance.health(), result.is_ok(), &settings));
+        let (before, health) = (instance.health(), streak.next(instance.health(), result.is_ok(), &settings));
+        if health != before {
+            instance.set_health(health);
+            instances.assess(settings.panic_threshold);
+        }
         instance.set_last_check(Some(Check {
             at: clock::now(),
             took: started.elapsed(),

@@ -3,7 +3,7 @@
 //! The states are looked at twice a second, beside the requests that cause them: a change costs the request
 //! path nothing, and of an instance that flaps faster than that, the count of openings still tells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,13 +23,23 @@ pub type Watched = (Arc<str>, Arc<Instances>);
 /// Watches what `services` names at the moment, until its sender is dropped.
 pub async fn run(services: watch::Receiver<Vec<Watched>>) {
     let mut known: HashMap<u64, Seen> = HashMap::new();
+    let mut panicking: HashSet<Arc<str>> = HashSet::new();
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while services.has_changed().is_ok() {
         tick.tick().await;
         let present = services.borrow().clone();
         let mut next = HashMap::with_capacity(known.len());
+        panicking.retain(|service| present.iter().any(|(present, _)| present == service));
         for (service, instances) in &present {
+            let panics = instances.is_panicking();
+            if panics && panicking.insert(service.clone()) {
+                events::warn(format_args!(
+                    "service {service}: too few instances are healthy: unhealthy ones get requests, too"
+                ));
+            } else if !panics && panicking.remove(service) {
+                events::info(format_args!("service {service}: enough instances are healthy again"));
+            }
             for instance in instances.current().instances() {
                 let seen = Seen::of(instance);
                 let before = known.get(&instance.id).copied().unwrap_or(Seen::NEW);

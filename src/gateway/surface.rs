@@ -114,6 +114,7 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
             let load = present.load;
             ConcurrencyGauges { limit: present.max, in_flight: load.in_flight, waiting: load.waiting }
         }),
+        panicking: service.is_panicking(),
         instances: instances
             .instances()
             .map(|instance| InstanceGauges {
@@ -145,12 +146,16 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
     let set = service.instances.current();
     ServiceStatus {
         name: service.name.to_string(),
-        load_balancing: view::load_balancing_name(written.load_balancing),
+        load_balancing: view::load_balancing_name(&written.load_balancing),
+        panicking: service.is_panicking(),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
-        instances: set.instances().map(|instance| instance_status(instance)).collect(),
+        instances: set
+            .instances()
+            .map(|instance| instance_status(instance, service.settings.slow_start))
+            .collect(),
     }
 }
 
@@ -177,12 +182,14 @@ fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {
     }
 }
 
-fn instance_status(instance: &Instance) -> InstanceStatus {
+fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> InstanceStatus {
     let breaker = instance.breaker.status();
     let totals = instance.totals();
+    let share = slow_start.map(|slow_start| instance.share_of_its_own(slow_start, clock::now()));
     InstanceStatus {
         address: instance.address,
         weight: instance.weight(),
+        slow_start_percent: share.filter(|share| *share < 1.0).map(|share| (share * 100.0) as u8),
         health: match instance.health() {
             service::Health::Healthy => Health::Healthy,
             service::Health::Unhealthy => Health::Unhealthy,
@@ -203,6 +210,7 @@ fn instance_status(instance: &Instance) -> InstanceStatus {
             opened_at: breaker.opened_at.map(moment),
             next_probe_at: breaker.next_probe_at.map(moment),
         },
+        latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,
         attempts: totals.attempts,
         failures: totals.failures,

@@ -2,6 +2,7 @@
 
 pub mod alike;
 pub mod body;
+pub mod cookie;
 pub mod date;
 pub mod fetch;
 pub mod field_lines;
@@ -12,6 +13,7 @@ pub mod hop_by_hop;
 pub mod host;
 pub mod interim;
 pub mod interned;
+pub mod key_hash;
 pub mod notable;
 pub mod path;
 pub mod problem;

@@ -1,16 +1,19 @@
 //! Which instance of a service gets the next request.
 //!
-//! Whatever the rule, an instance that is unhealthy or whose breaker is open gets none, and one that was
-//! tried for the same request gets it again only when there is no other. A request whose first choice
+//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, and one that
+//! was tried for the same request gets it again only when there is no other. A request whose first choice
 //! falls away goes on from a second cursor that runs through all instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
 //!
 //! Picking allocates nothing, costs the same for three instances and for thousands as long as most of
 //! them are usable, and passes each at most twice when they are not.
 
-use std::sync::atomic::{AtomicU64, Ordering::*};
+mod by_key;
 
-use super::instance::{Admission, InFlight, InstanceRef};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::time::Duration;
+
+use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
 use super::settings::BreakerSettings;
@@ -29,6 +32,19 @@ pub enum Rule {
     /// has there: a count over all workers would be a cache line that every request of every core writes,
     /// and the workers' own views even out, since each has its part of the same traffic.
     LeastRequests,
+    /// The cheaper of two at random. What a request costs at an instance is how long its answers took of late, times
+    /// the requests that are there already; both as the worker itself has seen them.
+    PeakEwma,
+    /// The one that the request's key belongs to, or the next one that can take it. Without a key, as
+    /// [`Rule::LeastRequests`].
+    ConsistentHash,
+}
+
+impl Rule {
+    /// Whether it wants to know how long answers take.
+    pub(super) fn times_answers(self) -> bool {
+        self == Rule::PeakEwma
+    }
 }
 
 /// An instance to send a request to, with the breaker's leave.
@@ -56,13 +72,22 @@ pub(super) struct Cursor {
     next: AtomicU64,
     /// For requests whose first choice fell away.
     spare: AtomicU64,
+    /// With [`Rule::ConsistentHash`]: the weights of the usable instances, and until when in milliseconds they are
+    /// known.
+    usable_weight: AtomicU64,
+    recount_at: AtomicU64,
 }
 
 impl Default for Cursor {
     /// Anywhere, or else all workers, and all gateways that start together, would begin with the same
     /// instance.
     fn default() -> Self {
-        Cursor { next: AtomicU64::new(u64::from(fastrand::u32(..))), spare: AtomicU64::new(0) }
+        Cursor {
+            next: AtomicU64::new(u64::from(fastrand::u32(..))),
+            spare: AtomicU64::new(0),
+            usable_weight: AtomicU64::new(0),
+            recount_at: AtomicU64::new(0),
+        }
     }
 }
 
@@ -70,6 +95,16 @@ impl Default for Cursor {
 pub(super) struct Picker<'a> {
     pub set: &'a InstanceSet,
     pub rule: Rule,
+    /// What the rule goes by, where it goes by a key and the request has one.
+    pub key: Option<u64>,
+    pub max_load: Option<f64>,
+    /// The instance that the client was with before.
+    pub session: Option<usize>,
+    /// The worker's requests to all instances, where the rule counts them.
+    pub in_flight: &'a PerWorker<AtomicU32>,
+    pub slow_start: Option<Duration>,
+    /// Whether unhealthy instances are used like the others.
+    pub despite_health: bool,
     pub cursors: &'a PerWorker<Cursor>,
     pub breaker: &'a BreakerSettings,
     pub worker: WorkerId,
@@ -78,26 +113,48 @@ pub(super) struct Picker<'a> {
     pub now: Millis,
 }
 
+/// Which instances a request may go to whose first choice fell away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    /// Untried ones that have their whole share.
+    InFullShare,
+    Untried,
+    Any,
+}
+
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
+const WHOLE: u64 = 256;
+/// How many times faster an instance must be for its weight to matter less than that.
+const CLEARLY: f64 = 2.0;
 
 impl Picker<'_> {
     pub fn pick(&self, rng: &mut fastrand::Rng) -> Result<Picked, NoPick> {
         if self.set.is_empty() {
             return Err(NoPick::Empty);
         }
-        let first = match self.rule {
+        let session = self.session.filter(|&index| self.is_candidate(index));
+        let by_rule = |rng: &mut fastrand::Rng| match self.rule {
             // A repeated request takes no turn: it would let a failing instance and its neighbour share
             // the rounds between first and second attempts.
             Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
-            Rule::RoundRobin | Rule::Weighted => Some(self.next_turn()),
+            Rule::RoundRobin | Rule::Weighted => {
+                Some(self.next_turn()).filter(|&index| self.is_let_in(index, rng))
+            }
             Rule::Random => self.draw(rng),
             Rule::LeastRequests => self.less_busy_of_two(rng),
+            Rule::PeakEwma => self.cheaper_of_two(rng),
+            Rule::ConsistentHash => match self.key {
+                Some(key) => self.by_key(key),
+                None => self.less_busy_of_two(rng),
+            },
         };
-        first
+        session
+            .or_else(|| by_rule(rng))
             .and_then(|index| self.take(index, true))
-            .or_else(|| self.next_spare(true))
-            .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(false) })
+            .or_else(|| if self.slow_start.is_some() { self.next_spare(Spare::InFullShare) } else { None })
+            .or_else(|| self.next_spare(Spare::Untried))
+            .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(Spare::Any) })
             .ok_or_else(|| self.why_none())
     }
 
@@ -112,7 +169,10 @@ impl Picker<'_> {
     /// A usable instance at random, by weight.
     fn draw(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let order = &self.set.order;
-        (0..DRAWS).map(|_| order.at(rng.usize(..order.len()))).find(|&index| self.is_candidate(index))
+        (0..DRAWS).find_map(|_| {
+            let index = order.at(rng.usize(..order.len()));
+            (self.is_candidate(index) && self.is_let_in(index, rng)).then_some(index)
+        })
     }
 
     /// Draws the first by weight, so that an idle service is used by weight, and the second from all
@@ -120,17 +180,10 @@ impl Picker<'_> {
     /// request and with it; the one condition alone would favour light instances, the other heavy ones.
     fn less_busy_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let first = self.draw(rng)?;
-        let others = self.set.len() - 1;
-        if others == 0 {
-            return Some(first);
-        }
-        let second = (0..DRAWS)
-            .map(|_| (first + 1 + rng.usize(..others)) % self.set.len())
-            .find(|&index| self.is_candidate(index));
-        let Some(second) = second else { return Some(first) };
+        let Some(second) = self.draw_another(first, rng) else { return Some(first) };
         let pressure = |index: usize, more: u64| {
             let instance = &self.set.member(index).instance;
-            (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(instance.weight()))
+            (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(self.weight(instance)))
         };
         let less_busy = |more: u64| {
             let (first_load, first_weight) = pressure(first, more);
@@ -141,9 +194,46 @@ impl Picker<'_> {
         Some(if less_busy(0) && less_busy(request) { second } else { first })
     }
 
+    /// Draws as [`Picker::less_busy_of_two`] does. A request costs what answers take, times the requests that are there,
+    /// itself included.
+    ///
+    /// With unequal weights, the same two conditions as there keep to them, and on an idle service the draw alone does;
+    /// but one that is clearly faster needs to be cheaper only.
+    fn cheaper_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        let first = self.draw(rng)?;
+        let Some(second) = self.draw_another(first, rng) else { return Some(first) };
+        let [one, other] = [first, second].map(|index| &*self.set.member(index).instance);
+        let (one_us, other_us) = one.latency(self.worker).beside(other.latency(self.worker));
+        let (one_queue, other_queue) = (one.queue(self.worker, self.now), other.queue(self.worker, self.now));
+        let usual = self.set.mean_weight * WHOLE as f64;
+        let weight = |instance: &Instance| self.weight(instance) as f64 / usual;
+        let (one_weight, other_weight) = (weight(one), weight(other));
+        let cheaper = if one_weight == other_weight || other_us * CLEARLY < one_us {
+            other_us * (other_queue / other_weight + 1.0) < one_us * (one_queue / one_weight + 1.0)
+        } else {
+            let cheaper = |more: f64| {
+                other_us * (other_queue + more) * one_weight < one_us * (one_queue + more) * other_weight
+            };
+            cheaper(0.0) && cheaper(1.0)
+        };
+        Some(if cheaper { second } else { first })
+    }
+
+    /// A usable instance at random, other than `first` and whatever its weight.
+    fn draw_another(&self, first: usize, rng: &mut fastrand::Rng) -> Option<usize> {
+        let others = self.set.len() - 1;
+        if others == 0 {
+            return None;
+        }
+        (0..DRAWS).find_map(|_| {
+            let index = (first + 1 + rng.usize(..others)) % self.set.len();
+            (self.is_candidate(index) && self.is_let_in(index, rng)).then_some(index)
+        })
+    }
+
     /// The next usable instance from the spare cursor on: by the rule's order for as many turns as there
     /// are instances, then simply each once, because the order of uneven weights can be long.
-    fn next_spare(&self, avoid_tried: bool) -> Option<Picked> {
+    fn next_spare(&self, which: Spare) -> Option<Picked> {
         let order = self.order();
         let spare = &self.cursors.of(self.worker).spare;
         let start = (spare.load(Relaxed) % order.len() as u64) as usize;
@@ -152,7 +242,10 @@ impl Picker<'_> {
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
         for (turn, index) in in_order.chain(one_by_one) {
-            if let Some(picked) = self.take(index, avoid_tried) {
+            if which == Spare::InFullShare && self.share(&self.set.member(index).instance) < 1.0 {
+                continue;
+            }
+            if let Some(picked) = self.take(index, which != Spare::Any) {
                 spare.store(turn as u64 + 1, Relaxed);
                 return Some(picked);
             }
@@ -162,18 +255,45 @@ impl Picker<'_> {
 
     fn take(&self, index: usize, avoid_tried: bool) -> Option<Picked> {
         let member = self.set.member(index);
-        if avoid_tried && self.was_tried(member) || !member.instance.is_usable(self.now, self.breaker) {
+        if avoid_tried && self.was_tried(member) || !self.is_usable(&member.instance) {
             return None;
         }
         let instance = member.of(self.worker);
         // Another worker may have taken the last probe's place since.
         let admission = instance.admit(self.now, self.breaker)?;
-        Some(Picked { in_flight: instance.begin(), admission, instance: instance.clone() })
+        Some(Picked {
+            in_flight: instance.begin(self.rule == Rule::ConsistentHash),
+            admission,
+            instance: instance.clone(),
+        })
+    }
+
+    /// Whether an instance that begins gets this request, of those that are its share in the end.
+    fn is_let_in(&self, index: usize, rng: &mut fastrand::Rng) -> bool {
+        self.slow_start.is_none() || {
+            let share = self.share(&self.set.member(index).instance);
+            share >= 1.0 || rng.f64() < share
+        }
+    }
+
+    /// How much of its share an instance is to have at present, up to 1.
+    fn share(&self, instance: &Instance) -> f64 {
+        self.slow_start.map_or(1.0, |slow_start| instance.share_of_its_own(slow_start, self.now))
+    }
+
+    /// The present weight of an instance, in parts of which a weight of 1 has [`WHOLE`].
+    fn weight(&self, instance: &Instance) -> u64 {
+        let whole = u64::from(instance.weight()) * WHOLE;
+        if self.slow_start.is_none() { whole } else { (whole as f64 * self.share(instance)) as u64 }
     }
 
     fn is_candidate(&self, index: usize) -> bool {
         let member = self.set.member(index);
-        !self.was_tried(member) && member.instance.is_usable(self.now, self.breaker)
+        !self.was_tried(member) && self.is_usable(&member.instance)
+    }
+
+    fn is_usable(&self, instance: &Instance) -> bool {
+        instance.is_usable(self.now, self.breaker, self.despite_health)
     }
 
     fn was_tried(&self, member: &Member) -> bool {
@@ -189,13 +309,12 @@ impl Picker<'_> {
 
     fn why_none(&self) -> NoPick {
         use super::instance::Health;
-        if self.set.instances().all(|instance| instance.health() == Health::Unhealthy) {
-            NoPick::AllUnhealthy
-        } else {
-            NoPick::AllOpen
-        }
+        let all_unhealthy = || self.set.instances().all(|instance| instance.health() == Health::Unhealthy);
+        if !self.despite_health && all_unhealthy() { NoPick::AllUnhealthy } else { NoPick::AllOpen }
     }
 }
 
+#[cfg(test)]
+mod by_key_tests;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,9 @@ use super::errand::{Deadlines, Errand, Got};
 use super::pool::Pools;
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
-use super::{Admission, Failure, InFlight, NoPick, Picked, Service, Upgraded, UpstreamBody, backoff};
+use super::{
+    Admission, Failure, InFlight, NoPick, Picked, Service, SessionCode, Upgraded, UpstreamBody, Wish, backoff,
+};
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
 use crate::http::response::Response;
@@ -39,6 +41,8 @@ pub struct Call {
     pub head: Head,
     pub body: Rc<RequestBody>,
     pub deadline: Option<Instant>,
+    /// Of [`Service::wish`].
+    pub wish: Wish,
 }
 
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
@@ -55,6 +59,8 @@ pub struct Answer {
     pub body: UpstreamBody,
     /// The instance's side of a tunnel, where it has switched protocols.
     pub upgrade: Option<Upgraded>,
+    /// What is to be told to the client, so that it stays with the instance that answered.
+    pub session: Option<SessionCode>,
 }
 
 impl Answer {
@@ -125,7 +131,7 @@ pub async fn call(
     let mut tries = Tries::new(errand, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
-        let picked = match service.pick(caller.worker, tried, at, &mut tries.rng) {
+        let picked = match service.pick(caller.worker, call.wish, tried, at, &mut tries.rng) {
             Ok(picked) => picked,
             Err(none) => {
                 return tries.last.take().unwrap_or_else(|| Err(none.into())).map(|last| last.held(slot));
@@ -214,13 +220,15 @@ impl<'c> Tries<'c> {
 
     fn judge_response(&mut self, got: Got) -> Step {
         let settings = &self.errand.service.settings;
-        let Got { responded, in_flight, admission, at } = got;
+        let Got { responded, in_flight, admission, at, session } = got;
         let status = responded.response.status;
         let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
         let asked = if repeat { responded.response.fields.value(&header::RETRY_AFTER) } else { None };
         let asked = asked.and_then(|value: HeaderValue| backoff::retry_after(&value, SystemTime::now()));
         let verdict = Verdict::of_head(status, admission, at, settings);
-        let answer = self.answer(responded, in_flight, verdict, at);
+        let mut answer = self.answer(responded, in_flight, verdict, at);
+        // Nobody is to stay with an instance that fails.
+        answer.session = session.filter(|_| !status.is_server_error());
         match repeat.then(|| self.take_retry(asked)).flatten() {
             Some(after) => {
                 self.last = Some(Ok(answer));
@@ -241,7 +249,12 @@ impl<'c> Tries<'c> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             let (stream, first, slot) = lease.into_stream();
             let upgrade = Some(Upgraded::new(first, stream));
-            return Answer { response, body: UpstreamBody::of_tunnel(in_flight, slot), upgrade };
+            return Answer {
+                response,
+                body: UpstreamBody::of_tunnel(in_flight, slot),
+                upgrade,
+                session: None,
+            };
         }
         let held = Held { lease, in_flight, verdict, sent: self.errand.call.body.clone(), slot: None };
         let limits = BodyLimits {
@@ -249,7 +262,7 @@ impl<'c> Tries<'c> {
             total: self.errand.deadlines.total,
         };
         let body = UpstreamBody::new(body, held, limits, at);
-        Answer { response, body, upgrade: None }
+        Answer { response, body, upgrade: None, session: None }
     }
 
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {

@@ -6,8 +6,9 @@ use super::attempt::{Attempt, AttemptError, AttemptLimits, Responded};
 use super::bulkhead::Answered;
 use super::call::{Call, CallError, Caller};
 use super::pool::{InstancePool, PoolLimits};
-use super::{Admission, Failure, InFlight, Picked, Service};
+use super::{Admission, Failure, InFlight, InstanceRef, Picked, Service, SessionCode};
 use crate::clock::{self, Millis};
+use crate::http::body::RequestBody;
 use crate::telemetry::metrics::Outcome;
 
 #[derive(Clone, Copy)]
@@ -56,6 +57,8 @@ pub struct Got {
     pub in_flight: InFlight,
     pub admission: Admission,
     pub at: Millis,
+    /// What the client is to be told, so that it stays with the instance.
+    pub session: Option<SessionCode>,
 }
 
 /// How an attempt came out. What it says about the instance is still to be told.
@@ -72,7 +75,10 @@ impl Errand<'_> {
     ) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
-        let recording = Recording { pool: &pool, began, ended: None, outcome: Outcome::Cancelled };
+        let timed = self.service.settings.rule.times_answers().then_some(&instance);
+        let body = &*self.call.body;
+        let recording =
+            Recording { pool: &pool, timed, body, began, ended: None, outcome: Outcome::Cancelled };
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,
@@ -90,7 +96,8 @@ impl Errand<'_> {
                 if status < 500 {
                     self.answered(began, ended);
                 }
-                Ok(Got { responded, in_flight, admission, at })
+                let session = self.service.session(&instance, self.call.wish);
+                Ok(Got { responded, in_flight, admission, at, session })
             }
             Err(error) => {
                 // Whatever the instance's side made of it, the client's failure came first.
@@ -141,6 +148,9 @@ impl Errand<'_> {
 /// Counts an attempt when it is over, even when that is because nobody waits for it any more.
 struct Recording<'p> {
     pool: &'p InstancePool,
+    /// The instance, where the balancing rule wants to know how long it takes.
+    timed: Option<&'p InstanceRef>,
+    body: &'p RequestBody,
     began: Instant,
     ended: Option<Instant>,
     outcome: Outcome,
@@ -152,11 +162,25 @@ impl Recording<'_> {
         self.outcome = outcome;
         *self.ended.insert(Instant::now())
     }
+
+    /// Tells how long the instance took, from the last on that it was given of the request. A client that doesn't send
+    /// its request is not the instance's fault; being turned away is no sign of its being fast.
+    fn time(&self, instance: &InstanceRef, ended: Instant) {
+        let good = matches!(self.outcome, Outcome::Status(status) if status < 500 && status != 429);
+        if !good && (self.body.waits_for_client() || self.body.failure().is_some()) {
+            return;
+        }
+        let since = self.body.taken_at().map_or(self.began, |at| at.max(self.began));
+        instance.waited(ended.saturating_duration_since(since), good, Millis::of(ended));
+    }
 }
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
         let ended = self.ended.unwrap_or_else(Instant::now);
         self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
+        if let Some(instance) = self.timed {
+            self.time(instance, ended);
+        }
     }
 }

@@ -127,7 +127,8 @@ impl<'c> Tries<'c> {
             return None;
         }
         let tried = &self.tried[..self.tried_count];
-        let picked = service.pick(caller.worker, tried, Millis::of(now), &mut self.rng).ok();
+        let picked =
+            service.pick(caller.worker, self.errand.call.wish, tried, Millis::of(now), &mut self.rng).ok();
         let Some(picked) = picked.filter(|picked| !tried.contains(&picked.instance.id)) else {
             service.budget.give_hedge_back(Millis::of(now));
             return None;

@@ -13,9 +13,10 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, Pass};
+use super::breaker::{Breaker, BreakerState, Pass};
+use super::latency::{Known, Latency};
 use super::settings::BreakerSettings;
-use crate::clock::Millis;
+use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Instance {
     weight: AtomicU32,
     health: AtomicU8,
     removed: AtomicBool,
+    /// When it began to get requests, in milliseconds; 0 for one that is to have its whole share at once.
+    began_at: AtomicU64,
     /// The last try to connect failed.
     unreachable: AtomicBool,
     /// Told when the next health check should not wait.
@@ -75,6 +78,7 @@ impl Instance {
             weight: AtomicU32::new(weight),
             health: AtomicU8::new(Health::Unchecked as u8),
             removed: AtomicBool::new(false),
+            began_at: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
             check: Notify::new(),
             loads: PerWorker::new(workers),
@@ -100,7 +104,25 @@ impl Instance {
     }
 
     pub fn set_health(&self, health: Health) {
+        if self.health() == Health::Unhealthy && health == Health::Healthy {
+            self.begins(clock::now());
+        }
         self.health.store(health as u8, Relaxed);
+    }
+
+    /// From now on it gets requests, for the first time or again.
+    pub(super) fn begins(&self, now: Millis) {
+        self.began_at.store(now.0, Relaxed);
+    }
+
+    /// How much of its share it is to have, up to 1, when that takes `slow_start` to grow.
+    pub fn share_of_its_own(&self, slow_start: Duration, now: Millis) -> f64 {
+        let began_at = self.began_at.load(Relaxed);
+        let age = now.since(Millis(began_at));
+        if began_at == 0 || age >= slow_start {
+            return 1.0;
+        }
+        (age.as_secs_f64() / slow_start.as_secs_f64()).max(FIRST_SHARE)
     }
 
     pub fn last_check(&self) -> Option<Check> {
@@ -156,8 +178,8 @@ impl Instance {
     }
 
     /// Whether a request may be sent here now.
-    pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings) -> bool {
-        self.health() != Health::Unhealthy && self.breaker.admits(now, settings)
+    pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings, despite_health: bool) -> bool {
+        (despite_health || self.health() != Health::Unhealthy) && self.breaker.admits(now, settings)
     }
 
     /// How busy the instance is from one worker's point of view, in [`UNIT`]s for each request.
@@ -165,7 +187,37 @@ impl Instance {
         let load = self.loads.of(worker);
         u64::from(load.in_flight.load(Relaxed)) * UNIT + load.penalty.at(now)
     }
+
+    /// What a request would have to wait for here, in requests, from one worker's point of view: those in flight, and
+    /// more for failures than [`Instance::pressure`] has, because a failing instance is to look slow.
+    pub(super) fn queue(&self, worker: WorkerId, now: Millis) -> f64 {
+        let load = self.loads.of(worker);
+        let failures = load.penalty.at(now) as f64 / UNIT as f64;
+        f64::from(load.in_flight.load(Relaxed)) + FAILURE_IN_REQUESTS * failures
+    }
+
+    /// The requests that one worker has here.
+    pub(super) fn in_flight(&self, worker: WorkerId) -> u32 {
+        self.loads.of(worker).in_flight.load(Relaxed)
+    }
+
+    /// How long it takes to answer, as one worker has seen it.
+    pub(super) fn latency(&self, worker: WorkerId) -> Known {
+        self.loads.of(worker).latency.known()
+    }
+
+    /// The mean over the workers that have timed an answer; `None` when the balancing rule doesn't go by that.
+    pub fn mean_latency(&self) -> Option<Duration> {
+        let answered = self.loads.all().map(|load| load.latency.known()).filter(|known| known.answered);
+        let (sum, count) = answered.fold((0.0, 0u32), |(sum, count), known| (sum + known.cost_us, count + 1));
+        (count > 0).then(|| Duration::from_micros((sum / f64::from(count)) as u64))
+    }
 }
+
+/// What an instance is given of its share to begin with: enough for it to warm up by.
+const FIRST_SHARE: f64 = 0.1;
+/// What a failure of just now weighs in [`Instance::queue`].
+const FAILURE_IN_REQUESTS: f64 = 4.0;
 
 /// What one request in flight weighs in [`Instance::pressure`].
 pub(super) const UNIT: u64 = 256;
@@ -177,6 +229,7 @@ struct Load {
     attempts: AtomicU64,
     failures: AtomicU64,
     penalty: Penalty,
+    latency: Latency,
 }
 
 /// Adds one to a counter that only this worker writes.
@@ -227,13 +280,15 @@ struct Seat {
     worker: WorkerId,
     /// A copy: clones of one header value share a reference count.
     authority: HeaderValue,
+    /// Requests to any of the service's instances, where the balancing rule counts them.
+    service: Arc<PerWorker<AtomicU32>>,
 }
 
 impl InstanceRef {
-    pub(super) fn new(instance: Arc<Instance>, worker: WorkerId) -> Self {
+    pub(super) fn new(instance: Arc<Instance>, worker: WorkerId, service: Arc<PerWorker<AtomicU32>>) -> Self {
         let authority = HeaderValue::from_bytes(instance.authority.as_bytes())
             .expect("the bytes are those of a valid header value");
-        InstanceRef(Arc::new(Seat { instance, worker, authority }))
+        InstanceRef(Arc::new(Seat { instance, worker, authority, service }))
     }
 
     pub fn worker(&self) -> WorkerId {
@@ -250,17 +305,31 @@ impl InstanceRef {
         &self.0.instance
     }
 
-    /// Counts an attempt, in flight until the guard is dropped.
-    pub(super) fn begin(&self) -> InFlight {
+    /// Counts an attempt, in flight until the guard is dropped; among those of the service, too, if
+    /// the balancing rule goes by keys.
+    pub(super) fn begin(&self, by_key: bool) -> InFlight {
         let load = self.load();
         load.in_flight.fetch_add(1, Relaxed);
         bump(&load.attempts);
-        InFlight(self.clone())
+        if by_key {
+            self.of_service().fetch_add(1, Relaxed);
+        }
+        InFlight { instance: self.clone(), by_key }
+    }
+
+    fn of_service(&self) -> &AtomicU32 {
+        self.0.service.of(self.0.worker)
     }
 
     pub(super) fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Admission> {
         let pass = self.breaker.admit(now, settings)?;
         Some(Admission { instance: self.clone(), pass: Some(pass) })
+    }
+
+    /// The head of an answer came, or nobody waits for it any longer. Only a good answer can make the instance faster.
+    pub(super) fn waited(&self, took: Duration, good: bool, now: Millis) {
+        let latency = &self.load().latency;
+        if good { latency.answered(took, now) } else { latency.waited_in_vain(took, now) }
     }
 
     fn load(&self) -> &Load {
@@ -279,11 +348,17 @@ impl Deref for InstanceRef {
 /// One request on its way at an instance. Keep it until the response's body is through.
 #[derive(Debug)]
 #[must_use]
-pub struct InFlight(InstanceRef);
+pub struct InFlight {
+    instance: InstanceRef,
+    by_key: bool,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.load().in_flight.fetch_sub(1, Relaxed);
+        self.instance.load().in_flight.fetch_sub(1, Relaxed);
+        if self.by_key {
+            self.instance.of_service().fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -304,8 +379,11 @@ impl Admission {
 
     /// The instance answered, and not with one of the breaker's `failures`.
     pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
-        if let Some(pass) = self.pass.take() {
-            self.instance.breaker.success(pass, self.instance.worker(), now, settings);
+        let Some(pass) = self.pass.take() else { return };
+        let was_probe = pass.is_probe();
+        self.instance.breaker.success(pass, self.instance.worker(), now, settings);
+        if was_probe && self.instance.breaker.status().state == BreakerState::Closed {
+            self.instance.begins(now);
         }
     }
 
@@ -349,7 +427,7 @@ mod tests {
     fn instance() -> InstanceRef {
         let authority = HeaderValue::from_static("users.internal:8001");
         let shared = Arc::new(Instance::new(([127, 0, 0, 1], 8001).into(), authority, 1, 2));
-        InstanceRef::new(shared, WorkerId(1))
+        InstanceRef::new(shared, WorkerId(1), Arc::new(PerWorker::new(2)))
     }
 
     #[test]
@@ -373,13 +451,57 @@ mod tests {
     #[test]
     fn load_and_counters_are_summed_over_workers() {
         let one = instance();
-        let other = InstanceRef::new(one.shared().clone(), WorkerId(0));
-        let guards = (one.begin(), one.begin(), other.begin());
+        let other = InstanceRef::new(one.shared().clone(), WorkerId(0), one.0.service.clone());
+        let guards = (one.begin(true), one.begin(false), other.begin(true));
         assert_eq!(one.totals(), Totals { in_flight: 3, attempts: 3, failures: 0 });
         assert_eq!(one.pressure(WorkerId(1), Millis(0)), 2 * UNIT);
+        assert_eq!(one.of_service().load(Relaxed), 1);
         drop(guards);
+        assert_eq!(one.of_service().load(Relaxed), 0);
         assert_eq!(one.totals().in_flight, 0);
         assert_eq!(one.totals().attempts, 3);
+    }
+
+    #[test]
+    fn a_share_grows_from_a_tenth_to_all_of_it() {
+        let instance = instance();
+        let share = |now| instance.share_of_its_own(Duration::from_secs(30), Millis(now));
+        assert_eq!(share(0), 1.0, "it did not begin slowly");
+        instance.begins(Millis(1000));
+        for (now, wanted) in [(0, 0.1), (1000, 0.1), (4000, 0.1), (16_000, 0.5), (31_000, 1.0), (99_000, 1.0)]
+        {
+            assert_eq!(share(now), wanted, "at {now}");
+        }
+        assert_eq!(instance.share_of_its_own(Duration::ZERO, Millis(1000)), 1.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_begins_anew() {
+        let instance = instance();
+        let share = || instance.share_of_its_own(Duration::from_secs(30), clock::now());
+        instance.set_health(Health::Healthy);
+        assert_eq!(share(), 1.0);
+        instance.set_health(Health::Unhealthy);
+        instance.set_health(Health::Healthy);
+        assert_eq!(share(), 0.1);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(share(), 1.0);
+        let settings = BreakerSettings {
+            consecutive_failures: 1,
+            failure_ratio: None,
+            minimum_requests: 1,
+            window: Duration::from_secs(10),
+            open_for: Duration::from_secs(1),
+            max_open_for: Duration::from_secs(1),
+            half_open_requests: 1,
+        };
+        let admit = || instance.admit(clock::now(), &settings).expect("it is not open");
+        admit().success(clock::now(), &settings);
+        assert_eq!(share(), 1.0);
+        admit().failure(clock::now(), &settings);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        admit().success(clock::now(), &settings);
+        assert_eq!(share(), 0.1, "its breaker has closed");
     }
 
     #[test]

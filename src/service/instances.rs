@@ -6,17 +6,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::sync::watch;
 
 use super::discovered::{Discovered, Publish};
-use super::instance::{Instance, InstanceRef};
+use super::instance::{Health, Instance, InstanceRef};
 use super::order::Order;
+use super::ring::Ring;
+use super::sticky::{SessionCode, SessionCodes, SessionKey};
 use crate::clock::{self, Millis};
-use crate::per_worker::WorkerId;
+use crate::per_worker::{PerWorker, WorkerId};
 
 #[derive(Debug)]
 pub struct Instances {
@@ -24,6 +28,18 @@ pub struct Instances {
     workers: usize,
     /// Also what makes publishers take turns. Workers never touch it.
     source: Mutex<SourceStatus>,
+    /// Whether requests come by their key, so that every set needs a ring.
+    by_key: AtomicBool,
+    /// Those requests, to any of the instances.
+    in_flight: Arc<PerWorker<AtomicU32>>,
+    /// Of a service without a secret of its own.
+    random_key: SessionKey,
+    /// Whether clients stay with instances, and how.
+    session_key: Mutex<Option<SessionKey>>,
+    /// So few instances are healthy that health is not asked for.
+    panicking: AtomicBool,
+    /// When the service came to have instances after it had none, in milliseconds.
+    filled_at: AtomicU64,
     published: watch::Sender<u64>,
 }
 
@@ -37,6 +53,8 @@ pub struct SourceStatus {
     pub failure: Option<String>,
 }
 
+/// How long after a service's first instance others still count as those that it begins with.
+const STARTING: Duration = Duration::from_secs(2);
 const MAX_FAILURE_CHARS: usize = 500;
 
 /// The instances of a service at one moment, and the order in which a balancer goes through them.
@@ -47,6 +65,12 @@ pub struct InstanceSet {
     pub(super) order: Order,
     /// Without weights.
     pub(super) in_turn: Order,
+    /// Above zero; 1 for an empty set.
+    pub(super) mean_weight: f64,
+    /// Only where requests come by their key, and then built before the set is seen.
+    ring: OnceLock<Ring>,
+    /// Likewise, where clients stay with instances.
+    codes: OnceLock<SessionCodes>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,20 +84,33 @@ pub(super) struct Member {
 impl Instances {
     /// An empty set: nothing is known yet.
     pub fn new(workers: usize) -> Arc<Self> {
-        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers)
+        let in_flight = Arc::new(PerWorker::new(workers));
+        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers, in_flight, SessionKey::random())
     }
 
     /// For a service whose source was changed: what the old one found last stays in use until the new one
     /// has found something, and an instance that both know keeps its state.
     pub fn continuing(previous: &Instances) -> Arc<Self> {
-        Self::with_set(previous.set.load_full(), previous.workers)
+        let in_flight = previous.in_flight.clone();
+        Self::with_set(previous.set.load_full(), previous.workers, in_flight, previous.random_key)
     }
 
-    fn with_set(set: Arc<InstanceSet>, workers: usize) -> Arc<Self> {
+    fn with_set(
+        set: Arc<InstanceSet>,
+        workers: usize,
+        in_flight: Arc<PerWorker<AtomicU32>>,
+        random_key: SessionKey,
+    ) -> Arc<Self> {
         Arc::new(Instances {
             set: ArcSwap::new(set),
             workers: workers.max(1),
             source: Mutex::default(),
+            by_key: AtomicBool::new(false),
+            random_key,
+            session_key: Mutex::default(),
+            in_flight,
+            panicking: AtomicBool::new(false),
+            filled_at: AtomicU64::new(0),
             published: watch::Sender::new(0),
         })
     }
@@ -88,6 +125,46 @@ impl Instances {
         self.set.load_full()
     }
 
+    /// Has a ring ready for this set and for all to come. It stays so: a snapshot that needs it may live on.
+    pub(super) fn keep_ring(&self) {
+        let _no_set_comes_meanwhile = self.lock();
+        self.by_key.store(true, Relaxed);
+        self.set.load().build_ring();
+    }
+
+    /// Has the codes of clients' cookies ready for this set and for all to come: under a key of the caller's, or one that
+    /// stays the same. Returns the key.
+    pub(super) fn keep_codes(&self, key: Option<SessionKey>) -> SessionKey {
+        let _no_set_comes_meanwhile = self.lock();
+        let key = key.unwrap_or(self.random_key);
+        *self.session_key() = Some(key);
+        self.set.load().build_codes(key);
+        key
+    }
+
+    fn session_key(&self) -> MutexGuard<'_, Option<SessionKey>> {
+        self.session_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests that are on their way, counted while they come by their key.
+    pub(super) fn in_flight(&self) -> &PerWorker<AtomicU32> {
+        &self.in_flight
+    }
+
+    /// Looks whether at least `panic_threshold` per cent of the instances are healthy, or were never checked. To be called
+    /// when the health of one or the set has changed.
+    pub fn assess(&self, panic_threshold: Option<u8>) {
+        let set = self.set.load();
+        let healthy = set.instances().filter(|instance| instance.health() != Health::Unhealthy).count();
+        let panicking = panic_threshold.is_some_and(|least| healthy * 100 < set.len() * usize::from(least));
+        self.panicking.store(panicking, Relaxed);
+    }
+
+    /// Whether unhealthy instances get requests as well.
+    pub fn is_panicking(&self) -> bool {
+        self.panicking.load(Relaxed)
+    }
+
     pub fn source(&self) -> SourceStatus {
         self.lock().clone()
     }
@@ -95,6 +172,20 @@ impl Instances {
     /// Wakes up whenever a set with other members or weights has come.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
+    }
+
+    /// Marks the instances that join others. Those that a service begins with are there for all of its requests, and so
+    /// are those that come right behind the first.
+    fn begin_slowly(&self, before: &InstanceSet, next: &InstanceSet) {
+        let now = clock::now();
+        if before.is_empty() {
+            self.filled_at.store(now.0, Relaxed);
+        }
+        if now.since(Millis(self.filled_at.load(Relaxed))) < STARTING {
+            return;
+        }
+        let known: HashSet<u64> = before.instances().map(|instance| instance.id).collect();
+        next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.begins(now));
     }
 
     fn lock(&self) -> MutexGuard<'_, SourceStatus> {
@@ -107,8 +198,16 @@ impl Publish for Instances {
         let mut source = self.lock();
         source.last_set = Some(clock::now());
         let before = self.set.load_full();
-        let Some(next) = before.successor(found, self.workers) else { return };
+        let Some(next) = before.successor(found, self.workers, &self.in_flight) else { return };
         let next = Arc::new(next);
+        self.begin_slowly(&before, &next);
+        if self.by_key.load(Relaxed) {
+            next.build_ring();
+        }
+        let session_key = *self.session_key();
+        if let Some(key) = session_key {
+            next.build_codes(key);
+        }
         self.set.store(next.clone());
         // Only now: a worker that sees the mark must not find the instance in a set any more.
         let kept: HashSet<u64> = next.instances().map(|instance| instance.id).collect();
@@ -135,7 +234,16 @@ impl InstanceSet {
     fn new(members: Vec<Member>) -> Self {
         let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
         let in_turn = Order::unweighted(members.len());
-        InstanceSet { order: Order::new(&weights), in_turn, members: members.into() }
+        let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        let mean_weight = if members.is_empty() { 1.0 } else { sum / members.len() as f64 };
+        InstanceSet {
+            order: Order::new(&weights),
+            in_turn,
+            mean_weight,
+            ring: OnceLock::new(),
+            codes: OnceLock::new(),
+            members: members.into(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -155,8 +263,36 @@ impl InstanceSet {
         &self.members[index]
     }
 
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.ring.get()
+    }
+
+    /// The position of the instance with that code under that key. All of them are looked at only between a change of
+    /// the key and the next set.
+    pub(super) fn with_code(&self, code: SessionCode, key: SessionKey) -> Option<usize> {
+        match self.codes.get().filter(|codes| codes.key == key) {
+            Some(codes) => codes.find(code),
+            None => self.instances().position(|instance| key.code(instance.address) == code),
+        }
+    }
+
+    fn build_codes(&self, key: SessionKey) {
+        let addresses = self.instances().map(|instance| instance.address);
+        self.codes.get_or_init(|| SessionCodes::new(key, addresses));
+    }
+
+    fn build_ring(&self) {
+        let instances = self.members.iter().map(|member| (member.instance.address, member.weight));
+        self.ring.get_or_init(|| Ring::new(instances));
+    }
+
     /// The set that follows this one, or `None` when nothing changes but perhaps the order of mention.
-    fn successor(&self, found: Vec<Discovered>, workers: usize) -> Option<InstanceSet> {
+    fn successor(
+        &self,
+        found: Vec<Discovered>,
+        workers: usize,
+        in_flight: &Arc<PerWorker<AtomicU32>>,
+    ) -> Option<InstanceSet> {
         let known: HashMap<SocketAddr, &Member> =
             self.members.iter().map(|member| (member.instance.address, member)).collect();
         let mut seen = HashSet::with_capacity(found.len());
@@ -177,8 +313,8 @@ impl InstanceSet {
                 }
                 None => {
                     changed = true;
-                    members
-                        .push(Member::new(Instance::new(one.address, authority, weight, workers), workers));
+                    let instance = Instance::new(one.address, authority, weight, workers);
+                    members.push(Member::new(instance, workers, in_flight));
                 }
             }
         }
@@ -187,9 +323,11 @@ impl InstanceSet {
 }
 
 impl Member {
-    fn new(instance: Instance, workers: usize) -> Self {
+    fn new(instance: Instance, workers: usize, in_flight: &Arc<PerWorker<AtomicU32>>) -> Self {
         let instance = Arc::new(instance);
-        let refs = (0..workers).map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker))).collect();
+        let refs = (0..workers)
+            .map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker), in_flight.clone()))
+            .collect();
         Member { weight: instance.weight(), instance, refs }
     }
 
@@ -209,7 +347,6 @@ fn authority(found: &Discovered) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::instance::Health;
 
     fn found(port: u16, weight: u32) -> Discovered {
         Discovered {
@@ -249,6 +386,53 @@ mod tests {
         assert!(instances.current().is_empty());
         instances.publish(vec![found(1, 1)]);
         assert_ne!(ids(&instances), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_later_begins_slowly() {
+        let instances = Instances::new(1);
+        let shares = |instances: &Instances| -> Vec<f64> {
+            let set = instances.current();
+            set.instances()
+                .map(|instance| instance.share_of_its_own(Duration::from_secs(30), clock::now()))
+                .collect()
+        };
+        instances.publish(vec![found(1, 1)]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        instances.publish(vec![found(1, 1), found(2, 1)]);
+        assert_eq!(shares(&instances), [1.0, 1.0], "they came together");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        instances.publish(vec![found(1, 1), found(2, 1), found(3, 1)]);
+        assert_eq!(shares(&instances), [1.0, 1.0, 0.1]);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        instances.publish(vec![found(1, 9), found(2, 1), found(3, 1)]);
+        assert_eq!(shares(&instances), [1.0, 1.0, 0.5]);
+        let reloaded = Instances::continuing(&instances);
+        reloaded.publish(vec![found(1, 9), found(3, 1), found(4, 1)]);
+        assert_eq!(shares(&reloaded), [1.0, 0.5, 0.1]);
+        reloaded.publish(vec![]);
+        reloaded.publish(vec![found(5, 1), found(6, 1)]);
+        assert_eq!(shares(&reloaded), [1.0, 1.0], "there is nobody else");
+    }
+
+    #[test]
+    fn with_too_few_healthy_ones_health_is_not_asked_for() {
+        let instances = Instances::new(1);
+        instances.assess(Some(100));
+        assert!(!instances.is_panicking(), "there is nothing to use");
+        instances.publish((1..=4).map(|port| found(port, 1)).collect());
+        let set = instances.current();
+        let panics_at = |threshold| {
+            instances.assess(threshold);
+            instances.is_panicking()
+        };
+        for (unhealthy, at) in
+            [(0, [false, false, false]), (1, [true, false, false]), (3, [true, true, false]), (4, [true; 3])]
+        {
+            set.instances().take(unhealthy).for_each(|instance| instance.set_health(Health::Unhealthy));
+            assert_eq!([Some(100), Some(50), Some(1)].map(panics_at), at, "{unhealthy} are unhealthy");
+            assert!(!panics_at(None));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! breakers, and the [`RetryBudget`].
 
 mod admittance;
+mod affinity;
 mod attempt;
 pub mod backoff;
 mod balance;
@@ -18,10 +19,13 @@ mod hedge;
 pub mod http1;
 mod instance;
 mod instances;
+mod latency;
 mod order;
 mod pool;
+mod ring;
 mod samples;
 mod settings;
+mod sticky;
 mod upstream_body;
 mod verdict;
 mod window;
@@ -31,6 +35,7 @@ mod scenarios;
 
 use std::sync::Arc;
 
+pub use affinity::{Affinity, HashKey, KeyInput, Wish};
 pub use attempt::{AttemptError, Head, InformationalSink};
 pub use balance::{NoPick, Picked, Rule};
 pub use breaker::{BreakerState, BreakerStatus};
@@ -45,6 +50,7 @@ pub use settings::{
     BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
     PoolSettings, RetrySettings, Settings,
 };
+pub use sticky::{SessionCode, Sticky};
 pub use upstream_body::UpstreamBody;
 
 use crate::clock::Millis;
@@ -53,6 +59,7 @@ use crate::http::rewound::Rewound;
 use crate::per_worker::{PerWorker, WorkerId};
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use balance::{Cursor, Picker};
+use sticky::SessionKey;
 
 /// The instance's side of a tunnel: its connection after a switch of protocols.
 pub type Upgraded = Rewound<tokio::net::TcpStream>;
@@ -61,6 +68,8 @@ pub type Upgraded = Rewound<tokio::net::TcpStream>;
 pub struct Service {
     pub name: Arc<str>,
     pub settings: Settings,
+    /// By which clients stay with instances, if they do.
+    pub sticky: Option<Sticky>,
     pub instances: Arc<Instances>,
     pub budget: Arc<RetryBudget>,
     /// Where the service has one, it is that of the snapshot before, as long as that had one.
@@ -85,15 +94,35 @@ impl Service {
     ) -> Arc<Service> {
         let metrics = metrics.service(&config.name);
         let settings = Settings::compile(config);
+        let by_key = settings.affinity.is_some();
+        let mut service = Self::continuing(config, previous, workers, settings, metrics);
+        service.sticky = config.sticky.as_ref().map(|sticky| {
+            let secret = sticky.secret.as_ref().map(|secret| SessionKey::of(secret.expose(), &config.name));
+            Sticky::new(&sticky.cookie, service.instances.keep_codes(secret))
+        });
+        if by_key {
+            service.instances.keep_ring();
+        }
+        Arc::new(service)
+    }
+
+    fn continuing(
+        config: &config::Service,
+        previous: Option<&Arc<Service>>,
+        workers: usize,
+        settings: Settings,
+        metrics: Arc<ServiceMetrics>,
+    ) -> Service {
         let source = config.source.clone();
         let bulkhead = settings.concurrency.as_ref().map(|concurrency| {
             let present = previous.and_then(|previous| previous.bulkhead.clone());
             present.unwrap_or_else(|| Bulkhead::new(concurrency.limits))
         });
         let Some(previous) = previous else {
-            return Arc::new(Service {
+            return Service {
                 name: config.name.as_str().into(),
                 settings,
+                sticky: None,
                 instances: Instances::new(workers),
                 budget: Arc::new(RetryBudget::new(workers)),
                 bulkhead,
@@ -101,16 +130,17 @@ impl Service {
                 latency: Arc::default(),
                 cursors: Arc::new(PerWorker::new(workers)),
                 source,
-            });
+            };
         };
         let instances = if previous.source == source {
             previous.instances.clone()
         } else {
             Instances::continuing(&previous.instances)
         };
-        Arc::new(Service {
+        Service {
             name: previous.name.clone(),
             settings,
+            sticky: None,
             instances,
             budget: previous.budget.clone(),
             bulkhead,
@@ -118,7 +148,7 @@ impl Service {
             latency: previous.latency.clone(),
             cursors: previous.cursors.clone(),
             source,
-        })
+        }
     }
 
     /// This service, of which `written` is the configuration, as a route wants it: with other settings, and everything else
@@ -135,6 +165,7 @@ impl Service {
         Arc::new(Service {
             name: self.name.clone(),
             settings: Settings::compile(&written),
+            sticky: self.sticky.clone(),
             instances: self.instances.clone(),
             budget: self.budget.clone(),
             bulkhead: self.bulkhead.clone(),
@@ -152,18 +183,51 @@ impl Service {
         }
     }
 
-    /// An instance for one attempt at a request. `tried` are the ids of those that it was sent to before.
+    /// Which instance a request would like to go to, as far as the service goes by that.
+    pub fn wish<'a>(&self, input: impl FnOnce() -> KeyInput<'a>) -> Wish {
+        if !self.has_wishes() {
+            return Wish::default();
+        }
+        let input = input();
+        Wish {
+            key: self.settings.affinity.as_ref().and_then(|affinity| affinity.key.of(&input)),
+            session: self.sticky.as_ref().and_then(|sticky| sticky.code_of(input.headers)),
+        }
+    }
+
+    /// Whether [`Service::wish`] ever says anything.
+    pub fn has_wishes(&self) -> bool {
+        self.settings.affinity.is_some() || self.sticky.is_some()
+    }
+
+    /// What is to be told to a client that was answered by this instance, so that it stays: nothing if it had that
+    /// `wish` or if clients don't stay.
+    fn session(&self, instance: &Instance, wish: Wish) -> Option<SessionCode> {
+        let code = self.sticky.as_ref()?.key().code(instance.address);
+        (wish.session != Some(code)).then_some(code)
+    }
+
+    /// An instance for one attempt at a request. `wish` is that of [`Service::wish`]; `tried` are the ids of those that
+    /// it was sent to before.
     pub fn pick(
         &self,
         worker: WorkerId,
+        wish: Wish,
         tried: &[u64],
         now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Result<Picked, NoPick> {
         let set = self.instances.set();
+        let code = |(sticky, code): (&Sticky, SessionCode)| set.with_code(code, sticky.key());
         let picker = Picker {
             set: &set,
             rule: self.settings.rule,
+            key: wish.key,
+            session: self.sticky.as_ref().zip(wish.session).and_then(code),
+            max_load: self.settings.affinity.as_ref().and_then(|affinity| affinity.max_load),
+            in_flight: self.instances.in_flight(),
+            slow_start: self.settings.slow_start,
+            despite_health: self.is_panicking(),
             cursors: &self.cursors,
             breaker: &self.settings.breaker,
             worker,
@@ -175,7 +239,16 @@ impl Service {
 
     /// Whether an attempt at `at` would find an instance.
     fn has_usable(&self, at: Millis) -> bool {
-        self.instances.set().instances().any(|instance| instance.is_usable(at, &self.settings.breaker))
+        let despite_health = self.is_panicking();
+        let is_usable =
+            |instance: &Arc<Instance>| instance.is_usable(at, &self.settings.breaker, despite_health);
+        self.instances.set().instances().any(is_usable)
+    }
+
+    /// Whether so few instances are healthy that all get requests.
+    pub fn is_panicking(&self) -> bool {
+        let may = self.settings.health_check.as_ref().is_some_and(|check| check.panic_threshold.is_some());
+        may && self.instances.is_panicking()
     }
 }
 
@@ -212,7 +285,8 @@ mod tests {
         publish(&first, &[1, 2]);
         let second = Service::compile(&config(&[2, 3]), Some(&first), 1, &Metrics::new(1));
         assert!(!Arc::ptr_eq(&first.instances, &second.instances));
-        let pick = second.pick(WorkerId(0), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        let pick =
+            second.pick(WorkerId(0), Wish::default(), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
         assert!(pick.is_ok(), "there is no gap until the new source has answered");
         publish(&second, &[2, 3]);
         let known: Vec<u64> = first.instances.current().instances().map(|instance| instance.id).collect();
@@ -223,7 +297,8 @@ mod tests {
     #[test]
     fn a_service_without_instances_says_so() {
         let service = Service::compile(&config(&[]), None, 1, &Metrics::new(1));
-        let none = service.pick(WorkerId(0), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
+        let none =
+            service.pick(WorkerId(0), Wish::default(), &[], Millis(0), &mut fastrand::Rng::with_seed(1));
         assert_eq!(none.unwrap_err(), NoPick::Empty);
         service.instances.publish(Vec::<Discovered>::new());
         assert!(service.instances.source().last_set.is_some());

@@ -288,6 +288,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::per_worker::PerWorker;
     use crate::service::discovered::{Discovered, Publish};
     use crate::service::{InstanceRef, Instances};
 
@@ -302,7 +303,7 @@ mod tests {
         let instance = instances.current().instances().next().expect("there is one").clone();
         let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());
         let limits = PoolLimits { max_connections, max_idle: 8, idle_timeout: Duration::from_secs(60) };
-        (listener, pools, InstanceRef::new(instance, WorkerId(0)), limits)
+        (listener, pools, InstanceRef::new(instance, WorkerId(0), Arc::new(PerWorker::new(1))), limits)
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use http::StatusCode;
 
 use super::discovered::{Discovered, Publish};
 use super::*;
-use crate::config::{At, InstanceSource, LoadBalancing, Span, StaticInstance};
+use crate::config::{At, ConsistentHash, HashKey, InstanceSource, LoadBalancing, Span, StaticInstance};
 use crate::telemetry::metrics::Metrics;
 
 /// A service with the default settings.
@@ -24,6 +24,8 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         name: at("users".into()),
         source: InstanceSource::Static(ports.iter().map(instance).collect()),
         load_balancing: rule,
+        slow_start: None,
+        sticky: None,
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
@@ -87,8 +89,10 @@ struct Simulation {
 
 struct Attempt {
     worker: WorkerId,
+    key: u64,
     tried: Vec<u64>,
     picked: Picked,
+    began_us: u64,
 }
 
 const WORKERS: usize = 2;
@@ -96,7 +100,11 @@ const RATE_PER_SECOND: f64 = 1000.0;
 
 impl Simulation {
     fn new(rule: LoadBalancing, instances: &[(u32, Behaviour)]) -> Self {
-        let service = Service::compile(&config(rule, &[1]), None, WORKERS, &Metrics::new(WORKERS));
+        Self::of(&config(rule, &[1]), instances)
+    }
+
+    fn of(config: &config::Service, instances: &[(u32, Behaviour)]) -> Self {
+        let service = Service::compile(config, None, WORKERS, &Metrics::new(WORKERS));
         let set: Vec<(u16, u32)> = (1..).zip(instances.iter().map(|(weight, _)| *weight)).collect();
         service.instances.publish(found(&set));
         Simulation {
@@ -132,7 +140,8 @@ impl Simulation {
             self.requests += 1;
             let worker = WorkerId(self.rng.usize(..WORKERS));
             self.service.budget.count_request(worker, self.now());
-            self.attempt(worker, Vec::new());
+            let key = self.rng.u64(..);
+            self.attempt(worker, key, Vec::new());
         }
     }
 
@@ -140,9 +149,11 @@ impl Simulation {
         Millis(self.now_us / 1000)
     }
 
-    fn attempt(&mut self, worker: WorkerId, tried: Vec<u64>) {
+    fn attempt(&mut self, worker: WorkerId, key: u64, tried: Vec<u64>) {
         let now = self.now();
-        let Ok(picked) = self.service.pick(worker, &tried, now, &mut self.rng) else {
+        let Ok(picked) =
+            self.service.pick(worker, Wish { key: Some(key), session: None }, &tried, now, &mut self.rng)
+        else {
             self.failed += 1;
             return;
         };
@@ -150,16 +161,21 @@ impl Simulation {
         self.attempts[index] += 1;
         let takes_us = self.behaviours[index].answer_ms * 1000.0 * (0.5 + self.rng.f64());
         self.ends.push(Reverse((self.now_us + takes_us as u64, self.on_their_way.len())));
-        self.on_their_way.push(Some(Attempt { worker, tried, picked }));
+        self.on_their_way.push(Some(Attempt { worker, key, tried, picked, began_us: self.now_us }));
     }
 
     fn end(&mut self, slot: usize) {
         let attempt = self.on_their_way[slot].take().expect("an attempt ends once");
-        let Attempt { worker, mut tried, picked: Picked { instance, admission, in_flight } } = attempt;
+        let Attempt { worker, key, mut tried, picked: Picked { instance, admission, in_flight }, began_us } =
+            attempt;
         drop(in_flight);
         let now = self.now();
         let settings = &self.service.settings;
-        let failure = match self.behaviours[usize::from(instance.address.port()) - 1].outcome {
+        let outcome = self.behaviours[usize::from(instance.address.port()) - 1].outcome;
+        if settings.rule.times_answers() {
+            instance.waited(Duration::from_micros(self.now_us - began_us), outcome == Outcome::Well, now);
+        }
+        let failure = match outcome {
             Outcome::Well => return admission.success(now, &settings.breaker),
             Outcome::Unavailable => Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
             Outcome::Error => Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
@@ -175,7 +191,7 @@ impl Simulation {
             && self.service.budget.try_retry(settings.retries.budget, now);
         if again {
             tried.push(instance.id);
-            self.attempt(worker, tried);
+            self.attempt(worker, key, tried);
         } else {
             self.failed += 1;
         }
@@ -191,7 +207,13 @@ const ROUND_ROBIN: LoadBalancing = LoadBalancing::RoundRobin;
 const WEIGHTED: LoadBalancing = LoadBalancing::Weighted;
 const RANDOM: LoadBalancing = LoadBalancing::Random;
 const LEAST: LoadBalancing = LoadBalancing::LeastRequests;
-const ALL: [LoadBalancing; 4] = [ROUND_ROBIN, WEIGHTED, RANDOM, LEAST];
+const PEAK: LoadBalancing = LoadBalancing::PeakEwma;
+/// The default of `max_load` included.
+const HASH: LoadBalancing =
+    LoadBalancing::ConsistentHash(ConsistentHash { key: HashKey::Ip, max_load: Some(125) });
+const ALL: [LoadBalancing; 6] = [ROUND_ROBIN, WEIGHTED, RANDOM, LEAST, PEAK, HASH];
+/// What a share is off because keys don't fall on the instances quite evenly.
+const KEYS: f64 = 0.04;
 
 /// A minute of traffic for each of the rules, after which each instance's share of the attempts is within
 /// `tolerance` of the one given, and at most `failed` of a hundred requests failed.
@@ -202,8 +224,8 @@ fn expect(
     tolerance: f64,
     failed_percent: f64,
 ) {
-    for &rule in rules {
-        let mut simulation = Simulation::new(rule, instances);
+    for rule in rules {
+        let mut simulation = Simulation::new(rule.clone(), instances);
         simulation.run(Duration::from_secs(60));
         let came_out = simulation.shares();
         for (came, wanted) in came_out.iter().zip(shares) {
@@ -223,7 +245,8 @@ const THIRD: f64 = 1.0 / 3.0;
 fn uniform() {
     let instances = [(1, WELL); 3];
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &[THIRD; 3], 0.000_1, 0.0);
-    expect(&[RANDOM, LEAST], &instances, &[THIRD; 3], 0.01, 0.0);
+    expect(&[RANDOM, LEAST, PEAK], &instances, &[THIRD; 3], 0.01, 0.0);
+    expect(&[HASH], &instances, &[THIRD; 3], KEYS, 0.0);
 }
 
 #[test]
@@ -233,16 +256,17 @@ fn weights_1_2_5() {
     expect(&[ROUND_ROBIN], &instances, &[THIRD; 3], 0.000_1, 0.0);
     expect(&[WEIGHTED], &instances, &by_weight, 0.000_1, 0.0);
     expect(&[RANDOM], &instances, &by_weight, 0.01, 0.0);
-    expect(&[LEAST], &instances, &by_weight, 0.02, 0.0);
+    expect(&[LEAST, PEAK], &instances, &by_weight, 0.02, 0.0);
+    expect(&[HASH], &instances, &by_weight, KEYS, 0.0);
 }
 
-/// The weights count for `least_requests` whether the service is next to idle or has hundreds in flight.
+/// The weights count where load does, whether the service is next to idle or has hundreds in flight.
 #[test]
 fn weights_1_2_5_idle_and_busy() {
     for answer_ms in [0.1, 1.0, 3.0, 30.0, 300.0] {
         let behaviour = Behaviour { answer_ms, outcome: Outcome::Well };
         let instances = [(1, behaviour), (2, behaviour), (5, behaviour)];
-        expect(&[LEAST], &instances, &[0.125, 0.25, 0.625], 0.03, 0.0);
+        expect(&[LEAST, PEAK], &instances, &[0.125, 0.25, 0.625], 0.03, 0.0);
     }
 }
 
@@ -253,14 +277,51 @@ fn one_slow() {
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &[THIRD; 3], 0.000_1, 0.0);
     expect(&[RANDOM], &instances, &[THIRD; 3], 0.01, 0.0);
     expect(&[LEAST], &instances, &[0.08, 0.46, 0.46], 0.02, 0.0);
+    expect(&[PEAK], &instances, &[0.005, 0.4975, 0.4975], 0.005, 0.0);
+    // Its keys stay with it until its requests pile up to the bound, and the others go to the next instance.
+    expect(&[HASH], &instances, &[0.17, 0.415, 0.415], 0.05, 0.0);
+}
+
+/// However much of the traffic its weight would give it.
+#[test]
+fn a_heavy_slow_one() {
+    let instances = [(5, SLOW), (1, WELL), (1, WELL)];
+    expect(&[PEAK], &instances, &[0.03, 0.485, 0.485], 0.02, 0.0);
+}
+
+/// What was slow and got next to nothing since is found to be fast.
+#[test]
+fn one_slow_becomes_fast() {
+    let mut simulation = Simulation::new(PEAK, &[(1, SLOW), (1, WELL), (1, WELL)]);
+    simulation.run(Duration::from_secs(30));
+    simulation.behaviours[0] = WELL;
+    simulation.run(Duration::from_secs(20));
+    simulation.attempts.fill(0);
+    simulation.run(Duration::from_secs(10));
+    let share = simulation.shares()[0];
+    assert!((share - THIRD).abs() < 0.03, "{share}");
+}
+
+/// An instance that joins and turns out to be slow is not flooded before its first answer, which tells.
+#[test]
+fn one_new_and_slow() {
+    let hung = Behaviour { answer_ms: 2_000.0, outcome: Outcome::Well };
+    let mut simulation = Simulation::new(PEAK, &[(1, WELL), (1, WELL), (1, hung)]);
+    simulation.service.instances.publish(found(&[(1, 1), (2, 1)]));
+    simulation.run(Duration::from_secs(30));
+    simulation.service.instances.publish(found(&[(1, 1), (2, 1), (3, 1)]));
+    simulation.run(Duration::from_secs(10));
+    assert!(simulation.attempts[2] < 100, "{} of 10,000", simulation.attempts[2]);
 }
 
 /// The breaker takes it out: it sees its five failures and then a probe now and then, and no client sees any.
 #[test]
 fn one_failing_fast() {
-    expect(&ALL, &[(1, FAILING_FAST), (1, WELL), (1, WELL)], &[0.0, 0.5, 0.5], 0.01, 0.0);
+    let instances = [(1, FAILING_FAST), (1, WELL), (1, WELL)];
+    expect(&ALL[..5], &instances, &[0.0, 0.5, 0.5], 0.01, 0.0);
+    expect(&[HASH], &instances, &[0.0, 0.5, 0.5], KEYS, 0.0);
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, FAILING_FAST), (1, WELL), (1, WELL)]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, FAILING_FAST), (1, WELL), (1, WELL)]);
         simulation.run(Duration::from_secs(60));
         assert!(simulation.attempts[0] < 20, "{rule:?}: {} attempts", simulation.attempts[0]);
     }
@@ -272,7 +333,9 @@ fn one_failing_fast() {
 fn one_failing_fast_behind_the_breakers_back() {
     let instances = [(1, ERRING_FAST), (1, WELL), (1, WELL)];
     expect(&[ROUND_ROBIN, WEIGHTED, RANDOM], &instances, &[THIRD; 3], 0.01, 34.0);
+    expect(&[HASH], &instances, &[THIRD; 3], KEYS, 38.0);
     expect(&[LEAST], &instances, &[0.0, 0.5, 0.5], 0.02, 2.0);
+    expect(&[PEAK], &instances, &[0.0, 0.5, 0.5], 0.005, 0.5);
 }
 
 /// The share of a dead instance goes to all others alike, not to its neighbour.
@@ -281,7 +344,8 @@ fn one_dead() {
     let instances = [(1, WELL), (1, DEAD), (1, WELL), (1, WELL)];
     let shares = [THIRD, 0.0, THIRD, THIRD];
     expect(&[ROUND_ROBIN, WEIGHTED], &instances, &shares, 0.001, 0.0);
-    expect(&[RANDOM, LEAST], &instances, &shares, 0.01, 0.0);
+    expect(&[RANDOM, LEAST, PEAK], &instances, &shares, 0.01, 0.0);
+    expect(&[HASH], &instances, &shares, KEYS, 0.0);
     let by_weight = [(1, WELL), (2, WELL), (5, DEAD), (5, WELL)];
     expect(&[WEIGHTED, RANDOM], &by_weight, &[0.125, 0.25, 0.0, 0.625], 0.01, 0.0);
 }
@@ -290,7 +354,7 @@ fn one_dead() {
 #[test]
 fn all_dead() {
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, DEAD); 3]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, DEAD); 3]);
         simulation.run(Duration::from_secs(60));
         assert_eq!(simulation.failed, simulation.requests);
         let attempts: u64 = simulation.attempts.iter().sum();
@@ -302,12 +366,13 @@ fn all_dead() {
 #[test]
 fn one_new() {
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, WELL); 3]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, WELL); 3]);
         simulation.service.instances.publish(found(&[(1, 1), (2, 1)]));
         simulation.run(Duration::from_secs(30));
         assert_eq!(simulation.attempts[2], 0);
         simulation.service.instances.publish(found(&[(1, 1), (2, 1), (3, 1)]));
-        for (seconds, tolerance) in [(1, 0.06), (29, 0.015)] {
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        for (seconds, tolerance) in [(1, 0.06 + keys), (29, 0.015 + keys)] {
             simulation.attempts.fill(0);
             simulation.run(Duration::from_secs(seconds));
             let share = simulation.shares()[2];
@@ -316,18 +381,63 @@ fn one_new() {
     }
 }
 
+/// With `slow_start`, one that joins or comes back grows into its share: from a tenth of it, by way of a half. Where
+/// instances are drawn, it is a half instance beside two whole ones.
+#[test]
+fn one_new_that_starts_slowly() {
+    for rule in ALL {
+        let mut slowly = config(rule.clone(), &[1]);
+        slowly.slow_start = Some(Duration::from_secs(30));
+        let mut simulation = Simulation::of(&slowly, &[(1, WELL); 3]);
+        simulation.run(Duration::from_secs(10));
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        let share = simulation.shares()[2];
+        assert!((share - THIRD).abs() < 0.02 + keys, "{rule:?}: {share} at the start of all");
+        simulation.service.instances.current().member(2).instance.begins(simulation.now());
+        let drawn = [RANDOM, LEAST, PEAK].contains(&rule);
+        let half = if drawn { 0.2 } else { THIRD / 2.0 };
+        for (after, seconds, wanted) in [(0, 3, 0.04), (9, 6, half), (12, 10, THIRD)] {
+            simulation.run(Duration::from_secs(after));
+            simulation.attempts.fill(0);
+            simulation.run(Duration::from_secs(seconds));
+            let share = simulation.shares()[2];
+            assert!((share - wanted).abs() < 0.02 + keys, "{rule:?}: {share}, not {wanted}");
+        }
+        assert_eq!(simulation.failed, 0);
+    }
+}
+
+/// When there are only such as begin, they share alike and nothing fails.
+#[test]
+fn all_new_that_start_slowly() {
+    for rule in ALL {
+        let mut slowly = config(rule.clone(), &[1]);
+        slowly.slow_start = Some(Duration::from_secs(30));
+        let mut simulation = Simulation::of(&slowly, &[(1, WELL); 3]);
+        simulation.now_us = 1_000_000;
+        simulation.service.instances.current().instances().for_each(|one| one.begins(Millis(1000)));
+        simulation.run(Duration::from_secs(10));
+        assert_eq!(simulation.failed, 0);
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        for share in simulation.shares() {
+            assert!((share - THIRD).abs() < 0.02 + keys, "{rule:?}: {share}");
+        }
+    }
+}
+
 /// An instance that recovers is found by a probe and has its share again.
 #[test]
 fn one_dead_comes_back() {
     for rule in ALL {
-        let mut simulation = Simulation::new(rule, &[(1, DEAD), (1, WELL), (1, WELL)]);
+        let mut simulation = Simulation::new(rule.clone(), &[(1, DEAD), (1, WELL), (1, WELL)]);
         simulation.run(Duration::from_secs(12));
         simulation.behaviours[0] = WELL;
         simulation.run(Duration::from_secs(30));
         simulation.attempts.fill(0);
         simulation.run(Duration::from_secs(10));
         let share = simulation.shares()[0];
-        assert!((share - THIRD).abs() < 0.02, "{rule:?}: {share}");
+        let keys = if rule == HASH { KEYS } else { 0.0 };
+        assert!((share - THIRD).abs() < 0.02 + keys, "{rule:?}: {share}");
         assert_eq!(simulation.failed, 0);
     }
 }

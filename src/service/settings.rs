@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
+use super::affinity::{Affinity, HashKey};
 use super::balance::Rule;
 use super::bulkhead::{Bounds, BulkheadLimits, Max};
 use crate::config;
@@ -15,6 +16,10 @@ use crate::config;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub rule: Rule,
+    /// With [`Rule::ConsistentHash`].
+    pub affinity: Option<Affinity>,
+    /// How long an instance that begins takes to get to its share; `None` when it has it at once.
+    pub slow_start: Option<Duration>,
     pub breaker: BreakerSettings,
     /// What the breaker counts as a failure.
     pub breaker_failures: FailureSet,
@@ -104,6 +109,8 @@ pub struct HealthSettings {
     /// Bad checks in a row that take an instance out; 1 or more.
     pub unhealthy_after: u32,
     pub expect_status: Vec<RangeInclusive<u16>>,
+    /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
+    pub panic_threshold: Option<u8>,
 }
 
 /// The answer when no instance could give one.
@@ -164,12 +171,16 @@ impl FailureSet {
 impl Settings {
     pub(super) fn compile(config: &config::Service) -> Self {
         Settings {
-            rule: match config.load_balancing {
+            rule: match &config.load_balancing {
                 config::LoadBalancing::RoundRobin => Rule::RoundRobin,
                 config::LoadBalancing::Weighted => Rule::Weighted,
                 config::LoadBalancing::Random => Rule::Random,
                 config::LoadBalancing::LeastRequests => Rule::LeastRequests,
+                config::LoadBalancing::PeakEwma => Rule::PeakEwma,
+                config::LoadBalancing::ConsistentHash(_) => Rule::ConsistentHash,
             },
+            affinity: Affinity::compile(&config.load_balancing),
+            slow_start: config.slow_start,
             breaker: BreakerSettings::compile(&config.circuit_breaker),
             breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),
             retries: RetrySettings::compile(&config.retries),
@@ -187,6 +198,22 @@ impl Settings {
             health_check: config.health_check.as_ref().map(HealthSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
         }
+    }
+}
+
+impl Affinity {
+    fn compile(config: &config::LoadBalancing) -> Option<Self> {
+        let config::LoadBalancing::ConsistentHash(config) = config else { return None };
+        Some(Affinity {
+            key: match &config.key {
+                config::HashKey::Ip => HashKey::Ip,
+                config::HashKey::Path => HashKey::Path,
+                config::HashKey::Header(name) => HashKey::Header(name.clone()),
+                config::HashKey::Cookie(name) => HashKey::Cookie(name.as_str().into()),
+                config::HashKey::Claim(name) => HashKey::Claim(name.as_str().into()),
+            },
+            max_load: config.max_load.map(|percent| f64::from(percent) / 100.0),
+        })
     }
 }
 
@@ -252,6 +279,7 @@ impl HealthSettings {
             healthy_after: config.healthy_after.max(1),
             unhealthy_after: config.unhealthy_after.max(1),
             expect_status: config.expect_status.iter().map(|range| range.from..=range.to).collect(),
+            panic_threshold: config.panic_threshold,
         }
     }
 }

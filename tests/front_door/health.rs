@@ -65,6 +65,35 @@ async fn an_unhealthy_instance_leaves_and_comes_back() {
     assert_eq!(gateway.instance("users", well.address).await.expect("it is there")["health"], "healthy");
 }
 
+/// An even chance of a tenth: of a hundred requests some five, and hardly ever more than twenty.
+#[tokio::test]
+async fn with_slow_start_it_comes_back_by_and_by() {
+    let ((ill, health), (well, _)) = (patient().await, patient().await);
+    let urls = [ill.url(), well.url()];
+    let gateway = Gateway::start(&one_service(&urls, &format!("{CHECK}, slow_start: 10m")));
+    let client = Client::new(gateway.http());
+    let before = gateway.instance("users", ill.address).await.expect("it is there");
+    assert!(before["slow_start_percent"].is_null(), "{before}");
+    health.store(500, SeqCst);
+    health_becomes(&gateway, &ill, "unhealthy").await;
+    health.store(200, SeqCst);
+    health_becomes(&gateway, &ill, "healthy").await;
+    let shown = gateway.instance("users", ill.address).await.expect("it is there");
+    assert_eq!(shown["slow_start_percent"], 10, "{shown}");
+    let before = requests(&ill);
+    for _ in 0..100 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let got = requests(&ill) - before;
+    assert!(got <= 20, "{got} of 100");
+    gateway.reconfigure(&one_service(&urls, CHECK)).await;
+    let before = requests(&ill);
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert!(requests(&ill) - before >= 8, "without it, it has its share at once");
+}
+
 #[tokio::test]
 async fn without_a_healthy_instance_there_is_none() {
     let (only, health) = patient().await;
@@ -73,6 +102,50 @@ async fn without_a_healthy_instance_there_is_none() {
     health_becomes(&gateway, &only, "unhealthy").await;
     let reply = Client::new(gateway.http()).get("/").await;
     assert_eq!((reply.status, reply.code().as_str()), (503, "no_instance"));
+}
+
+#[tokio::test]
+async fn with_too_few_healthy_ones_all_get_requests() {
+    let ((one, one_health), (other, other_health)) = (patient().await, patient().await);
+    let urls = [one.url(), other.url()];
+    let check = |threshold: &str| {
+        CHECK.replace("path: /health,", &format!("path: /health, panic_threshold: {threshold},"))
+    };
+    let gateway = Gateway::start(&one_service(&urls, &check("50%")));
+    let client = Client::new(gateway.http());
+    let both_get_requests = async || {
+        let before = [&one, &other].map(requests);
+        for _ in 0..20 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+        [&one, &other].map(requests).iter().zip(before).all(|(after, before)| after - before >= 8)
+    };
+    one_health.store(500, SeqCst);
+    health_becomes(&gateway, &one, "unhealthy").await;
+    assert_eq!(gateway.service("users").await["panicking"], false);
+    assert!(!both_get_requests().await, "a half is not less than a half");
+
+    other_health.store(500, SeqCst);
+    health_becomes(&gateway, &other, "unhealthy").await;
+    assert_eq!(gateway.service("users").await["panicking"], true);
+    assert_eq!(gateway.metric("gatehouse_service_panicking", &["service=\"users\""]).await, 1.0);
+    gateway.wait_for("service users: too few instances are healthy: unhealthy ones get requests, too");
+    assert!(both_get_requests().await);
+    // What can't be reached is left to the breakers and the retries.
+    one.kill();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+
+    gateway.reconfigure(&one_service(&urls, &check("off"))).await;
+    let reply = client.get("/").await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "no_instance"));
+    gateway.reconfigure(&one_service(&urls, &check("50%"))).await;
+    eventually("they are used again", || async { (client.get("/").await.status == 200).then_some(()) }).await;
+    other_health.store(200, SeqCst);
+    health_becomes(&gateway, &other, "healthy").await;
+    gateway.wait_for("service users: enough instances are healthy again");
+    assert_eq!(gateway.metric("gatehouse_service_panicking", &["service=\"users\""]).await, 0.0);
 }
 
 #[tokio::test]

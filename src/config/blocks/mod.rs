@@ -3,6 +3,7 @@
 mod action;
 mod aggregate;
 mod authenticator;
+mod balancing;
 mod concurrency;
 mod discovery;
 mod hedging;

@@ -30,6 +30,8 @@ block! {
         unhealthy_after: Number<1, 100>,
         /// Statuses of good answers: one, or a list. Default 200-299.
         expect_status: Statuses,
+        /// With fewer of the instances healthy than this, the others get requests too; `off` for never. Default off.
+        panic_threshold: Ratio,
     }
 }
 
@@ -71,6 +73,7 @@ impl HealthBlock {
                 .expect_status
                 .optional::<Statuses>()?
                 .map_or_else(|| vec![StatusRange { from: 200, to: 299 }], |statuses| statuses.0),
+            panic_threshold: self.panic_threshold.or(Ratio(None))?.0,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `services`: where instances come from, and how they are used.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -9,13 +10,13 @@ use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
     At, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, Pool, Retries,
-    RetriesGiven, Service, StaticInstance, StaticResponse, Timeouts, TimeoutsGiven,
+    RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
+use crate::config::values::NonEmpty;
 use crate::config::values::net::InstanceUrl;
-use crate::config::values::units::Number;
-use crate::config::values::{NonEmpty, choice, choice_schema};
+use crate::config::values::units::{Number, Wait};
 use crate::config::yaml::{Kind, Node};
 
 /// A service without its name, which is its key.
@@ -24,6 +25,8 @@ pub(super) struct ServiceBody {
     /// Where `discovery: { registry: {} }` is written, which needs a registry.
     pub registry_span: Option<Span>,
     load_balancing: LoadBalancing,
+    slow_start: Option<Duration>,
+    sticky: Option<Sticky>,
     health_check: Option<HealthCheck>,
     circuit_breaker: CircuitBreaker,
     retries: Retries,
@@ -40,6 +43,8 @@ impl ServiceBody {
             name,
             source: self.source,
             load_balancing: self.load_balancing,
+            slow_start: self.slow_start,
+            sticky: self.sticky,
             health_check: self.health_check,
             circuit_breaker: self.circuit_breaker,
             retries: self.retries,
@@ -61,6 +66,10 @@ block! {
         discovery: At<Discovery>,
         /// How an instance is chosen. Default round_robin.
         load_balancing: LoadBalancing,
+        /// How long an instance that joins or comes back takes to get to its share of the requests. Default: none.
+        slow_start: Wait,
+        /// A client stays with the instance that answered it first, by a cookie. Default: it doesn't.
+        sticky: Sticky,
         /// Ask every instance whether it is well. Default: not asked.
         health_check: HealthCheck,
         /// Stop using an instance that fails. One breaker per instance; always on.
@@ -78,13 +87,15 @@ block! {
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "sticky", "slow_start", "protocol", "tls" }
+    later { "protocol", "tls" }
 }
 
 impl ServiceBlock {
     fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<ServiceBody> {
         let source = source(self.instances, self.discovery, place.span, reader);
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
+        let slow_start = self.slow_start.optional::<Wait>();
+        let sticky = self.sticky.optional();
         let health_check = self.health_check.optional();
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
         let retries = self.retries.or(RetriesGiven::default());
@@ -96,6 +107,8 @@ impl ServiceBlock {
             source,
             registry_span,
             load_balancing: load_balancing?,
+            slow_start: slow_start?.map(|wait| wait.0),
+            sticky: sticky?,
             health_check: health_check?,
             circuit_breaker: circuit_breaker?,
             retries: retries?.over(&Retries::default()),
@@ -188,28 +201,5 @@ impl InstanceBlock {
         let (url, weight) = (self.url.required::<At<InstanceUrl>>(), self.weight.or(1u32));
         let url = url?;
         Some(StaticInstance { authority: At { value: url.value.0, span: url.span }, weight: weight? })
-    }
-}
-
-const RULES: [(&str, LoadBalancing); 4] = [
-    ("round_robin", LoadBalancing::RoundRobin),
-    ("weighted", LoadBalancing::Weighted),
-    ("random", LoadBalancing::Random),
-    ("least_requests", LoadBalancing::LeastRequests),
-];
-
-impl Value for LoadBalancing {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        if let Kind::Map(entries) = &node.kind
-            && let Some(entry) = entries.iter().find(|entry| entry.key == "consistent_hash")
-        {
-            reader.not_supported(entry.key_span, "consistent_hash");
-            return None;
-        }
-        choice(node, reader, "a rule of load balancing", &RULES, &["peak_ewma", "consistent_hash"])
-    }
-
-    fn schema() -> Json {
-        choice_schema(&RULES)
     }
 }

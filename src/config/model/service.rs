@@ -13,6 +13,9 @@ pub struct Service {
     pub name: At<String>,
     pub source: InstanceSource,
     pub load_balancing: LoadBalancing,
+    /// How long a new instance takes to get to its share.
+    pub slow_start: Option<Duration>,
+    pub sticky: Option<Sticky>,
     pub health_check: Option<HealthCheck>,
     pub circuit_breaker: CircuitBreaker,
     pub retries: Retries,
@@ -78,12 +81,39 @@ pub struct ConsulSource {
     pub token: Option<Secret>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
     RoundRobin,
     Weighted,
     Random,
     LeastRequests,
+    PeakEwma,
+    ConsistentHash(ConsistentHash),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsistentHash {
+    pub key: HashKey,
+    /// Per cent of the mean load, above 100; `None` for no bound.
+    pub max_load: Option<u16>,
+}
+
+/// A cookie by which a client stays with an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sticky {
+    pub cookie: String,
+    /// Without one, a random key of the process.
+    pub secret: Option<Secret>,
+}
+
+/// What of a request says which instance it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    Header(HeaderName),
+    Cookie(String),
+    Claim(String),
+    Ip,
+    Path,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +124,8 @@ pub struct HealthCheck {
     pub healthy_after: u32,
     pub unhealthy_after: u32,
     pub expect_status: Vec<StatusRange>,
+    /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
+    pub panic_threshold: Option<u8>,
 }
 
 /// Inclusive at both ends.

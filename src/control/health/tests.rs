@@ -66,6 +66,7 @@ fn settings() -> HealthSettings {
         healthy_after: 2,
         unhealthy_after: 3,
         expect_status: vec![200..=299],
+        panic_threshold: None,
     }
 }
 
@@ -147,6 +148,28 @@ async fn who_joins_is_checked_at_once_and_who_left_no_more() {
     until("the second is healthy", || second_instance.health() == Health::Healthy).await;
     assert_eq!(first.checks.load(SeqCst), 1);
     task.abort();
+}
+
+#[tokio::test]
+async fn too_few_healthy_ones_are_a_reason_to_panic() {
+    let (first, second) = (Origin::start(500).await, Origin::start(200).await);
+    let instances = Instances::new(1);
+    instances.publish(vec![first.found(), second.found()]);
+    let settings = HealthSettings { panic_threshold: Some(60), ..settings() };
+    let task = tokio::spawn(run(instances.clone(), settings));
+    until("one of two is too few", || instances.is_panicking()).await;
+    instances.publish(vec![second.found()]);
+    until("one of one is enough", || !instances.is_panicking()).await;
+    second.answer.store(500, SeqCst);
+    until("none is too few", || instances.is_panicking()).await;
+    second.answer.store(200, SeqCst);
+    until("it is back", || !instances.is_panicking()).await;
+    second.answer.store(500, SeqCst);
+    until("none is too few", || instances.is_panicking()).await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    forget(&instances);
+    assert!(!instances.is_panicking());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use http::header;
 
 use super::token::Fault;
 use crate::config;
+use crate::http::cookie;
 use crate::http::fields::Fields;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl From<&config::TokenSource> for TokenSource {
 }
 
 /// The token of the first source that the request has one for. `Ok(None)`: it has none.
-pub fn find<'h>(sources: &[TokenSource], headers: &'h Fields) -> Result<Option<&'h [u8]>, Fault> {
+pub fn find<'h>(sources: &'h [TokenSource], headers: &'h Fields) -> Result<Option<&'h [u8]>, Fault> {
     for source in sources {
         let found = match source {
             TokenSource::Bearer => bearer(headers)?,
@@ -55,28 +56,13 @@ fn bearer(headers: &Fields) -> Result<Option<&[u8]>, Fault> {
     Ok(Some(token))
 }
 
-/// RFC 6265 §4.2.1, over several fields as HTTP/2 may split them (RFC 9113 §8.2.3). Names are
-/// case-sensitive; a value may stand in double quotes.
-fn cookie<'h>(headers: &'h Fields, name: &[u8]) -> Result<Option<&'h [u8]>, Fault> {
-    let mut found = None;
-    for field in headers.get_all(&header::COOKIE) {
-        for pair in field.split(|byte| *byte == b';') {
-            let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
-            let value = pair[equals + 1..].trim_ascii();
-            if pair[..equals].trim_ascii() != name {
-                continue;
-            }
-            if found.is_some() {
-                return Err(Fault::malformed("the request has the token's cookie more than once"));
-            }
-            found = Some(unquoted(value));
-        }
+fn cookie<'h>(headers: &'h Fields, name: &'h [u8]) -> Result<Option<&'h [u8]>, Fault> {
+    let mut values = cookie::values(headers, name);
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(Fault::malformed("the request has the token's cookie more than once"));
     }
-    Ok(found)
-}
-
-fn unquoted(value: &[u8]) -> &[u8] {
-    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+    Ok(value)
 }
 
 #[cfg(test)]

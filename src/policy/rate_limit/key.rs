@@ -1,17 +1,14 @@
 //! What a request is counted under: the parts of a limit's key, reduced to 128 bits.
-//!
-//! Invariant: requests that differ in any part of the key get different input to the hash, since every part
-//! is written with a tag and its length.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use http::HeaderName;
 use serde_json::{Map, Value};
-use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::config::KeyPart;
 use crate::http::fields::Fields;
+use crate::http::key_hash::KeyHasher;
 
 /// What a key may be made of.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +26,7 @@ pub struct KeyInput<'a> {
 pub(super) struct KeyScheme {
     parts: Box<[Part]>,
     /// Already keyed.
-    hasher: SipHasher13,
+    hasher: KeyHasher,
 }
 
 #[derive(Debug)]
@@ -38,22 +35,6 @@ enum Part {
     Route,
     Header(HeaderName),
     Claim(Box<str>),
-}
-
-/// Begins the input of a value, so that no two kinds of value can be taken for one another.
-#[repr(u8)]
-enum Tag {
-    Absent,
-    Ipv4,
-    Ipv6,
-    Bytes,
-    False,
-    True,
-    Unsigned,
-    Signed,
-    Float,
-    List,
-    Map,
 }
 
 impl KeyScheme {
@@ -71,7 +52,7 @@ impl KeyScheme {
                     KeyPart::Claim(name) => Part::Claim(name.as_str().into()),
                 })
                 .collect(),
-            hasher: SipHasher13::new_with_keys(random.hash_one(0_u8), random.hash_one(1_u8)),
+            hasher: KeyHasher::keyed(random.hash_one(0_u8), random.hash_one(1_u8)),
         }
     }
 
@@ -83,89 +64,17 @@ impl KeyScheme {
         let mut hasher = self.hasher;
         for part in &self.parts {
             match part {
-                Part::Ip => write_address(&mut hasher, input.client),
-                Part::Route => write_bytes(&mut hasher, input.route.as_bytes()),
-                Part::Header(name) => write_header(&mut hasher, input.headers, name),
+                Part::Ip => hasher.address(input.client),
+                Part::Route => hasher.bytes(input.route.as_bytes()),
+                Part::Header(name) => hasher.header(input.headers, name),
                 Part::Claim(name) => match input.claims.and_then(|claims| claims.get(&**name)) {
-                    Some(value) => write_json(&mut hasher, value),
-                    None => write_tag(&mut hasher, Tag::Absent),
+                    Some(value) => hasher.json(value),
+                    None => hasher.absent(),
                 },
             }
         }
-        hasher.finish128().as_u128()
+        hasher.finish()
     }
-}
-
-/// Of an IPv6 address the first 64 bits: a customer is given at least that many addresses, and could
-/// otherwise be as many clients.
-fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            write_tag(hasher, Tag::Ipv4);
-            hasher.write(&address.octets());
-        }
-        IpAddr::V6(address) => {
-            write_tag(hasher, Tag::Ipv6);
-            hasher.write(&address.octets()[..8]);
-        }
-    }
-}
-
-/// All values in their order. Requests without the field share a key.
-fn write_header(hasher: &mut SipHasher13, headers: &Fields, name: &HeaderName) {
-    let values = headers.get_all(name);
-    if values.clone().next().is_none() {
-        return write_tag(hasher, Tag::Absent);
-    }
-    write_tag(hasher, Tag::List);
-    hasher.write_u64(values.clone().count() as u64);
-    for value in values {
-        write_bytes(hasher, value);
-    }
-}
-
-/// `null` is no identity: it counts as absent. The depth is bounded by the parser that made the value.
-fn write_json(hasher: &mut SipHasher13, value: &Value) {
-    match value {
-        Value::Null => write_tag(hasher, Tag::Absent),
-        Value::Bool(false) => write_tag(hasher, Tag::False),
-        Value::Bool(true) => write_tag(hasher, Tag::True),
-        Value::Number(number) => {
-            let (tag, bits) = if let Some(number) = number.as_u64() {
-                (Tag::Unsigned, number)
-            } else if let Some(number) = number.as_i64() {
-                (Tag::Signed, number as u64)
-            } else {
-                (Tag::Float, number.as_f64().unwrap_or_default().to_bits())
-            };
-            write_tag(hasher, tag);
-            hasher.write_u64(bits);
-        }
-        Value::String(text) => write_bytes(hasher, text.as_bytes()),
-        Value::Array(values) => {
-            write_tag(hasher, Tag::List);
-            hasher.write_u64(values.len() as u64);
-            values.iter().for_each(|value| write_json(hasher, value));
-        }
-        Value::Object(members) => {
-            write_tag(hasher, Tag::Map);
-            hasher.write_u64(members.len() as u64);
-            for (name, value) in members {
-                write_bytes(hasher, name.as_bytes());
-                write_json(hasher, value);
-            }
-        }
-    }
-}
-
-fn write_bytes(hasher: &mut SipHasher13, bytes: &[u8]) {
-    write_tag(hasher, Tag::Bytes);
-    hasher.write_u64(bytes.len() as u64);
-    hasher.write(bytes);
-}
-
-fn write_tag(hasher: &mut SipHasher13, tag: Tag) {
-    hasher.write_u8(tag as u8);
 }
 
 #[cfg(test)]

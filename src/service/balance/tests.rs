@@ -6,17 +6,26 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::LoadBalancing;
+use crate::config::{ConsistentHash, HashKey, LoadBalancing};
 use crate::service::discovered::Publish;
 use crate::service::instance::Health;
 use crate::service::scenarios::{config, found};
-use crate::service::{Instance, Service};
+use crate::service::{Instance, Service, Wish};
 use crate::telemetry::metrics::Metrics;
 
 const ONE: WorkerId = WorkerId(0);
 const NOW: Millis = Millis(0);
-const RULES: [LoadBalancing; 4] =
-    [LoadBalancing::RoundRobin, LoadBalancing::Weighted, LoadBalancing::Random, LoadBalancing::LeastRequests];
+const KEY: Wish = Wish { key: Some(0x0123_4567_89ab_cdef), session: None };
+const RULES: [LoadBalancing; 6] = [
+    LoadBalancing::RoundRobin,
+    LoadBalancing::Weighted,
+    LoadBalancing::Random,
+    LoadBalancing::LeastRequests,
+    LoadBalancing::PeakEwma,
+    HASH,
+];
+const HASH: LoadBalancing =
+    LoadBalancing::ConsistentHash(ConsistentHash { key: HashKey::Ip, max_load: Some(125) });
 
 fn service(rule: LoadBalancing, weights: &[u32]) -> Arc<Service> {
     let service = Service::compile(&config(rule, &[]), None, 4, &Metrics::new(4));
@@ -40,7 +49,7 @@ fn open(service: &Service, index: usize) {
 fn picks(service: &Service, worker: WorkerId, tried: &[u64], times: usize) -> Vec<u16> {
     let mut rng = fastrand::Rng::with_seed(3);
     let one = |_| {
-        let picked = service.pick(worker, tried, NOW, &mut rng).unwrap();
+        let picked = service.pick(worker, KEY, tried, NOW, &mut rng).unwrap();
         let port = picked.instance.address.port();
         picked.admission.success(NOW, &service.settings.breaker);
         port
@@ -77,7 +86,7 @@ fn workers_begin_at_different_places() {
 #[test]
 fn the_share_of_a_dead_instance_is_divided_among_all() {
     for rule in [LoadBalancing::RoundRobin, LoadBalancing::Weighted] {
-        let service = service(rule, &[1; 5]);
+        let service = service(rule.clone(), &[1; 5]);
         instance(&service, 1).set_health(Health::Unhealthy);
         open(&service, 3);
         let ports = picks(&service, ONE, &[], 3000);
@@ -92,7 +101,7 @@ fn the_share_of_a_dead_instance_is_divided_among_all() {
 fn a_long_order_does_not_hide_the_only_one_left() {
     // Whoever has weight 1 comes up once in thousands of turns.
     for rule in RULES {
-        let service = service(rule, &[50_000, 50_000, 1]);
+        let service = service(rule.clone(), &[50_000, 50_000, 1]);
         open(&service, 0);
         instance(&service, 1).set_health(Health::Unhealthy);
         assert_eq!(picks(&service, ONE, &[], 50), [3; 50], "{rule:?}");
@@ -102,7 +111,7 @@ fn a_long_order_does_not_hide_the_only_one_left() {
 #[test]
 fn another_instance_is_tried_where_there_is_one() {
     for rule in RULES {
-        let service = service(rule, &[1, 5, 1]);
+        let service = service(rule.clone(), &[1, 5, 1]);
         let tried = [instance(&service, 1).id];
         assert_eq!(count(&picks(&service, ONE, &tried, 100), 2), 0, "{rule:?}");
         open(&service, 0);
@@ -132,9 +141,10 @@ fn a_second_attempt_takes_no_turn() {
 #[test]
 fn none_is_told_apart() {
     for rule in RULES {
-        let pick =
-            |service: &Service| service.pick(ONE, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err();
-        assert_eq!(pick(&service(rule, &[])), NoPick::Empty);
+        let pick = |service: &Service| {
+            service.pick(ONE, KEY, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err()
+        };
+        assert_eq!(pick(&service(rule.clone(), &[])), NoPick::Empty);
         let service = service(rule, &[1, 2]);
         instance(&service, 0).set_health(Health::Unhealthy);
         open(&service, 1);
@@ -144,13 +154,45 @@ fn none_is_told_apart() {
     }
 }
 
+/// With a `panic_threshold`, what is unhealthy is used like the others when too many are, but not what its breaker
+/// holds back.
+#[test]
+fn too_few_healthy_ones_share_with_the_others() {
+    for rule in RULES {
+        let mut panics = config(rule.clone(), &[]);
+        panics.health_check = Some(crate::config::HealthCheck {
+            path: "/".into(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            healthy_after: 1,
+            unhealthy_after: 1,
+            expect_status: Vec::new(),
+            panic_threshold: Some(50),
+        });
+        let service = Service::compile(&panics, None, 4, &Metrics::new(4));
+        service.instances.publish(found(&[(1, 1), (2, 1), (3, 1)]));
+        instance(&service, 0).set_health(Health::Unhealthy);
+        instance(&service, 1).set_health(Health::Unhealthy);
+        assert_eq!(picks(&service, ONE, &[], 50), [3; 50], "{rule:?}");
+        service.instances.assess(Some(50));
+        let tried = [instance(&service, 2).id];
+        let ports = picks(&service, ONE, &tried, 50);
+        assert_eq!(count(&ports, 3), 0, "{rule:?}");
+        instance(&service, 2).set_health(Health::Unhealthy);
+        service.instances.assess(Some(50));
+        (0..3).for_each(|index| open(&service, index));
+        let none = service.pick(ONE, KEY, &[], NOW, &mut fastrand::Rng::with_seed(1)).unwrap_err();
+        assert_eq!(none, NoPick::AllOpen, "{rule:?}");
+    }
+}
+
 #[test]
 fn a_probe_given_up_leaves_its_place_to_the_next_request() {
     let service = service(LoadBalancing::LeastRequests, &[1]);
     open(&service, 0);
     let mut rng = fastrand::Rng::with_seed(1);
     let later = NOW.plus(Duration::from_secs(5));
-    let mut pick = || service.pick(ONE, &[], later, &mut rng);
+    let mut pick = || service.pick(ONE, KEY, &[], later, &mut rng);
     let probe = pick().unwrap();
     assert_eq!(pick().unwrap_err(), NoPick::AllOpen);
     drop(probe);
@@ -165,7 +207,7 @@ fn the_less_busy_of_two_gets_the_request() {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut held = Vec::new();
     for _ in 0..100 {
-        held.push(service.pick(ONE, &[], NOW, &mut rng).unwrap());
+        held.push(service.pick(ONE, KEY, &[], NOW, &mut rng).unwrap());
     }
     assert_eq!(instance(&service, 0).totals().in_flight, 50);
     held.clear();
@@ -177,12 +219,12 @@ proptest! {
     /// there is none only when none is usable.
     #[test]
     fn a_pick_is_right(
-        rule in 0usize..4,
+        rule in 0..RULES.len(),
         instances in proptest::collection::vec((1u32..30, 0u8..6, any::<bool>()), 0..12),
         seed: u64,
     ) {
         let weights: Vec<u32> = instances.iter().map(|(weight, ..)| *weight).collect();
-        let service = service(RULES[rule], &weights);
+        let service = service(RULES[rule].clone(), &weights);
         let mut tried = Vec::new();
         for (index, (_, state, was_tried)) in instances.iter().enumerate() {
             match state {
@@ -198,7 +240,7 @@ proptest! {
         let some_untried = (0..instances.len()).any(|index| usable(index) && !instances[index].2);
         let mut rng = fastrand::Rng::with_seed(seed);
         for _ in 0..20 {
-            match service.pick(ONE, &tried, NOW, &mut rng) {
+            match service.pick(ONE, KEY, &tried, NOW, &mut rng) {
                 Ok(picked) => {
                     let index = usize::from(picked.instance.address.port()) - 1;
                     prop_assert!(usable(index));

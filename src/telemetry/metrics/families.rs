@@ -145,6 +145,11 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         gauges.services.iter().map(|service| {
             (label(service), service.stale_for.map_or(0, |stale_for| stale_for.as_secs() as i64))
         }),
+    )?;
+    out.gauge(
+        "gatehouse_service_panicking",
+        "1 while so few instances are healthy that unhealthy ones get requests too, else 0",
+        gauges.services.iter().map(|service| (label(service), i64::from(service.panicking))),
     )
 }
 

@@ -34,6 +34,8 @@ pub struct ServiceGauges {
     pub stale_for: Option<Duration>,
     /// Where the service has a limit.
     pub concurrency: Option<ConcurrencyGauges>,
+    /// So few instances are healthy that unhealthy ones get requests, too.
+    pub panicking: bool,
     pub instances: Vec<InstanceGauges>,
 }
 

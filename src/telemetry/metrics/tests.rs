@@ -21,6 +21,7 @@ fn gauges() -> Gauges {
             name: "users".into(),
             stale_for: Some(Duration::from_secs(90)),
             concurrency: Some(ConcurrencyGauges { limit: 100, in_flight: 7, waiting: 2 }),
+            panicking: true,
             instances: vec![InstanceGauges {
                 address: address(),
                 healthy: false,
@@ -133,6 +134,7 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_hedges_refused_total", 0.0),
         ("gatehouse_concurrency_active", 7.0),
         ("gatehouse_concurrency_waiting", 2.0),
+        ("gatehouse_service_panicking", 1.0),
     ] {
         assert_eq!(read.value(name, "service=\"users\""), Some(expected), "{name}");
     }
