@@ -5,45 +5,33 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::CallError;
 use super::bulkhead::{Bulkhead, Entry, Slot, Waiting};
-use super::errand::Deadlines;
-use super::{CallError, Service};
-use crate::per_worker::WorkerId;
+use super::errand::Errand;
 
 /// The request's place at the service.
-pub async fn enter(
-    service: &Service,
-    bulkhead: &Arc<Bulkhead>,
-    worker: WorkerId,
-    deadlines: Deadlines,
-) -> Result<Slot, CallError> {
+pub async fn enter(errand: &Errand<'_>, bulkhead: &Arc<Bulkhead>) -> Result<Slot, CallError> {
     match bulkhead.enter() {
         Entry::Admitted(slot) => Ok(slot),
         // Boxed, so that the requests that don't wait are no larger for it.
-        Entry::Queued(waiting) => Box::pin(wait(service, waiting, worker, deadlines)).await,
+        Entry::Queued(waiting) => Box::pin(wait(errand, waiting)).await,
         Entry::Refused => {
-            service.metrics.over_limit(worker);
+            errand.service.metrics.over_limit(errand.caller.worker);
             Err(CallError::OverLimit)
         }
     }
 }
 
-async fn wait(
-    service: &Service,
-    waiting: Waiting,
-    worker: WorkerId,
-    deadlines: Deadlines,
-) -> Result<Slot, CallError> {
-    let patience =
-        service.settings.concurrency.as_ref().map_or(Duration::ZERO, |concurrency| concurrency.queue_timeout);
-    let turn = Instant::now() + patience;
-    let is_about_total = deadlines.total.is_some_and(|total| total <= turn);
-    let until = deadlines.earliest().map_or(turn, |deadline| turn.min(deadline));
+async fn wait(errand: &Errand<'_>, waiting: Waiting) -> Result<Slot, CallError> {
+    let concurrency = errand.service.settings.concurrency.as_ref();
+    let turn = Instant::now() + concurrency.map_or(Duration::ZERO, |concurrency| concurrency.queue_timeout);
+    let is_about_total = errand.total.is_some_and(|total| total <= turn);
+    let until = errand.deadline().map_or(turn, |deadline| turn.min(deadline));
     timeout_at(until, waiting).await.map_err(|_| {
         if is_about_total {
             return CallError::TotalTimedOut;
         }
-        service.metrics.queue_timed_out(worker);
+        errand.service.metrics.queue_timed_out(errand.caller.worker);
         CallError::QueueTimedOut
     })
 }

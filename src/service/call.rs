@@ -11,9 +11,9 @@ use http::{HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::admittance::enter;
-use super::attempt::{AttemptError, AttemptLimits, Head, Responded};
+use super::attempt::{AttemptError, Head, Responded};
 use super::bulkhead::Slot;
-use super::errand::{Deadlines, Errand, Got};
+use super::errand::{Attempted, Errand, Got};
 use super::pool::Pools;
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
@@ -118,17 +118,17 @@ pub async fn call(
     call: &Call,
     progress: &mut dyn Progress,
 ) -> Result<Answer, CallError> {
-    let errand = Errand { service, caller, call, deadlines: Deadlines::of(service, call) };
+    let total = service.settings.total_timeout.map(|total| Instant::now() + total);
     // Retries keep it.
     let slot = match &service.bulkhead {
         None => None,
-        Some(bulkhead) => Some(enter(service, bulkhead, caller.worker, errand.deadlines).await?),
+        Some(bulkhead) => Some(enter(&Errand { service, caller, call, total }, bulkhead).await?),
     };
     // Read once for all that begins now.
     let mut now = Instant::now();
     let mut at = Millis::of(now);
     service.budget.count_request(caller.worker, at);
-    let mut tries = Tries::new(errand, now);
+    let mut tries = Tries::new(Errand { service, caller, call, total }, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
         let picked = match service.pick(caller.worker, call.wish, tried, at, &mut tries.rng) {
@@ -140,21 +140,21 @@ pub async fn call(
         tries.last = None;
         tries.count_retry();
         progress.attempt(picked.instance.address, now);
-        let attempted = match tries.hedge_after(&picked) {
+        let step = match tries.hedge_after(&picked) {
             None => {
-                let (limits, fresh) = tries.begin(&picked);
-                tries.errand.attempt(picked, now, limits, fresh).await
+                let (response, fresh) = tries.begin(&picked);
+                let attempted = tries.errand.attempt(picked, now, response, fresh).await;
+                tries.judge(attempted)
             }
             // Boxed, so that the requests that are not hedged are no larger for it.
-            Some(after) => Box::pin(tries.hedged(picked, now, after, progress)).await,
-        };
-        let step = match attempted {
-            Ok(got) => tries.judge_response(got),
-            Err((error, admission)) => tries.judge_error(error, admission),
+            Some(after) => {
+                let attempted = Box::pin(tries.hedged(picked, now, after, progress)).await;
+                tries.judge(attempted)
+            }
         };
         match step {
             Step::Answer(answer) => return Ok(answer.held(slot)),
-            Step::GiveUp(error) => return Err(errand.deadlines.name(error)),
+            Step::GiveUp(error) => return Err(tries.errand.name(error)),
             Step::Again { after: None } => {}
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
@@ -212,10 +212,19 @@ impl<'c> Tries<'c> {
         }
     }
 
-    /// An attempt at `picked` begins: what it may take, and whether it wants a new connection.
-    pub fn begin(&mut self, picked: &Picked) -> (AttemptLimits, bool) {
+    /// An attempt at `picked` begins: how long its response may take, and whether it wants a new connection.
+    pub fn begin(&mut self, picked: &Picked) -> (Duration, bool) {
         self.remember(picked.instance.id);
-        (self.limits(), std::mem::take(&mut self.fresh))
+        // The first attempt has all of it, however long connecting takes.
+        let all = self.errand.service.settings.response_timeout;
+        (if self.retries == 0 { all } else { self.left() }, std::mem::take(&mut self.fresh))
+    }
+
+    fn judge(&mut self, attempted: Attempted) -> Step {
+        match attempted {
+            Ok(got) => self.judge_response(got),
+            Err((error, admission)) => self.judge_error(error, admission),
+        }
     }
 
     fn judge_response(&mut self, got: Got) -> Step {
@@ -257,10 +266,7 @@ impl<'c> Tries<'c> {
             };
         }
         let held = Held { lease, in_flight, verdict, sent: self.errand.call.body.clone(), slot: None };
-        let limits = BodyLimits {
-            idle: self.errand.service.settings.idle_timeout,
-            total: self.errand.deadlines.total,
-        };
+        let limits = BodyLimits { idle: self.errand.service.settings.idle_timeout, total: self.errand.total };
         let body = UpstreamBody::new(body, held, limits, at);
         Answer { response, body, upgrade: None, session: None }
     }
@@ -276,7 +282,7 @@ impl<'c> Tries<'c> {
             return Step::Again { after: None };
         }
         // When the time for all of it ends while the client is still sending, the instance is not to blame.
-        let is_clients = self.errand.call.body.waits_for_client() && self.errand.deadlines.is_over_in_total();
+        let is_clients = self.errand.call.body.waits_for_client() && self.errand.is_over_in_total();
         let Some(failure) = error.failure().filter(|_| !is_clients) else {
             admission.ignored();
             return Step::GiveUp(error);
@@ -330,28 +336,13 @@ impl<'c> Tries<'c> {
     pub fn left(&self) -> Duration {
         let now = Instant::now();
         let left = self.errand.service.settings.response_timeout.saturating_sub(now - self.began);
-        self.errand
-            .deadlines
-            .earliest()
-            .map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+        self.errand.deadline().map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
     }
 
-    pub fn remember(&mut self, instance: u64) {
+    fn remember(&mut self, instance: u64) {
         if let Some(place) = self.tried.get_mut(self.tried_count) {
             *place = instance;
             self.tried_count += 1;
-        }
-    }
-
-    fn limits(&self) -> AttemptLimits {
-        let settings = &self.errand.service.settings;
-        // The first attempt has all of it, however long connecting takes.
-        let left = if self.retries == 0 { settings.response_timeout } else { self.left() };
-        AttemptLimits {
-            connect: settings.connect_timeout,
-            response: settings.retries.per_attempt_timeout.map_or(left, |each| each.min(left)),
-            idle: settings.idle_timeout,
-            deadline: self.errand.deadlines.earliest(),
         }
     }
 }

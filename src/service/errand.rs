@@ -1,5 +1,7 @@
 //! One request to one service: what its attempts have in common, and how one is made.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Responded};
@@ -16,39 +18,8 @@ pub struct Errand<'c> {
     pub service: &'c Service,
     pub caller: Caller<'c>,
     pub call: &'c Call,
-    pub deadlines: Deadlines,
-}
-
-/// When a call is over, however far it has come.
-#[derive(Clone, Copy)]
-pub struct Deadlines {
-    /// The caller's own, for the head of the response.
-    pub call: Option<Instant>,
-    /// The service's, for the end of the body.
+    /// When all of it is to be over, the body of the response included.
     pub total: Option<Instant>,
-}
-
-impl Deadlines {
-    pub fn of(service: &Service, call: &Call) -> Self {
-        let total = service.settings.total_timeout.map(|total| Instant::now() + total);
-        Deadlines { call: call.deadline, total }
-    }
-
-    pub fn earliest(&self) -> Option<Instant> {
-        match (self.call, self.total) {
-            (Some(call), Some(total)) => Some(call.min(total)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    pub fn is_over_in_total(&self) -> bool {
-        self.total.is_some_and(|total| total <= Instant::now())
-    }
-
-    /// What was cut short because all of the time is over is called so, whatever it was waiting for.
-    pub fn name(&self, error: AttemptError) -> CallError {
-        if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
-    }
 }
 
 /// A response whose head has come, and what its attempt holds.
@@ -65,12 +36,29 @@ pub struct Got {
 pub type Attempted = Result<Got, (AttemptError, Admission)>;
 
 impl Errand<'_> {
-    /// One attempt at the instance that was picked for it.
+    /// By when there must be a head, however far it has come.
+    pub fn deadline(&self) -> Option<Instant> {
+        match (self.call.deadline, self.total) {
+            (Some(call), Some(total)) => Some(call.min(total)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    pub fn is_over_in_total(&self) -> bool {
+        self.total.is_some_and(|total| total <= Instant::now())
+    }
+
+    /// What was cut short because all of the time is over is called so, whatever it was waiting for.
+    pub fn name(&self, error: AttemptError) -> CallError {
+        if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
+    }
+
+    /// One attempt at the instance that was picked for it, whose response may take so long. `fresh`: on a new connection.
     pub async fn attempt(
         &self,
         picked: Picked,
         began: Instant,
-        limits: AttemptLimits,
+        response: Duration,
         fresh: bool,
     ) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
@@ -84,7 +72,7 @@ impl Errand<'_> {
             head: &self.call.head,
             host: self.call.head.host.as_deref().unwrap_or_else(|| instance.authority().as_bytes()),
             body: &self.call.body,
-            limits,
+            limits: self.limits(response),
             fresh,
             began,
         };
@@ -131,6 +119,16 @@ impl Errand<'_> {
         let asked = self.call.body.taken_at().map_or(began, |taken| taken.max(began));
         let took = ended.saturating_duration_since(asked);
         bulkhead.answered(Answered { began: Millis::of(began), at: Millis::of(ended), took });
+    }
+
+    fn limits(&self, response: Duration) -> AttemptLimits {
+        let settings = &self.service.settings;
+        AttemptLimits {
+            connect: settings.connect_timeout,
+            response: settings.retries.per_attempt_timeout.map_or(response, |each| each.min(response)),
+            idle: settings.idle_timeout,
+            deadline: self.deadline(),
+        }
     }
 
     /// Divided among the workers, among whom requests spread evenly.

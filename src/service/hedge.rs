@@ -12,7 +12,6 @@ use futures_util::future::{Either, select};
 use http::header;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt::AttemptLimits;
 use super::call::{Progress, Tries};
 use super::errand::{Attempted, Errand};
 use super::samples::Samples;
@@ -88,8 +87,8 @@ impl<'c> Tries<'c> {
         progress: &mut dyn Progress,
     ) -> Attempted {
         let (address, errand) = (picked.instance.address, self.errand);
-        let (limits, fresh) = self.begin(&picked);
-        let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, limits, fresh));
+        let (response, fresh) = self.begin(&picked);
+        let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, response, fresh));
         let due = began.checked_add(after);
         let alone = match due {
             Some(due) => timeout_at(due, &mut first).await.ok(),
@@ -99,12 +98,12 @@ impl<'c> Tries<'c> {
             errand.count_latency(began, attempted.is_ok());
             return attempted;
         }
-        let Some((second, limits)) = self.second(progress) else {
+        let Some(second) = self.second(progress) else {
             let attempted = first.await;
             errand.count_latency(began, true);
             return attempted;
         };
-        let second: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), limits, false));
+        let second: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), self.left(), false));
         let (attempted, is_first) = errand.race(first, second).await;
         // A first attempt that was cancelled has taken so long at least.
         errand.count_latency(began, true);
@@ -117,7 +116,7 @@ impl<'c> Tries<'c> {
     }
 
     /// Another instance for a second attempt, if there is one and the budget allows it.
-    fn second(&mut self, progress: &mut dyn Progress) -> Option<(Picked, AttemptLimits)> {
+    fn second(&mut self, progress: &mut dyn Progress) -> Option<Picked> {
         self.is_hedged = true;
         let Errand { service, caller, .. } = self.errand;
         let now = Instant::now();
@@ -135,9 +134,8 @@ impl<'c> Tries<'c> {
         };
         service.metrics.hedged(caller.worker);
         progress.attempt(picked.instance.address, now);
-        let (limits, _) = self.begin(&picked);
-        let response = limits.response.min(self.left());
-        Some((picked, AttemptLimits { response, ..limits }))
+        self.begin(&picked);
+        Some(picked)
     }
 }
 

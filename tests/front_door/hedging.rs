@@ -247,3 +247,20 @@ async fn a_route_has_its_own_and_a_hedged_request_one_place() {
         assert_eq!(client.get("/hedged").await.text(), "well");
     }
 }
+
+#[tokio::test]
+async fn parts_of_an_aggregate_are_hedged_as_well() {
+    let (hanging, well) = (silent().await, Origin::json("{\"a\":1}").await);
+    let gateway = Gateway::start(&format!(
+        "workers: 1\nservices: {{ users: {{ instances: [\"{}\", \"{}\"], load_balancing: round_robin, \
+         hedging: {{ after: 20ms, budget: 100% }} }} }}\nroutes:\n  \
+         - {{ name: both, match: {{ path: /both }}, aggregate: {{ timeout: 15s, parts: {{ \
+         x: {{ service: users, path: /x, required: true }}, y: {{ service: users, path: /y, required: true }} }} }} }}\n",
+        hanging.url(),
+        well.url()
+    ));
+    let reply = Client::new(gateway.http()).get("/both").await;
+    assert_eq!(reply.json(), serde_json::json!({ "x": { "a": 1 }, "y": { "a": 1 } }));
+    assert_eq!(gateway.metric("gatehouse_hedges_won_total", &[]).await, hanging.count() as f64);
+    assert!(hanging.count() > 0);
+}
