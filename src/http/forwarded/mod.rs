@@ -23,7 +23,7 @@ use http::header::{FORWARDED, HeaderName, HeaderValue};
 
 pub use trusted::TrustedProxies;
 
-use self::address::AddressText;
+pub use self::address::AddressText;
 use super::field_lines::{FieldLines, Sink};
 use super::fields::Fields;
 
