@@ -294,24 +294,36 @@ mod tests {
 
     const ANY: Wanted = Wanted { fresh: false, surely_open: false };
 
-    async fn pool(max_connections: usize) -> (TcpListener, Pools, InstanceRef, PoolLimits) {
+    /// A pool of one connection, which is in use.
+    struct Full {
+        only: Lease,
+        pool: Rc<InstancePool>,
+        pools: Pools,
+        instance: InstanceRef,
+        limits: PoolLimits,
+        deadline: Instant,
+        _listener: TcpListener,
+    }
+
+    async fn full() -> Full {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has ports");
         let address = listener.local_addr().expect("it is bound");
         let instances = Instances::new(1);
         let authority = address.to_string().into();
         instances.publish(vec![Discovered { address, weight: 1, authority, zone: None }]);
         let instance = instances.current().instances().next().expect("there is one").clone();
+        let instance = InstanceRef::new(instance, WorkerId(0), Arc::new(PerWorker::new(1)));
         let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());
-        let limits = PoolLimits { max_connections, max_idle: 8, idle_timeout: Duration::from_secs(60) };
-        (listener, pools, InstanceRef::new(instance, WorkerId(0), Arc::new(PerWorker::new(1))), limits)
+        let limits = PoolLimits { max_connections: 1, max_idle: 8, idle_timeout: Duration::from_secs(60) };
+        let pool = pools.of("users", &instance, limits);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let only = pool.lease(ANY, deadline).await.expect("there is room for one");
+        Full { only, pool, pools, instance, limits, deadline, _listener: listener }
     }
 
     #[tokio::test]
     async fn who_came_first_has_the_connection_that_becomes_free() {
-        let (_listener, pools, instance, limits) = pool(1).await;
-        let pool = pools.of("users", &instance, limits);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let only = pool.lease(ANY, deadline).await.expect("there is room for one");
+        let Full { only, pool, deadline, _listener, .. } = full().await;
         let mut first = pin!(pool.lease(ANY, deadline));
         assert!(matches!(poll!(&mut first), Poll::Pending));
         drop(only);
@@ -328,13 +340,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_higher_limit_holds_for_those_who_wait_already() {
-        let (_listener, pools, instance, limits) = pool(1).await;
-        let pool = pools.of("users", &instance, limits);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let _only = pool.lease(ANY, deadline).await.expect("there is room for one");
-        let mut waits = pin!(pool.lease(ANY, deadline));
+        let full = full().await;
+        let mut waits = pin!(full.pool.lease(ANY, full.deadline));
         assert!(matches!(poll!(&mut waits), Poll::Pending));
-        pools.of("users", &instance, PoolLimits { max_connections: 2, ..limits });
+        full.pools.of("users", &full.instance, PoolLimits { max_connections: 2, ..full.limits });
         waits.await.expect("there is room for two now");
     }
 }

@@ -29,7 +29,7 @@ const SCENARIOS: [Scenario; 3] = [
         name: "log",
         policies: "",
         top: "observability: { access_log: { output: /dev/null } }",
-        at_most: Counts { instructions: 31_000, allocations: 10 },
+        at_most: Counts { instructions: 31_000, allocations: 9 },
     },
     Scenario {
         name: "full",
