@@ -14,6 +14,7 @@ mod publisher;
 pub mod registry;
 mod remote;
 mod resolver;
+mod stamp;
 mod target;
 #[cfg(test)]
 mod tests;
