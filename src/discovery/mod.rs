@@ -11,6 +11,7 @@ mod etcd;
 mod file;
 mod fixed;
 mod publisher;
+mod pulse;
 pub mod registry;
 mod remote;
 mod resolver;
