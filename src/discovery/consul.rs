@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::entry::{at, with_port};
-use super::remote::{self, PATIENCE, Pauses, QUIET, RemoteError, Told};
+use super::remote::{self, Clients, PATIENCE, Pauses, QUIET, RemoteError, Told};
 use super::target::{Target, Wanted};
 use crate::config::ConsulSource;
 use crate::http::fetch::{FetchError, Fetcher};
@@ -30,6 +30,9 @@ const PAUSE_AFTER_RESET: Duration = Duration::from_millis(250);
 pub async fn follow(source: ConsulSource, wanted: watch::Sender<Wanted>) {
     let server = Server::new(&source);
     let mut told = Told::new(wanted);
+    if let Some((client, uri)) = server.heart() {
+        told.feel(client, uri);
+    }
     let mut pauses = Pauses::default();
     let mut index = 0;
     let mut fault = None;
@@ -52,7 +55,7 @@ pub async fn follow(source: ConsulSource, wanted: watch::Sender<Wanted>) {
             Err(error) => {
                 told.failed(format!("{}: {error}", server.address));
                 index = 0;
-                pauses.next()
+                pauses.next(told.longest_pause())
             }
         };
         tokio::time::sleep(pause).await;
@@ -66,7 +69,7 @@ fn index_after(before: u64, now: u64) -> u64 {
 }
 
 struct Server {
-    client: Fetcher,
+    clients: Clients,
     /// `http://host:port`
     address: String,
     /// Path and query of a question, without the index.
@@ -94,11 +97,17 @@ impl Server {
             Some(token)
         });
         Server {
-            client: remote::client([&source.address.value]),
+            clients: remote::clients([&source.address.value]),
             address: source.address.value.to_string().trim_end_matches('/').to_owned(),
             question,
             token,
         }
+    }
+
+    /// Where it says something that it needs nothing for but a leader, and no token.
+    fn heart(&self) -> Option<(&Fetcher, Uri)> {
+        let uri = format!("{}/v1/status/leader", self.address).parse().ok()?;
+        Some((&self.clients.feeling, uri))
     }
 
     /// Waits for a state beyond `index`, or, with 0, doesn't wait.
@@ -114,7 +123,7 @@ impl Server {
         if let Some(token) = &self.token {
             request.headers_mut().insert("x-consul-token", token.clone());
         }
-        let response = remote::ask(&self.client, request, patience).await?;
+        let response = remote::ask(&self.clients.asking, request, patience).await?;
         let now = index_of(response.headers())?;
         if now == index && index > 0 {
             return Ok(Answer { changed: None, index });

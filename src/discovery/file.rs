@@ -4,7 +4,7 @@
 //! a symlink beside them. A slow poll covers file systems that tell of no change. A file that is
 //! missing, broken or too large leaves the last good list in force.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::stamp::Stamp;
 use super::target::{Target, Wanted};
 use crate::config::{self, Problems};
 use crate::service::discovered::MAX_INSTANCES;
@@ -106,7 +107,7 @@ type Content = Result<Vec<Target>, FileError>;
 
 /// The file's new content, or `None` when it is the one that `before` belongs to.
 fn look(path: &Path, before: Option<Stamp>) -> Option<(Option<Stamp>, Content)> {
-    let stamp = std::fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+    let stamp = Stamp::of(path);
     if stamp.is_some() && stamp == before {
         return None;
     }
@@ -126,29 +127,6 @@ fn apply(wanted: &mut Wanted, content: Content, path: &Path) -> bool {
         }
     };
     std::mem::replace(wanted, now) != *wanted
-}
-
-/// Tells one content of a file from another without reading it. `changed` can't be set back, as
-/// modification times can.
-#[derive(Clone, Copy, PartialEq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
 }
 
 /// A directory as it is now: one that was removed and made again must be watched again.

@@ -11,9 +11,11 @@ mod etcd;
 mod file;
 mod fixed;
 mod publisher;
+mod pulse;
 pub mod registry;
 mod remote;
 mod resolver;
+mod stamp;
 mod target;
 #[cfg(test)]
 mod tests;

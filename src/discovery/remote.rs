@@ -18,6 +18,7 @@ use rustls::RootCertStore;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pulse::{Pulse, Standstill};
 use super::target::{Host, Target, Wanted};
 use crate::http::fetch::{self, FetchError, Fetcher};
 
@@ -29,10 +30,12 @@ const BODY: Duration = Duration::from_secs(30);
 /// The sooner that is, the less likely is it that one that stood still goes on unnoticed, and lets leases
 /// run out that nobody could renew.
 pub const QUIET: Duration = Duration::from_secs(5);
-/// How long after a failure a set is not believed that has lost more than half of what was known before.
+/// How long after a failure, or a standstill, a set is not believed that has lost more than half of what was known before.
 pub const DOUBT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// As long as nothing is known, requests fail.
+const LONGEST_WITHOUT_ANY: Duration = Duration::from_secs(1);
 /// Texts of servers that errors repeat are cut off here.
 const MAX_DETAIL_CHARS: usize = 200;
 /// Answers larger than this are read on the pool for blocking work: the control side has one thread.
@@ -54,13 +57,24 @@ pub enum RemoteError {
     Filtered,
 }
 
-/// A client for servers at these addresses.
-pub fn client<'a>(addresses: impl IntoIterator<Item = &'a Uri>) -> Fetcher {
-    let secure = addresses.into_iter().any(|address| address.scheme_str() == Some("https"));
+/// What servers are asked with.
+pub struct Clients {
+    /// For questions whose answers may take their time.
+    pub asking: Fetcher,
+    /// For the trivial ones, once a second.
+    pub feeling: Fetcher,
+}
+
+/// For servers at these addresses.
+pub fn clients<'a>(addresses: impl IntoIterator<Item = &'a Uri>) -> Clients {
+    let mut roots = RootCertStore::empty();
     // Reading the system's roots takes a while.
-    match secure {
-        true => Fetcher::new(PATIENCE, 0),
-        false => Fetcher::with_roots(RootCertStore::empty(), PATIENCE, 0),
+    if addresses.into_iter().any(|address| address.scheme_str() == Some("https")) {
+        roots = fetch::system_roots();
+    }
+    Clients {
+        asking: Fetcher::with_roots(roots.clone(), PATIENCE, 0),
+        feeling: Fetcher::staying_connected(roots, PATIENCE),
     }
 }
 
@@ -123,8 +137,9 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    pub fn next(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+    /// `longest`: one of [`LONGEST_PAUSE`] and [`LONGEST_WITHOUT_ANY`].
+    pub fn next(&mut self, longest: Duration) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
@@ -140,9 +155,11 @@ pub struct Told {
     before: Option<Before>,
     /// What it says, while that isn't believed.
     doubted: Option<Vec<Target>>,
+    standstill: Standstill,
+    pulse: Option<Pulse>,
 }
 
-/// What was known when the source failed.
+/// What was known when the source failed or stood still.
 struct Before {
     targets: Arc<[Target]>,
     /// Until when it is the measure of what the source says. `None` for as long as it fails.
@@ -151,12 +168,26 @@ struct Before {
 
 impl Told {
     pub fn new(wanted: watch::Sender<Wanted>) -> Told {
-        Told { wanted, before: None, doubted: None }
+        Told { wanted, before: None, doubted: None, standstill: Standstill::default(), pulse: None }
+    }
+
+    /// From now on, the server that answers at `uri` is watched for standing still.
+    pub fn feel(&mut self, client: &Fetcher, uri: Uri) {
+        self.pulse = Some(Pulse::of(client.clone(), uri, self.standstill.clone()));
+    }
+
+    /// The longest pause before a source that fails is asked again.
+    pub fn longest_pause(&self) -> Duration {
+        if self.wanted.borrow().targets.is_some() { LONGEST_PAUSE } else { LONGEST_WITHOUT_ANY }
     }
 
     /// The source says that there are these, and only these.
     pub fn targets(&mut self, targets: Vec<Target>) {
         let now = Instant::now();
+        let stood_still = self.standstill.end().map(|end| end + DOUBT).filter(|until| now < *until);
+        if let (None, Some(until)) = (&self.before, stood_still) {
+            self.before = self.known().map(|targets| Before { targets, until: Some(until) });
+        }
         if self.before.as_mut().is_some_and(|before| *before.until.get_or_insert(now + DOUBT) <= now) {
             self.before = None;
         }
@@ -202,12 +233,13 @@ impl Told {
     pub fn failed(&mut self, fault: String) {
         match &mut self.before {
             Some(before) => before.until = None,
-            None => {
-                let known = self.wanted.borrow().targets.clone();
-                self.before = known.map(|targets| Before { targets, until: None });
-            }
+            None => self.before = self.known().map(|targets| Before { targets, until: None }),
         }
         self.fault(Some(fault));
+    }
+
+    fn known(&self) -> Option<Arc<[Target]>> {
+        self.wanted.borrow().targets.clone()
     }
 
     fn fault(&self, fault: Option<String>) {
@@ -297,14 +329,44 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn after_a_standstill_most_have_to_be_there_for_a_while() {
+        let (mut told, wanted) = told();
+        told.targets(some(1..11));
+        told.standstill.note(Instant::now());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // They run out one after the other.
+        told.targets(some(1..7));
+        assert_eq!(ports(&wanted).map(|ports| ports.len()), Some(6));
+        told.targets(some(1..3));
+        told.well(None);
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some((1..11).collect()), true));
+        told.targets(some(1..11));
+        told.well(None);
+        assert!(!doubts(&wanted));
+        tokio::time::sleep(DOUBT).await;
+        told.targets(vec![]);
+        told.well(None);
+        assert_eq!((ports(&wanted), doubts(&wanted)), (Some(vec![]), false), "that was long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_long_as_nothing_is_known_pauses_are_short() {
+        let (mut told, _wanted) = told();
+        told.failed("refused".to_owned());
+        assert_eq!(told.longest_pause(), LONGEST_WITHOUT_ANY);
+        told.targets(vec![]);
+        assert_eq!(told.longest_pause(), LONGEST_PAUSE);
+    }
+
     #[test]
     fn pauses_grow_to_a_bound() {
         let mut pauses = Pauses::default();
-        let taken: Vec<Duration> = (0..20).map(|_| pauses.next()).collect();
+        let taken: Vec<Duration> = (0..20).map(|_| pauses.next(LONGEST_PAUSE)).collect();
         assert!(taken[0] <= FIRST_PAUSE && taken[0] >= FIRST_PAUSE / 2);
         assert!(taken[19] <= LONGEST_PAUSE && taken[19] >= LONGEST_PAUSE / 2);
         pauses.reset();
-        assert!(pauses.next() <= FIRST_PAUSE);
+        assert!(pauses.next(LONGEST_PAUSE) <= FIRST_PAUSE);
     }
 
     #[test]

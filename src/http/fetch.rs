@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 
@@ -68,13 +68,20 @@ impl Fetcher {
     /// Trusts what the system trusts. Without any root, plain HTTP still works. `timeout` is for a
     /// fetch as a whole, redirects included.
     pub fn new(timeout: Duration, max_body_bytes: usize) -> Fetcher {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Fetcher::with_roots(roots, timeout, max_body_bytes)
+        Fetcher::with_roots(system_roots(), timeout, max_body_bytes)
     }
 
-    /// Trusts only `roots`.
+    /// Trusts only `roots`. Fetches are minutes apart: nothing is worth keeping open.
     pub fn with_roots(roots: RootCertStore, timeout: Duration, max_body_bytes: usize) -> Fetcher {
+        Self::with(roots, timeout, max_body_bytes, 0)
+    }
+
+    /// For exchanges that come again and again: a connection to each server stays open between them.
+    pub fn staying_connected(roots: RootCertStore, timeout: Duration) -> Fetcher {
+        Self::with(roots, timeout, 0, 1)
+    }
+
+    fn with(roots: RootCertStore, timeout: Duration, max_body_bytes: usize, kept_open: usize) -> Fetcher {
         let any_roots = !roots.is_empty();
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -90,8 +97,10 @@ impl Fetcher {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        // Fetches are minutes apart: nothing is worth keeping open.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(kept_open)
+            .build(connector);
         Fetcher { client, any_roots, timeout, max_body_bytes }
     }
 
@@ -156,6 +165,13 @@ impl Fetcher {
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, FetchError> {
         whole(response.into_body(), self.max_body_bytes).await
     }
+}
+
+/// What the system trusts, or none at all.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 /// All of a body, if it isn't larger than this.

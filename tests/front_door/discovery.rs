@@ -1,5 +1,10 @@
 //! Where instances come from, seen from outside: what the source says is where requests go.
 
+mod large;
+mod liars;
+mod rolling;
+mod standstill;
+
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, Gateway, Origin, eventually};

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::remote::{PATIENCE, Pauses, QUIET, RemoteError, Told, printable};
+use super::remote::{LONGEST_PAUSE, PATIENCE, Pauses, QUIET, RemoteError, Told, printable};
 use super::target::Wanted;
 use crate::config::EtcdSource;
 use crate::http::fetch::FetchError;
@@ -47,7 +47,7 @@ pub async fn follow(source: EtcdSource, wanted: watch::Sender<Wanted>) {
         if following.untried == 0 {
             following.told.failed(format!("{}: {error}", following.server.address()));
             following.untried = following.endpoints;
-            tokio::time::sleep(following.pauses.next()).await;
+            tokio::time::sleep(following.pauses.next(following.told.longest_pause())).await;
         }
     }
 }
@@ -74,6 +74,9 @@ impl Following {
     /// Follows one server until it fails.
     async fn session(&mut self) -> Result<Infallible, RemoteError> {
         let mut in_vain = Pauses::default();
+        if let Some((client, uri)) = self.server.heart() {
+            self.told.feel(client, uri);
+        }
         loop {
             let listed = self.server.list().await?;
             self.keys.replace(listed);
@@ -85,7 +88,7 @@ impl Following {
                 }
                 self.told.still();
             }
-            tokio::time::sleep(in_vain.next()).await;
+            tokio::time::sleep(in_vain.next(LONGEST_PAUSE)).await;
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::wire::{self, Listed, News};
 use crate::config::{EtcdLogin, EtcdSource};
-use crate::discovery::remote::{self, PATIENCE, RemoteError};
+use crate::discovery::remote::{self, Clients, PATIENCE, RemoteError};
 use crate::http::fetch::{FetchError, Fetcher};
 use crate::service::discovered::MAX_INSTANCES;
 
@@ -16,7 +16,7 @@ use crate::service::discovered::MAX_INSTANCES;
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 pub struct Server {
-    client: Fetcher,
+    clients: Clients,
     prefix: String,
     login: Option<EtcdLogin>,
     /// `http://host:port`
@@ -27,7 +27,7 @@ pub struct Server {
 impl Server {
     pub fn new(source: &EtcdSource) -> Server {
         Server {
-            client: remote::client(source.endpoints.iter().map(|endpoint| &endpoint.value)),
+            clients: remote::clients(source.endpoints.iter().map(|endpoint| &endpoint.value)),
             prefix: source.prefix.clone(),
             login: source.login.clone(),
             address: String::new(),
@@ -43,6 +43,12 @@ impl Server {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it says something that it needs nobody for.
+    pub fn heart(&self) -> Option<(&Fetcher, Uri)> {
+        let uri = format!("{}/version", self.address).parse().ok()?;
+        Some((&self.clients.feeling, uri))
     }
 
     /// All keys, or the first of them. A quorum has agreed on the answer.
@@ -98,7 +104,7 @@ impl Server {
         if let Some(token) = &self.token {
             request.headers_mut().insert(header::AUTHORIZATION, token.clone());
         }
-        remote::ask(&self.client, request, PATIENCE).await
+        remote::ask(&self.clients.asking, request, PATIENCE).await
     }
 }
 

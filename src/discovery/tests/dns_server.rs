@@ -1,108 +1,12 @@
 //! The real resolver against a name server in this process: what goes over the wire, and back.
 
-use std::str::FromStr;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::{AAAA, CNAME, SRV};
+use hickory_resolver::proto::rr::{RData, RecordType};
 
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
-use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA, SRV};
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::net::UdpSocket;
-
+use super::name_server::{NameServer, Reply, TTL, a, name};
 use super::*;
 use crate::config::DnsSource;
-use crate::discovery::SystemResolver;
-
-/// Of all its records.
-const TTL: Duration = Duration::from_secs(60);
-
-/// How the server answers a question.
-#[derive(Clone)]
-enum Reply {
-    Records(Vec<RData>),
-    /// NOERROR without records, with the zone's SOA or without.
-    NoData {
-        soa: bool,
-    },
-    Code(ResponseCode),
-    Silence,
-}
-
-type Zone = Arc<Mutex<HashMap<(String, RecordType), Reply>>>;
-
-struct NameServer {
-    zone: Zone,
-    resolver: Arc<SystemResolver>,
-    _running: Running,
-}
-
-impl NameServer {
-    async fn start() -> NameServer {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
-        let mut connection = ConnectionConfig::udp();
-        connection.port = socket.local_addr().expect("bound").port();
-        let server = NameServerConfig::new([127, 0, 0, 1].into(), true, vec![connection]);
-        let mut options = ResolverOpts::default();
-        // Only silence lasts that long, on however busy a machine.
-        options.timeout = Duration::from_secs(2);
-        options.attempts = 1;
-        options.use_hosts_file = ResolveHosts::Never;
-        let config = ResolverConfig::from_name_servers(vec![server]);
-        let resolver = Arc::new(SystemResolver::with_config(config, options));
-        let zone = Zone::default();
-        let running = Running(tokio::spawn(answer(socket, zone.clone())));
-        NameServer { zone, resolver, _running: running }
-    }
-
-    fn set(&self, name: &str, kind: RecordType, reply: Reply) {
-        self.zone.lock().unwrap().insert((name.into(), kind), reply);
-    }
-
-    async fn addresses(&self, name: &str) -> Result<Vec<String>, ResolveError> {
-        Ok(self.resolver.addresses(name).await?.records.iter().map(IpAddr::to_string).collect())
-    }
-}
-
-async fn answer(socket: UdpSocket, zone: Zone) {
-    let mut buffer = [0; 4096];
-    loop {
-        let (length, peer) = socket.recv_from(&mut buffer).await.expect("received");
-        let query = Message::from_vec(&buffer[..length]).expect("a query");
-        let question = query.queries[0].clone();
-        let key = (question.name().to_ascii().to_lowercase(), question.query_type());
-        let reply = zone.lock().unwrap().get(&key).cloned();
-        let mut response = Message::response(query.metadata.id, OpCode::Query);
-        response.add_query(question.clone());
-        match reply.unwrap_or(Reply::Code(ResponseCode::NXDomain)) {
-            Reply::Silence => continue,
-            Reply::Code(code) => response.metadata.response_code = code,
-            Reply::NoData { soa: false } => {}
-            Reply::NoData { soa: true } => {
-                let soa = SOA::new(name("ns.internal."), name("admin.internal."), 1, 60, 60, 60, 60);
-                response.add_authority(Record::from_rdata(name("internal."), 60, RData::SOA(soa)));
-            }
-            Reply::Records(records) => {
-                for data in records {
-                    response.add_answer(Record::from_rdata(
-                        question.name().clone(),
-                        TTL.as_secs() as u32,
-                        data,
-                    ));
-                }
-            }
-        }
-        socket.send_to(&response.to_vec().expect("a message"), peer).await.expect("sent");
-    }
-}
-
-fn name(text: &str) -> Name {
-    Name::from_str(text).expect("a name")
-}
-
-fn a(last: u8) -> RData {
-    RData::A(A::new(127, 0, 0, last))
-}
 
 #[tokio::test]
 async fn ipv4_comes_first_and_ipv6_only_where_there_is_none() {

@@ -2,8 +2,10 @@
 
 mod dns_server;
 mod file;
+mod name_server;
 mod names;
 mod registry;
+mod system;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -115,9 +115,20 @@ impl Consul {
     }
 }
 
-/// Where `./test.sh` has put it, or where it is installed.
+/// Where `GATEHOUSE_CONSUL` says, where `./test.sh` has put it, or where it is installed.
 fn program() -> PathBuf {
-    let told = std::env::var_os("GATEHOUSE_CONSUL").map(PathBuf::from);
-    let fetched = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/consul/usr/bin/consul");
-    told.unwrap_or_else(|| if fetched.exists() { fetched } else { PathBuf::from("consul") })
+    let told = std::env::var_os("GATEHOUSE_CONSUL").filter(|told| !told.is_empty()).map(PathBuf::from);
+    let sources = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target");
+    // Whatever has become of the sources since: target/debug/deps/ is where this program is.
+    let built = std::env::current_exe().ok().and_then(|this| this.ancestors().nth(3).map(PathBuf::from));
+    let targets = [Some(sources), built].into_iter().flatten();
+    let fetched = targets.map(|target| target.join("consul/usr/bin/consul"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path).map(|directory| directory.join("consul"));
+    told.or_else(|| fetched.chain(installed).find(|program| program.is_file())).unwrap_or_else(|| {
+        panic!(
+            "there is no Consul: run `tests/consul.sh target/consul` once, which fetches it (./test.sh does so by \
+             itself), or set GATEHOUSE_CONSUL to where it is"
+        )
+    })
 }

@@ -8,9 +8,11 @@ pub mod gateway;
 pub mod h2;
 pub mod origin;
 pub mod raw;
+pub mod relay;
 pub mod session;
 pub mod source;
 pub mod tokens;
+pub mod told;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -1,0 +1,103 @@
+//! Ten thousand instances in a set: how long it takes from what the source says to the set that requests use,
+//! and what other requests notice of it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::support::relay::Relay;
+use crate::support::told::Told;
+use crate::support::{Gateway, Session};
+
+const ALL: u16 = 10_000;
+const TURNS: usize = 7;
+/// Between what the source has said and the set: half of all changes take less. An unoptimised build takes several times
+/// as long as the one that is released.
+const BOUND: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 100 });
+
+fn address(number: u16) -> SocketAddr {
+    ([127, 1, (number / 250) as u8, (number % 250) as u8], 9).into()
+}
+
+/// What each of some changes took, in order: until the set was there, and the slowest other request meanwhile.
+struct Took {
+    until_set: Vec<Duration>,
+    slowest: Vec<Duration>,
+}
+
+async fn changes(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool) -> Took {
+    source.add_all((0..ALL - 1).map(address)).await;
+    let relay = match source.address() {
+        Some(server) => Some(Relay::to(server, is_it).await),
+        None => None,
+    };
+    let discovery = source.discovery(relay.as_ref().map(|relay| relay.address));
+    let gateway = Gateway::start(&format!(
+        "workers: 1\nservices: {{ users: {{ discovery: {discovery}, {settings} }} }}\n\
+         routes:\n- {{ name: ping, match: {{ path: /ping }}, respond: {{ status: 200, json: {{}} }} }}\n\
+         - {{ name: all, match: {{ prefix: / }}, forward: {{ service: users }} }}\n"
+    ));
+    if relay.is_some() {
+        gateway.wait_for("0 → 9999 instances");
+    }
+    let lines = || gateway.messages().matches(" instances").count();
+    let before = lines();
+    let mut session = Session::open(gateway.http()).await;
+    let (mut until_set, mut slowest) = (Vec::new(), Vec::new());
+    for turn in 1..=TURNS {
+        relay.iter().for_each(Relay::listen_anew);
+        let told = Instant::now();
+        match turn % 2 {
+            0 => source.remove(address(ALL - 1)).await,
+            _ => source.add(address(ALL - 1)).await,
+        }
+        let told = relay.is_none().then(|| told + told.elapsed());
+        let mut worst = Duration::ZERO;
+        let mut taken_at = Instant::now();
+        while lines() < before + turn {
+            let asked = Instant::now();
+            assert_eq!(session.get("/ping").await.status, 200);
+            worst = worst.max(asked.elapsed());
+            taken_at = Instant::now();
+            assert!(told.unwrap_or(asked).elapsed() < Duration::from_secs(20), "it never took effect");
+        }
+        // With what the source says it wakes up the gateway, which may be quicker than this.
+        let said = told.or_else(|| relay.as_ref()?.said()).expect("it has said it");
+        until_set.push(taken_at.saturating_duration_since(said));
+        slowest.push(worst);
+    }
+    until_set.sort();
+    slowest.sort();
+    Took { until_set, slowest }
+}
+
+async fn is_quick(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool) {
+    let kind = match source {
+        Told::File(_) => "a file",
+        Told::Etcd(_) => "etcd",
+        Told::Consul(_) => "Consul",
+    };
+    let took = changes(source, settings, is_it).await;
+    // Shown with --nocapture, and when it fails.
+    eprintln!("{kind} {settings}: the set after {:?}, slowest others {:?}", took.until_set, took.slowest);
+    assert!(took.until_set[TURNS / 2] < BOUND, "{:?}", took.until_set);
+    // The best of some: what it does, not how busy the machine is.
+    assert!(took.slowest[0] < Duration::from_millis(20), "{:?}", took.slowest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_with_ten_thousand_is_followed_at_once() {
+    is_quick(Told::file(), "load_balancing: round_robin", |_, _| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_in_etcd_are_followed_at_once() {
+    let changed = |_, bytes: &[u8]| memchr::memmem::find(bytes, b"\"events\"").is_some();
+    is_quick(Told::etcd().await, "load_balancing: round_robin", changed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_in_consul_are_followed_at_once() {
+    let Some(consul) = Told::consul().await else { return };
+    // All of them, each time.
+    is_quick(consul, "load_balancing: round_robin", |so_far, _| so_far > 1024 * 1024).await;
+}
