@@ -94,6 +94,28 @@ fn services() {
         panic_threshold: Some(30),
     };
     assert_eq!(users.health_check, Some(health));
+    let outliers = OutlierDetection {
+        consecutive_failures: Some(7),
+        failure_ratio: Some(25),
+        latency: Some(250),
+        minimum_requests: 40,
+        interval: seconds(5),
+        base_ejection_time: seconds(15),
+        max_ejection_time: seconds(120),
+        max_ejected: 20,
+    };
+    assert_eq!(users.outlier_detection, Some(outliers));
+    let usual = OutlierDetection {
+        consecutive_failures: None,
+        failure_ratio: Some(30),
+        latency: None,
+        minimum_requests: 20,
+        interval: seconds(10),
+        base_ejection_time: seconds(600),
+        max_ejection_time: seconds(600),
+        max_ejected: 50,
+    };
+    assert_eq!(config.services[1].outlier_detection, Some(usual));
     let breaker = CircuitBreaker {
         consecutive_failures: 6,
         failure_ratio: Some(40),

@@ -80,6 +80,8 @@ impl ControlSurface for Stage {
                 slow_start_percent: None,
                 last_check: None,
                 health: Health::Unchecked,
+                ejection: None,
+                ejections: None,
                 breaker: BreakerStatus {
                     state: BreakerState::Open,
                     consecutive_failures: 5,

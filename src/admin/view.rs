@@ -206,6 +206,12 @@ pub struct InstanceStatus {
     pub health: Health,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check: Option<CheckStatus>,
+    /// While it is ejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionStatus>,
+    /// How often it was ejected; absent without outlier detection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejections: Option<u64>,
     pub breaker: BreakerStatus,
     /// How long it takes to answer, where the balancing rule goes by that.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -235,6 +241,17 @@ pub struct CheckStatus {
     /// Why it failed; absent when it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// Why an instance gets requests only where no other can take them.
+#[derive(Clone, Debug, Serialize)]
+pub struct EjectionStatus {
+    /// `consecutive_failures`, `failure_ratio` or `latency`.
+    pub reason: &'static str,
+    /// In words and numbers.
+    pub why: String,
+    pub at: Moment,
+    pub until: Moment,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]

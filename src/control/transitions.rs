@@ -1,4 +1,4 @@
-//! Tells the log when a breaker opens or closes and when an instance's health changes.
+//! Tells the log when a breaker opens or closes, when an instance's health changes, and when it is ejected.
 //!
 //! The states are looked at twice a second, beside the requests that cause them: a change costs the request
 //! path nothing, and of an instance that flaps faster than that, the count of openings still tells.
@@ -59,6 +59,8 @@ struct Seen {
     healthy: bool,
     closed: bool,
     opens: u64,
+    ejected: bool,
+    ejections: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +69,12 @@ enum Change {
     Healthy,
     Opened,
     Closed,
+    Ejected,
+    Readmitted,
 }
 
 impl Seen {
-    const NEW: Seen = Seen { healthy: true, closed: true, opens: 0 };
+    const NEW: Seen = Seen { healthy: true, closed: true, opens: 0, ejected: false, ejections: 0 };
 
     fn of(instance: &Instance) -> Self {
         let breaker = instance.breaker.status();
@@ -78,6 +82,8 @@ impl Seen {
             healthy: instance.health() != Health::Unhealthy,
             closed: breaker.state == BreakerState::Closed,
             opens: breaker.opens,
+            ejected: instance.is_ejected(),
+            ejections: instance.ejections().iter().map(|(_, count)| count).sum(),
         }
     }
 
@@ -90,7 +96,10 @@ impl Seen {
         let opened = (now.opens > self.opens).then_some(Change::Opened);
         let was_open = !self.closed || opened.is_some();
         let closed = (was_open && now.closed).then_some(Change::Closed);
-        [health, opened, closed].into_iter().flatten()
+        let ejected = (now.ejections > self.ejections).then_some(Change::Ejected);
+        let was_ejected = self.ejected || ejected.is_some();
+        let readmitted = (was_ejected && !now.ejected).then_some(Change::Readmitted);
+        [health, opened, closed, ejected, readmitted].into_iter().flatten()
     }
 }
 
@@ -112,6 +121,15 @@ fn report(service: &str, instance: &Instance, change: Change) {
             ));
         }
         Change::Closed => events::info(format_args!("{at} answers: its circuit breaker has closed")),
+        Change::Ejected => {
+            let Some(ejection) = instance.ejection() else { return };
+            events::warn(format_args!(
+                "{at} does worse than the others and is ejected for {:.1} s: {}",
+                ejection.until.since(ejection.at).as_secs_f64(),
+                ejection.why,
+            ));
+        }
+        Change::Readmitted => events::info(format_args!("{at} is no longer ejected")),
     }
 }
 
@@ -139,6 +157,10 @@ mod tests {
         assert_eq!(between(open, open), []);
         assert_eq!(between(open, Seen { opens: 2, ..open }), [Change::Opened]);
         assert_eq!(between(open, Seen { closed: true, ..open }), [Change::Closed]);
+        let out = Seen { ejected: true, ejections: 1, ..Seen::NEW };
+        assert_eq!(between(Seen::NEW, out), [Change::Ejected]);
+        assert_eq!(between(out, out), []);
+        assert_eq!(between(out, Seen { ejected: false, ..out }), [Change::Readmitted]);
         let ill = Seen { healthy: false, ..Seen::NEW };
         assert_eq!(between(Seen::NEW, ill), [Change::Unhealthy]);
         assert_eq!(between(ill, Seen::NEW), [Change::Healthy]);

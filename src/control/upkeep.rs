@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::health;
 use super::keys::{KeyRefresh, Outcome};
+use super::outliers;
 use super::returning;
 use super::transitions;
 use crate::config::{Config, InstanceSource};
@@ -19,7 +20,7 @@ use crate::discovery::{self, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
 use crate::service::discovered::Publish;
-use crate::service::{HealthSettings, Instances};
+use crate::service::{HealthSettings, Instances, OutlierSettings};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events;
 
@@ -28,7 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 pub struct Upkeep {
     sources: Sources,
     found: HashMap<Arc<str>, Discovering>,
-    checked: HashMap<Arc<str>, Checking>,
+    checked: HashMap<Arc<str>, Checking<HealthSettings>>,
+    compared: HashMap<Arc<str>, Checking<OutlierSettings>>,
     keys: KeyRefresh,
     sweeping: Option<AbortHandle>,
     expiring: Option<AbortHandle>,
@@ -42,8 +44,9 @@ struct Discovering {
     task: AbortHandle,
 }
 
-struct Checking {
-    settings: HealthSettings,
+/// Watching over the instances of a service, as `settings` say.
+struct Checking<S> {
+    settings: S,
     instances: Arc<Instances>,
     task: AbortHandle,
 }
@@ -54,6 +57,7 @@ impl Upkeep {
             sources,
             found: HashMap::new(),
             checked: HashMap::new(),
+            compared: HashMap::new(),
             keys: KeyRefresh::new(report_keys),
             sweeping: None,
             expiring: None,
@@ -81,7 +85,7 @@ impl Upkeep {
     /// Runs what this snapshot needs, and nothing else.
     pub fn apply(&mut self, config: &Config, snapshot: &Snapshot) {
         self.discover(config, snapshot);
-        self.check_health(snapshot);
+        self.watch_over(snapshot);
         if self.watched.receiver_count() == 0 {
             tokio::spawn(transitions::run(self.watched.subscribe()));
             tokio::spawn(returning::run(self.watched.subscribe()));
@@ -129,33 +133,50 @@ impl Upkeep {
         before.into_values().for_each(|gone| gone.task.abort());
     }
 
-    fn check_health(&mut self, snapshot: &Snapshot) {
-        let mut before = std::mem::take(&mut self.checked);
-        for service in &snapshot.services {
-            let running = before.remove(&service.name);
-            let Some(settings) = &service.settings.health_check else {
-                if let Some(running) = running {
-                    running.task.abort();
-                    health::forget(&service.instances);
-                }
-                continue;
-            };
-            let running = running.and_then(|running| {
-                if running.settings == *settings && Arc::ptr_eq(&running.instances, &service.instances) {
-                    return Some(running);
-                }
-                running.task.abort();
-                None
-            });
-            let running = running.unwrap_or_else(|| Checking {
-                settings: settings.clone(),
-                instances: service.instances.clone(),
-                task: tokio::spawn(health::run(service.instances.clone(), settings.clone())).abort_handle(),
-            });
-            self.checked.insert(service.name.clone(), running);
-        }
-        before.into_values().for_each(|gone| gone.task.abort());
+    fn watch_over(&mut self, snapshot: &Snapshot) {
+        let health = snapshot.services.iter().map(|service| {
+            (service.name.clone(), service.instances.clone(), service.settings.health_check.clone())
+        });
+        bring_into_line(&mut self.checked, health, health::run, health::forget);
+        let outliers = snapshot.services.iter().map(|service| {
+            (service.name.clone(), service.instances.clone(), service.settings.outlier_detection)
+        });
+        bring_into_line(&mut self.compared, outliers, outliers::run, outliers::forget);
     }
+}
+
+/// Runs `run` for those services that have settings for it. What runs already goes on as long as nothing changes for it.
+fn bring_into_line<S: Clone + PartialEq, F: Future<Output = ()> + Send + 'static>(
+    running: &mut HashMap<Arc<str>, Checking<S>>,
+    services: impl Iterator<Item = (Arc<str>, Arc<Instances>, Option<S>)>,
+    run: impl Fn(Arc<Instances>, S) -> F,
+    forget: impl Fn(&Instances),
+) {
+    let mut before = std::mem::take(running);
+    for (name, instances, settings) in services {
+        let present = before.remove(&name);
+        let Some(settings) = settings else {
+            if let Some(present) = present {
+                present.task.abort();
+                forget(&instances);
+            }
+            continue;
+        };
+        let present = present.and_then(|present| {
+            if present.settings == settings && Arc::ptr_eq(&present.instances, &instances) {
+                return Some(present);
+            }
+            present.task.abort();
+            None
+        });
+        let present = present.unwrap_or_else(|| Checking {
+            settings: settings.clone(),
+            instances: instances.clone(),
+            task: tokio::spawn(run(instances, settings)).abort_handle(),
+        });
+        running.insert(name, present);
+    }
+    before.into_values().for_each(|gone| gone.task.abort());
 }
 
 fn source_of<'c>(config: &'c Config, name: &str) -> Option<&'c InstanceSource> {

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::Gateway;
 use crate::admin::view::{
-    self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
-    HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState,
-    SourceStatus,
+    self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, EjectionStatus,
+    GatewayStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus,
+    SourceState, SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -131,6 +131,8 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
                     service::BreakerState::Open => Breaker::Open,
                 },
                 breaker_opens: instance.breaker.status().opens,
+                ejected: service.settings.outlier_detection.map(|_| instance.is_ejected()),
+                ejections: instance.ejections().map(|(reason, count)| (reason.name(), count)),
                 in_flight: instance.totals().in_flight,
             })
             .collect(),
@@ -157,10 +159,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         retries: gateway.metrics.service(&service.name).retries(),
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
-        instances: set
-            .instances()
-            .map(|instance| instance_status(instance, service.settings.slow_start))
-            .collect(),
+        instances: set.instances().map(|instance| instance_status(instance, &service.settings)).collect(),
     }
 }
 
@@ -187,10 +186,10 @@ fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {
     }
 }
 
-fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> InstanceStatus {
+fn instance_status(instance: &Instance, settings: &service::Settings) -> InstanceStatus {
     let breaker = instance.breaker.status();
     let totals = instance.totals();
-    let share = slow_start.map(|slow_start| instance.share_of_its_own(slow_start, clock::now()));
+    let share = settings.slow_start.map(|slow_start| instance.share_of_its_own(slow_start, clock::now()));
     InstanceStatus {
         address: instance.address,
         weight: instance.weight(),
@@ -205,6 +204,15 @@ fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> Instanc
             took_ms: check.took.as_millis().try_into().unwrap_or(u64::MAX),
             failure: check.failure,
         }),
+        ejection: instance.ejection().map(|ejection| EjectionStatus {
+            reason: ejection.reason.name(),
+            why: ejection.why,
+            at: moment(ejection.at),
+            until: moment(ejection.until),
+        }),
+        ejections: settings
+            .outlier_detection
+            .map(|_| instance.ejections().iter().map(|(_, count)| count).sum()),
         breaker: BreakerStatus {
             state: match breaker.state {
                 service::BreakerState::Closed => BreakerState::Closed,

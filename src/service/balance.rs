@@ -1,12 +1,12 @@
 //! Which instance of a service gets the next request.
 //!
-//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, and one that
-//! was tried for the same request gets it again only when there is no other. A request whose first choice
-//! falls away goes on from a second cursor that runs through all instances, so that the share of a dead
+//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, one that is
+//! ejected gets it only when there is no other, and one that was tried for the same request comes last. A request whose
+//! first choice falls away goes on from a second cursor that runs through all instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
 //!
 //! Picking allocates nothing, costs the same for three instances and for thousands as long as most of
-//! them are usable, and passes each at most twice when they are not.
+//! them are usable, and passes each a few times at most when they are not.
 
 mod by_key;
 
@@ -119,6 +119,9 @@ enum Spare {
     /// Untried ones that have their whole share.
     InFullShare,
     Untried,
+    /// Ejected ones, untried.
+    Ejected,
+    /// Whatever is usable.
     Any,
 }
 
@@ -151,9 +154,10 @@ impl Picker<'_> {
         };
         session
             .or_else(|| by_rule(rng))
-            .and_then(|index| self.take(index, true))
+            .and_then(|index| self.take(index, Spare::Untried))
             .or_else(|| if self.slow_start.is_some() { self.next_spare(Spare::InFullShare) } else { None })
             .or_else(|| self.next_spare(Spare::Untried))
+            .or_else(|| self.next_spare(Spare::Ejected))
             .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(Spare::Any) })
             .ok_or_else(|| self.why_none())
     }
@@ -242,10 +246,13 @@ impl Picker<'_> {
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
         for (turn, index) in in_order.chain(one_by_one) {
-            if which == Spare::InFullShare && self.share(&self.set.member(index).instance) < 1.0 {
+            let instance = &self.set.member(index).instance;
+            if which == Spare::InFullShare && self.share(instance) < 1.0
+                || which == Spare::Ejected && !instance.is_ejected()
+            {
                 continue;
             }
-            if let Some(picked) = self.take(index, which != Spare::Any) {
+            if let Some(picked) = self.take(index, which) {
                 spare.store(turn as u64 + 1, Relaxed);
                 return Some(picked);
             }
@@ -253,9 +260,13 @@ impl Picker<'_> {
         None
     }
 
-    fn take(&self, index: usize, avoid_tried: bool) -> Option<Picked> {
+    fn take(&self, index: usize, which: Spare) -> Option<Picked> {
         let member = self.set.member(index);
-        if avoid_tried && self.was_tried(member) || !self.is_usable(&member.instance) {
+        let avoid_ejected = !matches!(which, Spare::Ejected | Spare::Any);
+        if which != Spare::Any && self.was_tried(member)
+            || avoid_ejected && member.instance.is_ejected()
+            || !self.is_able(&member.instance)
+        {
             return None;
         }
         let instance = member.of(self.worker);
@@ -293,6 +304,11 @@ impl Picker<'_> {
     }
 
     fn is_usable(&self, instance: &Instance) -> bool {
+        !instance.is_ejected() && self.is_able(instance)
+    }
+
+    /// Whether it could be used, ejected or not.
+    fn is_able(&self, instance: &Instance) -> bool {
         instance.is_usable(self.now, self.breaker, self.despite_health)
     }
 

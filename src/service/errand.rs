@@ -63,7 +63,7 @@ impl Errand<'_> {
     ) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
-        let timed = self.service.settings.rule.times_answers().then_some(&instance);
+        let timed = self.service.settings.times_answers().then_some(&instance);
         let body = &*self.call.body;
         let recording =
             Recording { pool: &pool, timed, body, began, ended: None, outcome: Outcome::Cancelled };
@@ -146,7 +146,7 @@ impl Errand<'_> {
 /// Counts an attempt when it is over, even when that is because nobody waits for it any more.
 struct Recording<'p> {
     pool: &'p InstancePool,
-    /// The instance, where the balancing rule wants to know how long it takes.
+    /// The instance, where somebody wants to know how long it takes.
     timed: Option<&'p InstanceRef>,
     body: &'p RequestBody,
     began: Instant,

@@ -14,8 +14,10 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, BreakerState, Pass};
+use super::ejection::{Ejection, EjectionReason, EjectionTime, Ejections};
 use super::latency::{Known, Latency};
 use super::settings::BreakerSettings;
+use super::tally::{Tallied, Tally};
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -29,6 +31,7 @@ pub struct Instance {
     pub breaker: Breaker,
     weight: AtomicU32,
     health: AtomicU8,
+    ejections: Ejections,
     removed: AtomicBool,
     /// When it began to get requests, in milliseconds; 0 for one that is to have its whole share at once.
     began_at: AtomicU64,
@@ -77,6 +80,7 @@ impl Instance {
             breaker: Breaker::new(workers),
             weight: AtomicU32::new(weight),
             health: AtomicU8::new(Health::Unchecked as u8),
+            ejections: Ejections::default(),
             removed: AtomicBool::new(false),
             began_at: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
@@ -159,12 +163,60 @@ impl Instance {
         if self.unreachable.swap(false, Relaxed) {
             self.breaker.probe_from(now);
             self.check.notify_one();
+            if self.ejections.reached(now) {
+                self.begins(now);
+            }
         }
     }
 
     /// Waits until the instance is back after it could not be reached.
     pub async fn wants_a_check(&self) {
         self.check.notified().await;
+    }
+
+    /// Whether it is to get requests only where no other instance can take them.
+    pub fn is_ejected(&self) -> bool {
+        self.ejections.is_ejected()
+    }
+
+    /// What the present ejection is about.
+    pub fn ejection(&self) -> Option<Ejection> {
+        self.ejections.present()
+    }
+
+    /// How often it was ejected, by reason.
+    pub fn ejections(&self) -> [(EjectionReason, u64); EjectionReason::ALL.len()] {
+        self.ejections.counts()
+    }
+
+    pub fn eject(&self, reason: EjectionReason, why: String, now: Millis, time: EjectionTime) {
+        let until_reached = reason == EjectionReason::ConsecutiveFailures && self.is_unreachable();
+        self.ejections.eject(reason, why, until_reached, now, time);
+    }
+
+    /// Ends the present ejection, if there is one.
+    pub fn readmit(&self, now: Millis) {
+        if self.ejections.end(now) {
+            self.begins(now);
+        }
+    }
+
+    /// How often it came back after it could not be reached.
+    pub fn returns(&self) -> u32 {
+        self.ejections.returns()
+    }
+
+    /// From now on, what comes of requests is counted for [`Instance::tallied`], and so many failures in a row are
+    /// noted. `None` ends that. `times`: how long answers take, too.
+    pub fn tally(&self, run_of: Option<u32>, times: bool) {
+        if times {
+            self.loads.all().for_each(|load| load.tally.keep_times());
+        }
+        self.ejections.set_run_of(run_of);
+    }
+
+    pub fn tallied(&self) -> Tallied {
+        Tallied::of(self.loads.all().map(|load| &load.tally))
     }
 
     pub fn totals(&self) -> Totals {
@@ -206,7 +258,7 @@ impl Instance {
         self.loads.of(worker).latency.known()
     }
 
-    /// The mean over the workers that have timed an answer; `None` when the balancing rule doesn't go by that.
+    /// The mean over the workers that have timed an answer; `None` when nobody goes by that.
     pub fn mean_latency(&self) -> Option<Duration> {
         let answered = self.loads.all().map(|load| load.latency.known()).filter(|known| known.answered);
         let (sum, count) = answered.fold((0.0, 0u32), |(sum, count), known| (sum + known.cost_us, count + 1));
@@ -230,6 +282,7 @@ struct Load {
     failures: AtomicU64,
     penalty: Penalty,
     latency: Latency,
+    tally: Tally,
 }
 
 /// Adds one to a counter that only this worker writes.
@@ -327,9 +380,21 @@ impl InstanceRef {
     }
 
     /// The head of an answer came, or nobody waits for it any longer. Only a good answer can make the instance faster.
-    pub(super) fn waited(&self, took: Duration, good: bool, now: Millis) {
-        let latency = &self.load().latency;
-        if good { latency.answered(took, now) } else { latency.waited_in_vain(took, now) }
+    pub(crate) fn waited(&self, took: Duration, good: bool, now: Millis) {
+        let load = self.load();
+        if good {
+            load.latency.answered(took, now);
+            load.tally.answered(took);
+        } else {
+            load.latency.waited_in_vain(took, now);
+        }
+    }
+
+    /// Counts what came of a request, if anybody wants to know.
+    fn tell(&self, failed: bool) {
+        if let Some(run_of) = self.ejections.run_of() {
+            self.load().tally.record(failed, run_of);
+        }
     }
 
     fn load(&self) -> &Load {
@@ -380,6 +445,7 @@ impl Admission {
     /// The instance answered, and not with one of the breaker's `failures`.
     pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
         let Some(pass) = self.pass.take() else { return };
+        self.instance.tell(false);
         let was_probe = pass.is_probe();
         self.instance.breaker.success(pass, self.instance.worker(), now, settings);
         if was_probe && self.instance.breaker.status().state == BreakerState::Closed {
@@ -402,6 +468,7 @@ impl Admission {
         bump(&load.failures);
         load.penalty.add(now);
         if let Some(pass) = self.pass.take() {
+            self.instance.tell(true);
             self.instance.breaker.failure(pass, self.instance.worker(), now, settings);
         }
     }

@@ -14,6 +14,7 @@ mod budget;
 mod bulkhead;
 mod call;
 pub mod discovered;
+mod ejection;
 mod errand;
 mod hedge;
 pub mod http1;
@@ -26,6 +27,7 @@ mod ring;
 mod samples;
 mod settings;
 mod sticky;
+mod tally;
 mod upstream_body;
 mod verdict;
 mod window;
@@ -42,15 +44,17 @@ pub use breaker::{BreakerState, BreakerStatus};
 pub use budget::RetryBudget;
 pub use bulkhead::{AdaptiveStatus, Bulkhead, BulkheadLimits, BulkheadLoad, BulkheadStatus};
 pub use call::{Answer, Call, CallError, Caller, Progress, call};
+pub use ejection::{Ejection, EjectionReason, EjectionTime};
 pub use hedge::RecentLatency;
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
 pub use instances::{InstanceSet, Instances, SourceStatus};
 pub use pool::Pools;
 pub use settings::{
     BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
-    PoolSettings, RetrySettings, Settings,
+    OutlierSettings, PoolSettings, RetrySettings, Settings,
 };
 pub use sticky::{SessionCode, Sticky};
+pub use tally::Tallied;
 pub use upstream_body::UpstreamBody;
 
 use crate::clock::Millis;

@@ -27,6 +27,7 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         slow_start: None,
         sticky: None,
         health_check: None,
+        outlier_detection: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
         timeouts: config::Timeouts::default(),
@@ -172,7 +173,7 @@ impl Simulation {
         let now = self.now();
         let settings = &self.service.settings;
         let outcome = self.behaviours[usize::from(instance.address.port()) - 1].outcome;
-        if settings.rule.times_answers() {
+        if settings.times_answers() {
             instance.waited(Duration::from_micros(self.now_us - began_us), outcome == Outcome::Well, now);
         }
         let failure = match outcome {

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use super::affinity::{Affinity, HashKey};
 use super::balance::Rule;
 use super::bulkhead::{Bounds, BulkheadLimits, Max};
+use super::ejection::EjectionTime;
 use crate::config;
 
 /// Everything about a service but its instances. A reload replaces it as a whole.
@@ -36,6 +37,7 @@ pub struct Settings {
     pub pool: PoolSettings,
     pub concurrency: Option<Concurrency>,
     pub health_check: Option<HealthSettings>,
+    pub outlier_detection: Option<OutlierSettings>,
     pub fallback: Option<Fallback>,
 }
 
@@ -111,6 +113,23 @@ pub struct HealthSettings {
     pub expect_status: Vec<RangeInclusive<u16>>,
     /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
     pub panic_threshold: Option<u8>,
+}
+
+/// When an instance does so much worse than the others that it is ejected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutlierSettings {
+    /// 1 or more; `None` when that is not asked.
+    pub consecutive_failures: Option<u32>,
+    /// Share of failures above what is usual among the others, 0 to 1.
+    pub failure_ratio: Option<f64>,
+    /// Times as long as what is usual among the others, above 1.
+    pub latency: Option<f64>,
+    /// In an interval, below which share and latency say nothing.
+    pub minimum_requests: u32,
+    pub interval: Duration,
+    pub time: EjectionTime,
+    /// Per cent of the instances, 1 to 100.
+    pub max_ejected: u8,
 }
 
 /// The answer when no instance could give one.
@@ -196,8 +215,16 @@ impl Settings {
             hedging: config.hedging.map(Hedging::compile),
             concurrency: config.concurrency.as_ref().map(Concurrency::compile),
             health_check: config.health_check.as_ref().map(HealthSettings::compile),
+            outlier_detection: config.outlier_detection.as_ref().map(OutlierSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
         }
+    }
+}
+
+impl Settings {
+    /// Whether somebody wants to know how long answers take.
+    pub(super) fn times_answers(&self) -> bool {
+        self.rule.times_answers() || self.outlier_detection.is_some_and(|outliers| outliers.latency.is_some())
     }
 }
 
@@ -280,6 +307,20 @@ impl HealthSettings {
             unhealthy_after: config.unhealthy_after.max(1),
             expect_status: config.expect_status.iter().map(|range| range.from..=range.to).collect(),
             panic_threshold: config.panic_threshold,
+        }
+    }
+}
+
+impl OutlierSettings {
+    fn compile(config: &config::OutlierDetection) -> Self {
+        OutlierSettings {
+            consecutive_failures: config.consecutive_failures,
+            failure_ratio: config.failure_ratio.map(|percent| f64::from(percent) / 100.0),
+            latency: config.latency.map(|percent| f64::from(percent) / 100.0),
+            minimum_requests: config.minimum_requests.max(1),
+            interval: config.interval,
+            time: EjectionTime { base: config.base_ejection_time, max: config.max_ejection_time },
+            max_ejected: config.max_ejected,
         }
     }
 }

@@ -29,6 +29,7 @@ mod http2;
 mod hygiene;
 mod limits;
 mod metrics;
+mod outliers;
 mod overrides;
 mod policies;
 mod pools;

@@ -9,6 +9,7 @@ mod discovery;
 mod hedging;
 mod listener;
 mod observability;
+mod outliers;
 mod overlap;
 mod policy;
 mod rate_limit;

@@ -9,8 +9,8 @@ use super::discovery::Discovery;
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, Pool, Retries,
-    RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts, TimeoutsGiven,
+    At, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, OutlierDetection,
+    Pool, Retries, RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -28,6 +28,7 @@ pub(super) struct ServiceBody {
     slow_start: Option<Duration>,
     sticky: Option<Sticky>,
     health_check: Option<HealthCheck>,
+    outlier_detection: Option<OutlierDetection>,
     circuit_breaker: CircuitBreaker,
     retries: Retries,
     hedging: Option<Hedging>,
@@ -46,6 +47,7 @@ impl ServiceBody {
             slow_start: self.slow_start,
             sticky: self.sticky,
             health_check: self.health_check,
+            outlier_detection: self.outlier_detection,
             circuit_breaker: self.circuit_breaker,
             retries: self.retries,
             hedging: self.hedging,
@@ -72,6 +74,8 @@ block! {
         sticky: Sticky,
         /// Ask every instance whether it is well. Default: not asked.
         health_check: HealthCheck,
+        /// Stop using an instance that does worse than the others. Default: not compared.
+        outlier_detection: OutlierDetection,
         /// Stop using an instance that fails. One breaker per instance; always on.
         circuit_breaker: CircuitBreaker,
         /// Try again on another instance.
@@ -96,7 +100,8 @@ impl ServiceBlock {
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let slow_start = self.slow_start.optional::<Wait>();
         let sticky = self.sticky.optional();
-        let health_check = self.health_check.optional();
+        let (health_check, outlier_detection) =
+            (self.health_check.optional(), self.outlier_detection.optional());
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
         let retries = self.retries.or(RetriesGiven::default());
         let timeouts = self.timeouts.or(TimeoutsGiven::default());
@@ -110,6 +115,7 @@ impl ServiceBlock {
             slow_start: slow_start?.map(|wait| wait.0),
             sticky: sticky?,
             health_check: health_check?,
+            outlier_detection: outlier_detection?,
             circuit_breaker: circuit_breaker?,
             retries: retries?.over(&Retries::default()),
             timeouts: timeouts?.over(&Timeouts::default()),

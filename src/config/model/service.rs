@@ -17,6 +17,7 @@ pub struct Service {
     pub slow_start: Option<Duration>,
     pub sticky: Option<Sticky>,
     pub health_check: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
     pub circuit_breaker: CircuitBreaker,
     pub retries: Retries,
     pub hedging: Option<Hedging>,
@@ -126,6 +127,24 @@ pub struct HealthCheck {
     pub expect_status: Vec<StatusRange>,
     /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
     pub panic_threshold: Option<u8>,
+}
+
+/// When an instance is ejected for doing worse than the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// `None` when failures in a row never do it.
+    pub consecutive_failures: Option<u32>,
+    /// Percentage points above what is usual among the others, 1 to 100; `None` for never.
+    pub failure_ratio: Option<u8>,
+    /// Per cent of what is usual among the others, above 100; `None` for never.
+    pub latency: Option<u16>,
+    pub minimum_requests: u32,
+    pub interval: Duration,
+    pub base_ejection_time: Duration,
+    /// Not shorter than that.
+    pub max_ejection_time: Duration,
+    /// Per cent of the instances, 1 to 100.
+    pub max_ejected: u8,
 }
 
 /// Inclusive at both ends.

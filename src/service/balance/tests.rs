@@ -251,3 +251,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_ejected_one_gets_what_no_other_can_take() {
+    use crate::service::{EjectionReason, EjectionTime};
+    let time = EjectionTime { base: Duration::from_secs(30), max: Duration::from_secs(30) };
+    for rule in RULES {
+        let service = service(rule.clone(), &[1, 1, 1]);
+        let out = instance(&service, 0);
+        out.eject(EjectionReason::FailureRatio, "it fails".to_owned(), NOW, time);
+        assert_eq!(count(&picks(&service, ONE, &[], 60), 1), 0, "{rule:?}");
+        let others = [instance(&service, 1).id, instance(&service, 2).id];
+        assert_eq!(
+            count(&picks(&service, ONE, &others, 6), 1),
+            6,
+            "{rule:?}: rather than one that was tried"
+        );
+        assert_eq!(count(&picks(&service, ONE, &[out.id, others[0], others[1]], 60), 1), 20, "{rule:?}");
+        instance(&service, 1).set_health(Health::Unhealthy);
+        open(&service, 2);
+        assert_eq!(count(&picks(&service, ONE, &[], 6), 1), 6, "{rule:?}: the others can't");
+        out.set_health(Health::Unhealthy);
+        let none = service.pick(ONE, KEY, &[], NOW, &mut fastrand::Rng::with_seed(3));
+        assert_eq!(none.unwrap_err(), NoPick::AllOpen, "{rule:?}: it can't either");
+        out.set_health(Health::Healthy);
+        out.readmit(NOW);
+        instance(&service, 1).set_health(Health::Healthy);
+        assert!(count(&picks(&service, ONE, &[], 60), 1) > 10, "{rule:?}");
+    }
+}

@@ -208,10 +208,41 @@ fn instances(gauges: &Gauges, out: &mut Families) -> fmt::Result {
         "Times that the instance's breaker opened",
         each(|instance| instance.breaker_opens as i64).map(|(labels, opens)| (labels, opens as u64)),
     )?;
+    ejections(gauges, out)?;
     out.gauge(
         "gatehouse_upstream_active",
         "Requests in flight to the instance",
         each(|instance| instance.in_flight as i64),
+    )
+}
+
+fn ejections(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let all = || {
+        gauges
+            .services
+            .iter()
+            .flat_map(|service| service.instances.iter().map(move |instance| (&service.name, instance)))
+    };
+    let labels = |service: &str, instance: &InstanceGauges| {
+        [("service", service.to_string()), ("instance", instance.address.to_string())]
+    };
+    out.gauge(
+        "gatehouse_instance_ejected",
+        "1 while outlier detection keeps the instance out of rotation, else 0",
+        all().filter_map(|(service, instance)| {
+            Some((labels(service, instance), i64::from(instance.ejected?)))
+        }),
+    )?;
+    out.counter(
+        "gatehouse_instance_ejections",
+        "Times that outlier detection ejected the instance, by reason",
+        all().flat_map(|(service, instance)| {
+            let happened = instance.ejections.into_iter().filter(|(_, count)| *count > 0);
+            happened.map(move |(reason, count)| {
+                let [service, instance] = labels(service, instance);
+                ([service, instance, ("reason", reason.to_owned())], count)
+            })
+        }),
     )
 }
 

@@ -54,6 +54,10 @@ pub struct InstanceGauges {
     pub breaker: Breaker,
     /// How many times it opened.
     pub breaker_opens: u64,
+    /// Where the service has outlier detection.
+    pub ejected: Option<bool>,
+    /// How many times it was ejected, by reason.
+    pub ejections: [(&'static str, u64); 3],
     /// Requests that wait for the instance or receive from it.
     pub in_flight: u64,
 }

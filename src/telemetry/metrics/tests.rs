@@ -27,6 +27,8 @@ fn gauges() -> Gauges {
                 healthy: false,
                 breaker: Breaker::HalfOpen,
                 breaker_opens: 1,
+                ejected: Some(true),
+                ejections: [("consecutive_failures", 0), ("failure_ratio", 2), ("latency", 1)],
                 in_flight: 9,
             }],
         }],
