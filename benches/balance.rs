@@ -18,6 +18,7 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         load_balancing: rule,
         slow_start: None,
         sticky: None,
+        failover: config::Failover::default(),
         health_check: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
@@ -33,6 +34,7 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         weight: 1 + u32::from(number % 3),
         authority: format!("users-{number}:80").into(),
         zone: None,
+        priority: 0,
     });
     service.instances.publish(found.collect());
     service
@@ -79,6 +81,7 @@ fn publish(criterion: &mut Criterion) {
                 weight: if number == 0 { last } else { 1 + u32::from(number % 3) },
                 authority: format!("users-{number}:80").into(),
                 zone: None,
+                priority: 0,
             });
             service.instances.publish(found.collect());
         })

@@ -22,6 +22,10 @@ impl<T: Default> PerWorker<T> {
 }
 
 impl<T> PerWorker<T> {
+    pub fn from_fn(workers: usize, mut make: impl FnMut() -> T) -> Self {
+        PerWorker { slots: (0..workers.max(1)).map(|_| Padded(make())).collect() }
+    }
+
     pub fn of(&self, worker: WorkerId) -> &T {
         &self.slots[worker.0].0
     }

@@ -50,6 +50,7 @@ impl ControlSurface for Stage {
             started_at: at,
             uptime_seconds: 5,
             configuration_file: "gateway.yaml".into(),
+            zone: None,
             generation: 1,
             workers: 2,
             draining: false,
@@ -69,6 +70,7 @@ impl ControlSurface for Stage {
         vec![ServiceStatus {
             name: "users".into(),
             panicking: false,
+            groups: Vec::new(),
             load_balancing: load_balancing_name(&crate::config::LoadBalancing::LeastRequests),
             source: SourceStatus::of(&crate::config::InstanceSource::Registry),
             retries: 1,
@@ -77,6 +79,8 @@ impl ControlSurface for Stage {
             instances: vec![InstanceStatus {
                 address: "127.0.0.1:8001".parse().unwrap(),
                 weight: 2,
+                zone: Some("a".into()),
+                priority: 1,
                 slow_start_percent: None,
                 last_check: None,
                 health: Health::Unchecked,
@@ -182,6 +186,8 @@ async fn what_is_known_is_shown() {
             "instances": [{
                 "address": "127.0.0.1:8001",
                 "weight": 2,
+                "zone": "a",
+                "priority": 1,
                 "health": "unchecked",
                 "breaker": {
                     "state": "open", "consecutive_failures": 5, "opened_at": "1970-01-01T00:00:00.000Z",

@@ -31,6 +31,9 @@ pub struct GatewayStatus {
     pub started_at: Moment,
     pub uptime_seconds: u64,
     pub configuration_file: PathBuf,
+    /// Where it is, as the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// 1 for the configuration of the start, one more with each that was applied.
     pub generation: u64,
     pub workers: usize,
@@ -97,6 +100,9 @@ impl From<&config::Problem> for ProblemStatus {
 pub struct ServiceStatus {
     pub name: String,
     pub load_balancing: &'static str,
+    /// How requests are divided among priorities and zones, where there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupStatus>,
     /// So few instances are healthy that unhealthy ones get requests, too.
     pub panicking: bool,
     pub source: SourceStatus,
@@ -107,6 +113,20 @@ pub struct ServiceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyStatus>,
     pub instances: Vec<InstanceStatus>,
+}
+
+/// Instances of one priority, in the gateway's zone or not.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupStatus {
+    pub priority: u8,
+    /// `local` or `other`; absent where the gateway prefers no zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<&'static str>,
+    pub instances: usize,
+    /// Those of them that take their share.
+    pub usable: usize,
+    /// Per cent of the service's requests that the group gets at present.
+    pub percent: f64,
 }
 
 /// Second attempts while the first is slow.
@@ -200,6 +220,9 @@ pub fn load_balancing_name(rule: &config::LoadBalancing) -> &'static str {
 pub struct InstanceStatus {
     pub address: SocketAddr,
     pub weight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    pub priority: u8,
     /// Per cent of its share of the requests that it is to have at present; absent when that is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start_percent: Option<u8>,

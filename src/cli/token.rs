@@ -231,6 +231,7 @@ mod tests {
     /// Only what `run` reads of a configuration.
     fn config(authenticators: Vec<config::Authenticator>) -> Config {
         Config {
+            zone: None,
             workers: config::Workers::Auto,
             listeners: Vec::new(),
             trusted_proxies: Vec::new(),

@@ -1,6 +1,6 @@
 //! The text of an instance file (`discovery: { file: … }`) → instances, or all that is wrong with it.
 //!
-//! A list of `http://host:port` or `{ url, weight, zone }`, in YAML or JSON, bare or under
+//! A list of `http://host:port` or `{ url, weight, zone, priority }`, in YAML or JSON, bare or under
 //! `instances:`. An empty text is an error, not an empty list: a file that is just being written is
 //! empty too.
 
@@ -15,9 +15,10 @@ use super::source::{Problems, Span};
 /// As for the instances that the configuration itself lists.
 const MAX_WEIGHT: u64 = 1000;
 const MAX_ZONE_BYTES: usize = 64;
+const MAX_PRIORITY: u64 = 9;
 /// A list, a map, a value: the file has no use for more.
 const MAX_DEPTH: usize = 16;
-const INSTANCE_KEYS: [&str; 3] = ["url", "weight", "zone"];
+const INSTANCE_KEYS: [&str; 4] = ["url", "weight", "zone", "priority"];
 
 /// One instance of an instance file.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub struct FileInstance {
     /// 1 to 1000.
     pub weight: u32,
     pub zone: Option<String>,
+    /// 0 to 9.
+    pub priority: u8,
 }
 
 /// Reads the text of an instance file. The caller bounds its size.
@@ -94,7 +97,7 @@ fn instance(item: &Spanned<Node>, problems: &mut Problems) -> Option<FileInstanc
     let entries = match &item.value {
         Node::Text(url) => {
             let authority = authority(url, here, problems)?;
-            return Some(FileInstance { authority, weight: 1, zone: None });
+            return Some(FileInstance { authority, weight: 1, zone: None, priority: 0 });
         }
         Node::Map(entries) => entries,
         _ => {
@@ -106,7 +109,7 @@ fn instance(item: &Spanned<Node>, problems: &mut Problems) -> Option<FileInstanc
             return None;
         }
     };
-    let (mut found, mut weight, mut zone) = (None, 1, None);
+    let (mut found, mut weight, mut zone, mut priority) = (None, 1, None, 0);
     for (key, value) in entries {
         let there = span(&value.referenced);
         match (key.value.as_str(), &value.value) {
@@ -124,13 +127,18 @@ fn instance(item: &Spanned<Node>, problems: &mut Problems) -> Option<FileInstanc
                 zone = Some(text.clone());
             }
             ("zone", _) => problems.error(there, "\"zone\" is not text of 1 to 64 bytes", "put it in quotes"),
+            ("priority", Node::Whole(number @ 0..=MAX_PRIORITY)) => priority = *number as u8,
+            ("priority", _) => {
+                let remedy = "write priority: 1, say, for those that stand by";
+                problems.error(there, "\"priority\" is not a whole number from 0 to 9", remedy);
+            }
             _ => unknown_key(key, &INSTANCE_KEYS, problems),
         }
     }
     if found.is_none() {
         problems.error(here, "the instance has no \"url\"", "add url: http://host:port");
     }
-    Some(FileInstance { authority: found?, weight, zone })
+    Some(FileInstance { authority: found?, weight, zone, priority })
 }
 
 /// `host:port` of an `http://` URL that has nothing else.
@@ -246,12 +254,16 @@ impl<'de> Visitor<'de> for NodeVisitor {
 mod tests {
     use super::*;
 
-    /// `authority*weight@zone` of each instance, or `line:column message; remedy` of each problem.
+    /// `authority*weight@zone#priority` of each instance, or `line:column message; remedy` of each problem.
     fn read(text: &str) -> Vec<String> {
         match parse_instance_file(text) {
             Ok(instances) => instances
                 .into_iter()
-                .map(|i| format!("{}*{}@{}", i.authority.value, i.weight, i.zone.unwrap_or_default()))
+                .map(|i| {
+                    let zone = i.zone.unwrap_or_default();
+                    let class = if i.priority > 0 { format!("#{}", i.priority) } else { String::new() };
+                    format!("{}*{}@{zone}{class}", i.authority.value, i.weight)
+                })
                 .collect(),
             Err(problems) => problems
                 .iter()
@@ -269,6 +281,7 @@ mod tests {
         let json = r#"{"instances": ["http://127.0.0.1:8001", {"url": "http://users.internal:8011", "weight": 2, "zone": "a"}]}"#;
         assert_eq!(read(json), both);
         assert_eq!(read("['http://[::1]:8001', http://Plain/]"), ["[::1]:8001*1@", "plain:80*1@"]);
+        assert_eq!(read("[{ url: 'http://b:1', priority: 9 }]"), ["b:1*1@#9"]);
         assert_eq!(read("[]"), [""; 0]);
         assert_eq!(read("instances: []"), [""; 0]);
     }
@@ -282,7 +295,7 @@ mod tests {
     #[test]
     fn every_problem_is_told_with_its_place() {
         let text = "- http://127.0.0.1:8001/api\n- { url: https://a:1 }\n- { ur: http://a:1 }\n- 7\n\
-                    - { url: http://a:1, weight: 0 }\n- { url: http://a:1, zone: 5 }\n- http://a:99999\n- http://u@a:1\n";
+                    - { url: http://a:1, weight: 0 }\n- { url: http://a:1, zone: 5, priority: 10 }\n- http://a:99999\n- http://u@a:1\n";
         assert_eq!(
             read(text),
             [
@@ -293,6 +306,7 @@ mod tests {
                 "4:3 this is not an instance; write http://host:port or { url: http://host:port }",
                 "5:30 \"weight\" is not a whole number from 1 to 1000; write weight: 2, say",
                 "6:28 \"zone\" is not text of 1 to 64 bytes; put it in quotes",
+                "6:41 \"priority\" is not a whole number from 0 to 9; write priority: 1, say, for those that stand by",
                 "7:3 \"http://a:99999\" has no valid port; write http://host:port",
                 "8:3 an instance's URL can't carry credentials; write http://host:port",
             ]

@@ -65,7 +65,7 @@ mod tests {
         let address = socket.local_addr().expect("it is bound");
         let instances = Instances::new(1);
         let authority = address.to_string().into();
-        instances.publish(vec![Discovered { address, weight: 1, authority, zone: None }]);
+        instances.publish(vec![Discovered { address, weight: 1, authority, zone: None, priority: 0 }]);
         let instance = instances.current().instances().next().expect("there is one").clone();
         instance.set_unreachable();
         let (_services, watched) = watch::channel(vec![("users".into(), instances)]);

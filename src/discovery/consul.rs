@@ -4,6 +4,8 @@
 //! something has changed, or after [`QUIET`]. That pause is also the bound within which a server that hangs
 //! is noticed.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,10 +19,12 @@ use super::remote::{self, Clients, PATIENCE, Pauses, QUIET, RemoteError, Told};
 use super::target::{Target, Wanted};
 use crate::config::ConsulSource;
 use crate::http::fetch::{FetchError, Fetcher};
-use crate::service::discovered::MAX_WEIGHT;
+use crate::service::discovered::{MAX_PRIORITY, MAX_WEIGHT};
 
 /// Six kilobytes for each of as many instances as a set holds: Consul tells all of a node and its checks.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Longer names are left out, as they are refused elsewhere.
+const MAX_ZONE_BYTES: usize = 64;
 /// Between an answer and the next question: changes that come at once are one.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Where the index went back, the more so: servers that disagree would otherwise be asked without end.
@@ -157,6 +161,8 @@ struct Checked {
 #[serde(rename_all = "PascalCase")]
 struct Node {
     address: String,
+    meta: Option<HashMap<String, String>>,
+    locality: Option<Locality>,
 }
 
 #[derive(Deserialize)]
@@ -169,6 +175,16 @@ struct Service {
     address: String,
     port: u16,
     weights: Option<Weights>,
+    meta: Option<HashMap<String, String>>,
+    locality: Option<Locality>,
+}
+
+/// Where it is, as far as Consul was told.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Locality {
+    #[serde(default)]
+    zone: String,
 }
 
 #[derive(Deserialize)]
@@ -209,7 +225,23 @@ fn target_of(checked: &Checked) -> Option<Target> {
     let weight = checked.service.weights.as_ref().map_or(1, |weights| weights.passing);
     // Zero is a very small chance, as it is in the SRV records that Consul makes of these.
     let weight = u32::try_from(weight.max(1)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
-    at(&with_port(host, checked.service.port), weight, None).ok()
+    let target = at(&with_port(host, checked.service.port), weight, zone_of(checked)).ok()?;
+    Some(target.with_priority(priority_of(&checked.service)))
+}
+
+/// What the service says of itself counts before what its node says.
+fn zone_of(Checked { node, service }: &Checked) -> Option<Arc<str>> {
+    let named = |meta: &Option<HashMap<String, String>>| meta.as_ref()?.get("zone").cloned();
+    let located = |locality: &Option<Locality>| Some(locality.as_ref()?.zone.clone());
+    let all = [named(&service.meta), located(&service.locality), named(&node.meta), located(&node.locality)];
+    let zone = all.into_iter().flatten().find(|zone| !zone.is_empty() && zone.len() <= MAX_ZONE_BYTES);
+    zone.map(Into::into)
+}
+
+/// Consul only keeps what a service says: what is no priority there is none.
+fn priority_of(service: &Service) -> u8 {
+    let priority = service.meta.as_ref().and_then(|meta| meta.get("priority")?.trim().parse::<u8>().ok());
+    priority.unwrap_or(0).min(MAX_PRIORITY)
 }
 
 /// Text as a segment of a path or a value of a query (RFC 3986 §2.3).
@@ -259,6 +291,30 @@ mod tests {
         assert_eq!(read, [("10.0.0.9:8002", 3), ("[::1]:8001", 1), ("orders.internal:80", 1)]);
         assert_eq!(fault.as_deref(), Some("the instance orders-4 has no address with a port"));
         assert_eq!(targets_of(b"[]").expect("none is an answer"), (vec![], None));
+    }
+
+    #[test]
+    fn zones_and_priorities_are_read_where_consul_has_them() {
+        let read = |service: &str, node: &str| {
+            let list = format!(
+                r#"[{{"Node":{{"Address":"10.0.0.9"{node}}},"Service":{{"ID":"a","Address":"h","Port":80{service}}}}}]"#
+            );
+            let (targets, _) = targets_of(list.as_bytes()).expect("good");
+            (targets[0].zone.as_deref().unwrap_or_default().to_owned(), targets[0].priority)
+        };
+        let located = r#","Locality":{"Region":"r","Zone":"b"}"#;
+        assert_eq!(read("", ""), (String::new(), 0));
+        assert_eq!(read(r#","Meta":{"zone":"a","priority":"2"}"#, located), ("a".to_owned(), 2));
+        assert_eq!(read(located, r#","Meta":{"zone":"c"}"#), ("b".to_owned(), 0));
+        assert_eq!(
+            read(r#","Meta":{"zone":""},"Locality":null"#, r#","Meta":{"zone":"c"}"#),
+            ("c".to_owned(), 0)
+        );
+        assert_eq!(read(r#","Meta":null"#, located), ("b".to_owned(), 0));
+        for (priority, wanted) in [("200", 9), ("300", 0), ("-1", 0), ("first", 0), (" 1 ", 1)] {
+            let meta = format!(r#","Meta":{{"priority":"{priority}"}}"#);
+            assert_eq!(read(&meta, "").1, wanted, "{priority}");
+        }
     }
 
     #[test]

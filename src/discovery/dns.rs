@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::resolver::{Resolve, SrvRecord};
 use super::target::{Host, Target, Wanted};
 use crate::config::DnsSource;
-use crate::service::discovered::MAX_INSTANCES;
+use crate::service::discovered::{MAX_INSTANCES, MAX_PRIORITY};
 
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -26,6 +26,7 @@ pub fn addresses(source: &DnsSource) -> Wanted {
         weight: 1,
         authority: format!("{}:{port}", source.name.trim_end_matches('.')).into(),
         zone: None,
+        priority: 0,
     }])
 }
 
@@ -55,23 +56,24 @@ pub async fn srv(source: DnsSource, resolver: Arc<dyn Resolve>, wanted: watch::S
     }
 }
 
-/// The records of the best priority class (RFC 2782: the lowest number). The other classes stand
-/// by; health checks and breakers, not discovery, decide that an instance is not to be used.
+/// All records, with the classes of priority numbered anew from the best one on (RFC 2782: the lowest number), and those
+/// beyond the last that there is in that.
 fn targets_of(mut records: Vec<SrvRecord>) -> Wanted {
     // A target of "." says that the service is decidedly not available at this name.
     records.retain(|record| record.target != "." && record.port != 0);
-    let best = records.iter().map(|record| record.priority).min();
-    records.retain(|record| Some(record.priority) == best);
-    records.sort_unstable_by(|a, b| (&a.target, a.port).cmp(&(&b.target, b.port)));
+    records.sort_unstable_by(|a, b| (a.priority, &a.target, a.port).cmp(&(b.priority, &b.target, b.port)));
     let total = records.len();
-    let targets = records.into_iter().take(MAX_INSTANCES).map(target_of).collect();
+    let classes = records.chunk_by(|one, other| one.priority == other.priority);
+    let numbered =
+        (0..).zip(classes).flat_map(|(number, class)| class.iter().map(move |record| (number, record)));
+    let targets = numbered.take(MAX_INSTANCES).map(|(number, record)| target_of(record, number)).collect();
     let fault = (total > MAX_INSTANCES).then(|| {
         format!("{} SRV records beyond the first {MAX_INSTANCES} are left out", total - MAX_INSTANCES)
     });
     Wanted { fault, ..Wanted::now(targets) }
 }
 
-fn target_of(record: SrvRecord) -> Target {
+fn target_of(record: &SrvRecord, class: usize) -> Target {
     let authority = format!("{}:{}", record.target.trim_end_matches('.'), record.port).into();
     Target {
         host: Host::parse(&record.target),
@@ -80,6 +82,7 @@ fn target_of(record: SrvRecord) -> Target {
         weight: u32::from(record.weight).max(1),
         authority,
         zone: None,
+        priority: class.min(MAX_PRIORITY.into()) as u8,
     }
 }
 
@@ -92,15 +95,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_best_priority_class_is_used_and_no_weight_is_zero() {
+    fn the_classes_of_priority_are_counted_from_the_best_and_no_weight_is_zero() {
         let wanted = targets_of(vec![
             record(20, 1, 80, "spare.internal."),
             record(10, 0, 8002, "b.internal."),
             record(10, 7, 8001, "a.internal."),
+            record(u16::MAX, 1, 80, "last.internal."),
         ]);
-        let targets: Vec<_> =
-            wanted.targets.iter().flat_map(|t| t.iter()).map(|t| (&*t.authority, t.weight)).collect();
-        assert_eq!(targets, [("a.internal:8001", 7), ("b.internal:8002", 1)]);
+        let targets = wanted.targets.iter().flat_map(|t| t.iter());
+        let targets: Vec<_> = targets.map(|t| (&*t.authority, t.weight, t.priority)).collect();
+        let classes = [
+            ("a.internal:8001", 7, 0),
+            ("b.internal:8002", 1, 0),
+            ("spare.internal:80", 1, 1),
+            ("last.internal:80", 1, 2),
+        ];
+        assert_eq!(targets, classes);
+        let many = targets_of((0..20).map(|class| record(class, 1, 80, "a.internal.")).collect());
+        let last = many.targets.as_deref().and_then(|targets| targets.last());
+        assert_eq!(last.map(|target| target.priority), Some(MAX_PRIORITY));
         assert_eq!(wanted.fault, None);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::target::{Host, Target};
+use crate::service::discovered::MAX_PRIORITY;
 
 /// As for the instances that the configuration itself lists.
 const MAX_WEIGHT: u32 = 1000;
@@ -30,6 +31,8 @@ pub enum EntryError {
     Weight,
     #[error("its zone is not 1 to {MAX_ZONE_BYTES} bytes")]
     Zone,
+    #[error("its priority is not from 0 to {MAX_PRIORITY}")]
+    Priority,
 }
 
 /// Members that it doesn't have are not looked at: other programs keep theirs beside these.
@@ -40,6 +43,7 @@ struct Written {
     port: Option<u16>,
     weight: Option<u32>,
     zone: Option<String>,
+    priority: Option<u32>,
     /// As etcd's own library for gRPC names writes it.
     #[serde(rename = "Addr")]
     address: Option<String>,
@@ -67,11 +71,14 @@ fn written(written: Written) -> Result<Target, EntryError> {
     if zone.as_ref().is_some_and(|zone| zone.is_empty() || zone.len() > MAX_ZONE_BYTES) {
         return Err(EntryError::Zone);
     }
-    match (written.url.or(written.address), written.host, written.port) {
+    let priority = u8::try_from(written.priority.unwrap_or(0)).ok();
+    let priority = priority.filter(|priority| *priority <= MAX_PRIORITY).ok_or(EntryError::Priority)?;
+    let target = match (written.url.or(written.address), written.host, written.port) {
         (Some(url), ..) => at(&url, weight, zone),
         (None, Some(host), Some(port)) => at(&with_port(&host, port), weight, zone),
         _ => Err(EntryError::Json),
-    }
+    };
+    target.map(|target| target.with_priority(priority))
 }
 
 /// `host:port`, with the brackets that an IPv6 address needs.
@@ -113,6 +120,16 @@ mod tests {
     fn text(value: &str) -> Result<String, EntryError> {
         target(value.as_bytes())
             .map(|t| format!("{}*{}@{}", t.authority, t.weight, t.zone.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_priority_is_read_and_bounded() {
+        let priority = |value: &str| target(value.as_bytes()).map(|target| target.priority);
+        assert_eq!(priority(r#"{"url":"users:1","priority":9}"#), Ok(9));
+        assert_eq!(priority(r#"{"host":"users","port":1,"priority":null}"#), Ok(0));
+        assert_eq!(priority(r#"{"url":"users:1","priority":10}"#), Err(EntryError::Priority));
+        assert_eq!(priority(r#"{"url":"users:1","priority":1000}"#), Err(EntryError::Priority));
+        assert_eq!(priority(r#"{"url":"users:1","priority":-1}"#), Err(EntryError::Json));
     }
 
     #[test]

@@ -67,7 +67,9 @@ pub fn read(path: &Path) -> Result<Vec<Target>, FileError> {
     Ok(instances
         .into_iter()
         .filter_map(|instance| {
-            Target::from_authority(&instance.authority, instance.weight, instance.zone.map(Into::into))
+            let zone = instance.zone.map(Into::into);
+            let target = Target::from_authority(&instance.authority, instance.weight, zone)?;
+            Some(target.with_priority(instance.priority))
         })
         .collect())
 }

@@ -304,6 +304,7 @@ fn compose<'a>(
                 weight: target.weight,
                 authority: target.authority.clone(),
                 zone: target.zone.clone(),
+                priority: target.priority,
             });
         }
     }

@@ -12,6 +12,8 @@ pub struct Target {
     /// What `host: instance` sends.
     pub authority: Arc<str>,
     pub zone: Option<Arc<str>>,
+    /// 0 for those that are used first.
+    pub priority: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +58,12 @@ impl Target {
             weight,
             authority: authority.into(),
             zone,
+            priority: 0,
         })
+    }
+
+    pub fn with_priority(self, priority: u8) -> Target {
+        Target { priority, ..self }
     }
 }
 

@@ -9,16 +9,16 @@ use std::time::{Duration, SystemTime};
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, EjectionStatus,
-    GatewayStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus,
-    SourceState, SourceStatus,
+    GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus,
+    ServiceStatus, SourceState, SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
 use crate::config;
-use crate::service::{self, Instance, Service};
+use crate::service::{self, GroupShare, Instance, Service, Zone};
 use crate::telemetry::metrics::{
-    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, InstanceGauges,
-    RateLimitGauges, ServiceGauges,
+    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, GroupGauges,
+    InstanceGauges, RateLimitGauges, ServiceGauges,
 };
 use crate::worker::Commands;
 
@@ -43,6 +43,7 @@ impl ControlSurface for Surface {
             started_at: Moment(gateway.started),
             uptime_seconds: gateway.started.elapsed().map_or(0, |uptime| uptime.as_secs()),
             configuration_file: gateway.file.clone(),
+            zone: gateway.applied.load().zone.clone(),
             generation: status.generation,
             workers: gateway.workers,
             draining: gateway.draining.load(Relaxed),
@@ -120,6 +121,11 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
             ConcurrencyGauges { limit: present.max, in_flight: load.in_flight, waiting: load.waiting }
         }),
         panicking: service.is_panicking(),
+        groups: groups(service, |share| GroupGauges {
+            priority: share.priority,
+            zone: zone_name(share.zone).unwrap_or("any"),
+            percent: percent(share.share),
+        }),
         instances: instances
             .instances()
             .map(|instance| InstanceGauges {
@@ -154,13 +160,46 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
     ServiceStatus {
         name: service.name.to_string(),
         load_balancing: view::load_balancing_name(&written.load_balancing),
+        groups: groups(service, |share| GroupStatus {
+            priority: share.priority,
+            zone: zone_name(share.zone),
+            instances: share.instances,
+            usable: share.usable,
+            percent: percent(share.share),
+        }),
         panicking: service.is_panicking(),
         source: shown,
         retries: gateway.metrics.service(&service.name).retries(),
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
-        instances: set.instances().map(|instance| instance_status(instance, &service.settings)).collect(),
+        instances: set
+            .placed()
+            .map(|(instance, zone, priority)| InstanceStatus {
+                zone: zone.map(str::to_owned),
+                priority,
+                ..instance_status(instance, &service.settings)
+            })
+            .collect(),
     }
+}
+
+/// Where there is but one, there is nothing to tell.
+fn groups<T>(service: &Service, tell: impl Fn(GroupShare) -> T) -> Vec<T> {
+    let shares = service.shares();
+    if shares.len() < 2 { Vec::new() } else { shares.into_iter().map(tell).collect() }
+}
+
+fn zone_name(zone: Zone) -> Option<&'static str> {
+    match zone {
+        Zone::Any => None,
+        Zone::Local => Some("local"),
+        Zone::Other => Some("other"),
+    }
+}
+
+/// With one decimal.
+fn percent(share: f64) -> f64 {
+    (share * 1000.0).round() / 10.0
 }
 
 fn hedging_status(service: &Service, hedging: service::Hedging) -> HedgingStatus {
@@ -193,6 +232,8 @@ fn instance_status(instance: &Instance, settings: &service::Settings) -> Instanc
     InstanceStatus {
         address: instance.address,
         weight: instance.weight(),
+        zone: None,
+        priority: 0,
         slow_start_percent: share.filter(|share| *share < 1.0).map(|share| (share * 100.0) as u8),
         health: match instance.health() {
             service::Health::Healthy => Health::Healthy,

@@ -5,6 +5,9 @@
 //! first choice falls away goes on from a second cursor that runs through all instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
 //!
+//! Where the instances have priorities or zones, a request is given to one of their groups first (see `groups.rs`), and
+//! the rule chooses among the group's instances. It goes on to the other groups when none of these can take it.
+//!
 //! Picking allocates nothing, costs the same for three instances and for thousands as long as most of
 //! them are usable, and passes each a few times at most when they are not.
 
@@ -13,6 +16,7 @@ mod by_key;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
+use super::groups::{Found, Group, Survey, WHOLE};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
@@ -66,28 +70,20 @@ pub enum NoPick {
     AllOpen,
 }
 
-/// Where a worker is in its rounds.
+/// Where a worker is in its rounds through a group.
 #[derive(Debug)]
 pub(super) struct Cursor {
     next: AtomicU64,
     /// For requests whose first choice fell away.
     spare: AtomicU64,
-    /// With [`Rule::ConsistentHash`]: the weights of the usable instances, and until when in milliseconds they are
-    /// known.
-    usable_weight: AtomicU64,
-    recount_at: AtomicU64,
 }
 
 impl Default for Cursor {
     /// Anywhere, or else all workers, and all gateways that start together, would begin with the same
     /// instance.
     fn default() -> Self {
-        Cursor {
-            next: AtomicU64::new(u64::from(fastrand::u32(..))),
-            spare: AtomicU64::new(0),
-            usable_weight: AtomicU64::new(0),
-            recount_at: AtomicU64::new(0),
-        }
+        let anywhere = || AtomicU64::new(u64::from(fastrand::u32(..)));
+        Cursor { next: anywhere(), spare: anywhere() }
     }
 }
 
@@ -105,7 +101,8 @@ pub(super) struct Picker<'a> {
     pub slow_start: Option<Duration>,
     /// Whether unhealthy instances are used like the others.
     pub despite_health: bool,
-    pub cursors: &'a PerWorker<Cursor>,
+    /// How much more than its usual part of the requests what is left of a group is expected to take.
+    pub overprovisioning: f64,
     pub breaker: &'a BreakerSettings,
     pub worker: WorkerId,
     /// The ids of instances that this request was sent to before.
@@ -127,7 +124,6 @@ enum Spare {
 
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
-const WHOLE: u64 = 256;
 /// How many times faster an instance must be for its weight to matter less than that.
 const CLEARLY: f64 = 2.0;
 
@@ -137,44 +133,95 @@ impl Picker<'_> {
             return Err(NoPick::Empty);
         }
         let session = self.session.filter(|&index| self.is_candidate(index));
-        let by_rule = |rng: &mut fastrand::Rng| match self.rule {
+        if let Some(picked) = session.and_then(|index| self.take(index, Spare::Untried)) {
+            return Ok(picked);
+        }
+        if self.set.groups.len() > 1 {
+            return self.pick_by_group(rng).ok_or_else(|| self.why_none());
+        }
+        let spare = || self.untried_spare(0).or_else(|| self.last_spare(0));
+        self.pick_in(0, rng).or_else(spare).ok_or_else(|| self.why_none())
+    }
+
+    /// Where a group has nothing left, the others are asked in the order of preference.
+    fn pick_by_group(&self, rng: &mut fastrand::Rng) -> Option<Picked> {
+        let survey = self.survey();
+        if let Some(picked) = survey.take_probe().and_then(|index| self.take(index, Spare::Untried)) {
+            return Some(picked);
+        }
+        // A key stays in its group, too, as long as that has the same share.
+        let place = self.key.filter(|_| self.rule == Rule::ConsistentHash).map(by_key::place_among_groups);
+        let chosen = survey.group_at(place.unwrap_or_else(|| rng.u32(..)));
+        let others = (0..self.set.groups.len()).filter(|&group| group != chosen);
+        let mut groups = std::iter::once(chosen).chain(others);
+        let mut again = groups.clone();
+        let picked = groups.find_map(|group| self.pick_in(group, rng).or_else(|| self.untried_spare(group)));
+        picked.or_else(|| again.find_map(|group| self.last_spare(group)))
+    }
+
+    /// The rule's choice.
+    fn pick_in(&self, group: usize, rng: &mut fastrand::Rng) -> Option<Picked> {
+        let within = &self.set.groups[group];
+        let index = match self.rule {
             // A repeated request takes no turn: it would let a failing instance and its neighbour share
             // the rounds between first and second attempts.
             Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
             Rule::RoundRobin | Rule::Weighted => {
-                Some(self.next_turn()).filter(|&index| self.is_let_in(index, rng))
+                Some(self.next_turn(within)).filter(|&index| self.is_let_in(index, rng))
             }
-            Rule::Random => self.draw(rng),
-            Rule::LeastRequests => self.less_busy_of_two(rng),
-            Rule::PeakEwma => self.cheaper_of_two(rng),
+            Rule::Random => self.draw(within, rng),
+            Rule::LeastRequests => self.less_busy_of_two(within, rng),
+            Rule::PeakEwma => self.cheaper_of_two(within, rng),
             Rule::ConsistentHash => match self.key {
-                Some(key) => self.by_key(key),
-                None => self.less_busy_of_two(rng),
+                Some(key) => self.by_key(group, key),
+                None => self.less_busy_of_two(within, rng),
             },
         };
-        session
-            .or_else(|| by_rule(rng))
-            .and_then(|index| self.take(index, Spare::Untried))
-            .or_else(|| if self.slow_start.is_some() { self.next_spare(Spare::InFullShare) } else { None })
-            .or_else(|| self.next_spare(Spare::Untried))
-            .or_else(|| self.next_spare(Spare::Ejected))
-            .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(Spare::Any) })
-            .ok_or_else(|| self.why_none())
+        index.and_then(|index| self.take(index, Spare::Untried))
     }
 
-    fn next_turn(&self) -> usize {
-        let order = self.order();
-        let next = &self.cursors.of(self.worker).next;
+    fn untried_spare(&self, group: usize) -> Option<Picked> {
+        let in_full_share =
+            if self.slow_start.is_some() { self.next_spare(group, Spare::InFullShare) } else { None };
+        in_full_share.or_else(|| self.next_spare(group, Spare::Untried))
+    }
+
+    /// An ejected one, or one that was tried.
+    fn last_spare(&self, group: usize) -> Option<Picked> {
+        let tried = || if self.tried.is_empty() { None } else { self.next_spare(group, Spare::Any) };
+        self.next_spare(group, Spare::Ejected).or_else(tried)
+    }
+
+    /// What is known of the groups.
+    fn survey(&self) -> &Survey {
+        let survey = self.set.survey(self.worker);
+        survey.count(&self.set.groups, self.now, self.overprovisioning, |index| {
+            let instance = &self.set.member(index).instance;
+            if !instance.is_ejected() && instance.takes_its_share(self.now, self.breaker, self.despite_health)
+            {
+                Found::Usable(self.weight(instance))
+            } else if self.is_usable(instance) {
+                Found::OnProbation
+            } else {
+                Found::Unusable
+            }
+        });
+        survey
+    }
+
+    fn next_turn(&self, group: &Group) -> usize {
+        let order = self.order(group);
+        let next = &group.cursors.of(self.worker).next;
         let turn = next.load(Relaxed);
         next.store(turn.wrapping_add(1), Relaxed);
-        order.at((turn % order.len() as u64) as usize)
+        group.first + order.at((turn % order.len() as u64) as usize)
     }
 
     /// A usable instance at random, by weight.
-    fn draw(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        let order = &self.set.order;
+    fn draw(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<usize> {
+        let order = &group.order;
         (0..DRAWS).find_map(|_| {
-            let index = order.at(rng.usize(..order.len()));
+            let index = group.first + order.at(rng.usize(..order.len()));
             (self.is_candidate(index) && self.is_let_in(index, rng)).then_some(index)
         })
     }
@@ -182,9 +229,9 @@ impl Picker<'_> {
     /// Draws the first by weight, so that an idle service is used by weight, and the second from all
     /// others alike. The second wins when it is the less busy one for its weight both without this
     /// request and with it; the one condition alone would favour light instances, the other heavy ones.
-    fn less_busy_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        let first = self.draw(rng)?;
-        let Some(second) = self.draw_another(first, rng) else { return Some(first) };
+    fn less_busy_of_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<usize> {
+        let first = self.draw(group, rng)?;
+        let Some(second) = self.draw_another(group, first, rng) else { return Some(first) };
         let pressure = |index: usize, more: u64| {
             let instance = &self.set.member(index).instance;
             (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(self.weight(instance)))
@@ -203,13 +250,13 @@ impl Picker<'_> {
     ///
     /// With unequal weights, the same two conditions as there keep to them, and on an idle service the draw alone does;
     /// but one that is clearly faster needs to be cheaper only.
-    fn cheaper_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        let first = self.draw(rng)?;
-        let Some(second) = self.draw_another(first, rng) else { return Some(first) };
+    fn cheaper_of_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<usize> {
+        let first = self.draw(group, rng)?;
+        let Some(second) = self.draw_another(group, first, rng) else { return Some(first) };
         let [one, other] = [first, second].map(|index| &*self.set.member(index).instance);
         let (one_us, other_us) = one.latency(self.worker).beside(other.latency(self.worker));
         let (one_queue, other_queue) = (one.queue(self.worker, self.now), other.queue(self.worker, self.now));
-        let usual = self.set.mean_weight * WHOLE as f64;
+        let usual = group.mean_weight * WHOLE as f64;
         let weight = |instance: &Instance| self.weight(instance) as f64 / usual;
         let (one_weight, other_weight) = (weight(one), weight(other));
         let cheaper = if one_weight == other_weight || other_us * CLEARLY < one_us {
@@ -224,28 +271,30 @@ impl Picker<'_> {
     }
 
     /// A usable instance at random, other than `first` and whatever its weight.
-    fn draw_another(&self, first: usize, rng: &mut fastrand::Rng) -> Option<usize> {
-        let others = self.set.len() - 1;
+    fn draw_another(&self, group: &Group, first: usize, rng: &mut fastrand::Rng) -> Option<usize> {
+        let others = group.len - 1;
         if others == 0 {
             return None;
         }
         (0..DRAWS).find_map(|_| {
-            let index = (first + 1 + rng.usize(..others)) % self.set.len();
+            let index = group.first + (first - group.first + 1 + rng.usize(..others)) % group.len;
             (self.is_candidate(index) && self.is_let_in(index, rng)).then_some(index)
         })
     }
 
-    /// The next usable instance from the spare cursor on: by the rule's order for as many turns as there
+    /// The group's next usable instance from the spare cursor on: by the rule's order for as many turns as there
     /// are instances, then simply each once, because the order of uneven weights can be long.
-    fn next_spare(&self, which: Spare) -> Option<Picked> {
-        let order = self.order();
-        let spare = &self.cursors.of(self.worker).spare;
+    fn next_spare(&self, group: usize, which: Spare) -> Option<Picked> {
+        let group = &self.set.groups[group];
+        let order = self.order(group);
+        let spare = &group.cursors.of(self.worker).spare;
         let start = (spare.load(Relaxed) % order.len() as u64) as usize;
-        let instances = self.set.len();
+        let instances = group.len;
         let in_order = (start..start + instances).map(|turn| (turn, order.at(turn % order.len())));
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
-        for (turn, index) in in_order.chain(one_by_one) {
+        for (turn, place) in in_order.chain(one_by_one) {
+            let index = group.first + place;
             let instance = &self.set.member(index).instance;
             if which == Spare::InFullShare && self.share(instance) < 1.0
                 || which == Spare::Ejected && !instance.is_ejected()
@@ -316,10 +365,10 @@ impl Picker<'_> {
         self.tried.contains(&member.instance.id)
     }
 
-    fn order(&self) -> &Order {
+    fn order<'g>(&self, group: &'g Group) -> &'g Order {
         match self.rule {
-            Rule::RoundRobin => &self.set.in_turn,
-            _ => &self.set.order,
+            Rule::RoundRobin => &group.in_turn,
+            _ => &group.order,
         }
     }
 

@@ -80,6 +80,10 @@ impl Breaker {
         matches!(state.phase, Phase::Closed { .. }) || state.admit(now, settings).is_some()
     }
 
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state().phase, Phase::Closed { .. })
+    }
+
     /// Lets a request through, or not. Takes a probe's place when the breaker is not closed.
     pub fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Pass> {
         let mut word = self.word.load(Acquire);

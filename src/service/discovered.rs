@@ -12,6 +12,9 @@ pub const MAX_WEIGHT: u32 = 65_535;
 /// The most instances that one set can hold.
 pub const MAX_INSTANCES: usize = 10_000;
 
+/// The last of the priorities. The first is 0.
+pub const MAX_PRIORITY: u8 = 9;
+
 /// One instance as its source describes it. Within a set every address occurs once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovered {
@@ -21,6 +24,8 @@ pub struct Discovered {
     /// What `host: instance` sends: `users.internal:8001`, as the source wrote it.
     pub authority: Arc<str>,
     pub zone: Option<Arc<str>>,
+    /// 0 for those that are used first, up to [`MAX_PRIORITY`].
+    pub priority: u8,
 }
 
 /// Takes what one source finds for one service.

@@ -234,6 +234,21 @@ impl Instance {
         (despite_health || self.health() != Health::Unhealthy) && self.breaker.admits(now, settings)
     }
 
+    /// Whether it can take its share of the requests, and not only one to see whether it is back.
+    pub(super) fn takes_its_share(
+        &self,
+        now: Millis,
+        settings: &BreakerSettings,
+        despite_health: bool,
+    ) -> bool {
+        self.breaker.is_closed() && self.is_usable(now, settings, despite_health)
+    }
+
+    /// Likewise, as far as can be said without knowing the service.
+    pub(super) fn seems_usable(&self) -> bool {
+        self.breaker.is_closed() && self.health() != Health::Unhealthy
+    }
+
     /// How busy the instance is from one worker's point of view, in [`UNIT`]s for each request.
     pub(super) fn pressure(&self, worker: WorkerId, now: Millis) -> u64 {
         let load = self.loads.of(worker);

@@ -14,10 +14,9 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use super::discovered::{Discovered, Publish};
+use super::discovered::{Discovered, MAX_PRIORITY, Publish};
+use super::groups::{Group, Survey, arrange};
 use super::instance::{Health, Instance, InstanceRef};
-use super::order::Order;
-use super::ring::Ring;
 use super::sticky::{SessionCode, SessionCodes, SessionKey};
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
@@ -26,6 +25,8 @@ use crate::per_worker::{PerWorker, WorkerId};
 pub struct Instances {
     set: ArcSwap<InstanceSet>,
     workers: usize,
+    /// The one whose instances are preferred.
+    local_zone: Option<Arc<str>>,
     /// Also what makes publishers take turns. Workers never touch it.
     source: Mutex<SourceStatus>,
     /// Whether requests come by their key, so that every set needs a ring.
@@ -60,23 +61,21 @@ const MAX_FAILURE_CHARS: usize = 500;
 /// The instances of a service at one moment, and the order in which a balancer goes through them.
 #[derive(Debug)]
 pub struct InstanceSet {
+    /// By group.
     members: Box<[Member]>,
-    /// By weight.
-    pub(super) order: Order,
-    /// Without weights.
-    pub(super) in_turn: Order,
-    /// Above zero; 1 for an empty set.
-    pub(super) mean_weight: f64,
-    /// Only where requests come by their key, and then built before the set is seen.
-    ring: OnceLock<Ring>,
-    /// Likewise, where clients stay with instances.
+    /// In the order in which they are preferred; none in an empty set.
+    pub(super) groups: Box<[Group]>,
+    surveys: PerWorker<Survey>,
+    /// Only where clients stay with instances, and then built before the set is seen.
     codes: OnceLock<SessionCodes>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub instance: Arc<Instance>,
-    weight: u32,
+    pub weight: u32,
+    pub zone: Option<Arc<str>>,
+    pub priority: u8,
     /// One for each worker.
     refs: Arc<[InstanceRef]>,
 }
@@ -84,26 +83,35 @@ pub(super) struct Member {
 impl Instances {
     /// An empty set: nothing is known yet.
     pub fn new(workers: usize) -> Arc<Self> {
-        let in_flight = Arc::new(PerWorker::new(workers));
-        Self::with_set(Arc::new(InstanceSet::new(Vec::new())), workers, in_flight, SessionKey::random())
+        Self::near(None, workers)
     }
 
-    /// For a service whose source was changed: what the old one found last stays in use until the new one
+    /// Likewise, for a gateway that prefers the instances of this zone.
+    pub fn near(local_zone: Option<Arc<str>>, workers: usize) -> Arc<Self> {
+        let in_flight = Arc::new(PerWorker::new(workers));
+        Self::with_set(Vec::new(), local_zone, workers, in_flight, SessionKey::random())
+    }
+
+    /// For a service whose source or preferred zone was changed: what the old one found last stays in use until the new one
     /// has found something, and an instance that both know keeps its state.
-    pub fn continuing(previous: &Instances) -> Arc<Self> {
+    pub fn continuing(previous: &Instances, local_zone: Option<Arc<str>>) -> Arc<Self> {
+        let members = previous.set.load().members.to_vec();
         let in_flight = previous.in_flight.clone();
-        Self::with_set(previous.set.load_full(), previous.workers, in_flight, previous.random_key)
+        Self::with_set(members, local_zone, previous.workers, in_flight, previous.random_key)
     }
 
     fn with_set(
-        set: Arc<InstanceSet>,
+        members: Vec<Member>,
+        local_zone: Option<Arc<str>>,
         workers: usize,
         in_flight: Arc<PerWorker<AtomicU32>>,
         random_key: SessionKey,
     ) -> Arc<Self> {
+        let set = InstanceSet::new(members, local_zone.as_deref(), workers);
         Arc::new(Instances {
-            set: ArcSwap::new(set),
+            set: ArcSwap::from_pointee(set),
             workers: workers.max(1),
+            local_zone,
             source: Mutex::default(),
             by_key: AtomicBool::new(false),
             random_key,
@@ -151,12 +159,14 @@ impl Instances {
         &self.in_flight
     }
 
-    /// Looks whether at least `panic_threshold` per cent of the instances are healthy, or were never checked. To be called
-    /// when the health of one or the set has changed.
+    pub(super) fn local_zone(&self) -> Option<&Arc<str>> {
+        self.local_zone.as_ref()
+    }
+
+    /// Looks whether there is a priority of which at least `panic_threshold` per cent of the instances are healthy, or were
+    /// never checked. To be called when the health of one or the set has changed.
     pub fn assess(&self, panic_threshold: Option<u8>) {
-        let set = self.set.load();
-        let healthy = set.instances().filter(|instance| instance.health() != Health::Unhealthy).count();
-        let panicking = panic_threshold.is_some_and(|least| healthy * 100 < set.len() * usize::from(least));
+        let panicking = panic_threshold.is_some_and(|least| self.set.load().is_short_of_health(least));
         self.panicking.store(panicking, Relaxed);
     }
 
@@ -198,8 +208,8 @@ impl Publish for Instances {
         let mut source = self.lock();
         source.last_set = Some(clock::now());
         let before = self.set.load_full();
-        let Some(next) = before.successor(found, self.workers, &self.in_flight) else { return };
-        let next = Arc::new(next);
+        let Some(members) = before.successor(found, self.workers, &self.in_flight) else { return };
+        let next = Arc::new(InstanceSet::new(members, self.local_zone.as_deref(), self.workers));
         self.begin_slowly(&before, &next);
         if self.by_key.load(Relaxed) {
             next.build_ring();
@@ -231,16 +241,11 @@ impl Publish for Instances {
 }
 
 impl InstanceSet {
-    fn new(members: Vec<Member>) -> Self {
-        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-        let in_turn = Order::unweighted(members.len());
-        let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
-        let mean_weight = if members.is_empty() { 1.0 } else { sum / members.len() as f64 };
+    fn new(mut members: Vec<Member>, local_zone: Option<&str>, workers: usize) -> Self {
+        let groups = arrange(&mut members, local_zone, workers);
         InstanceSet {
-            order: Order::new(&weights),
-            in_turn,
-            mean_weight,
-            ring: OnceLock::new(),
+            surveys: Survey::of_all(workers, &groups, &members),
+            groups,
             codes: OnceLock::new(),
             members: members.into(),
         }
@@ -254,17 +259,33 @@ impl InstanceSet {
         self.members.len()
     }
 
-    /// In the order in which the source named them.
+    /// By priority and zone, and else in the order in which the source named them.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.members.iter().map(|member| &member.instance)
+    }
+
+    /// Each with its zone and its priority.
+    pub fn placed(&self) -> impl Iterator<Item = (&Arc<Instance>, Option<&str>, u8)> {
+        self.members.iter().map(|member| (&member.instance, member.zone.as_deref(), member.priority))
     }
 
     pub(super) fn member(&self, index: usize) -> &Member {
         &self.members[index]
     }
 
-    pub(super) fn ring(&self) -> Option<&Ring> {
-        self.ring.get()
+    /// What a worker knows of the groups.
+    pub(super) fn survey(&self, worker: WorkerId) -> &Survey {
+        self.surveys.of(worker)
+    }
+
+    /// Whether in every priority less than so many per cent of the instances are healthy.
+    fn is_short_of_health(&self, least: u8) -> bool {
+        let is_short = |level: &[Member]| {
+            let healthy = level.iter().filter(|member| member.instance.health() != Health::Unhealthy).count();
+            healthy * 100 < level.len() * usize::from(least)
+        };
+        let mut levels = self.members.chunk_by(|one, other| one.priority == other.priority);
+        !self.is_empty() && levels.all(is_short)
     }
 
     /// The position of the instance with that code under that key. All of them are looked at only between a change of
@@ -282,17 +303,16 @@ impl InstanceSet {
     }
 
     fn build_ring(&self) {
-        let instances = self.members.iter().map(|member| (member.instance.address, member.weight));
-        self.ring.get_or_init(|| Ring::new(instances));
+        self.groups.iter().for_each(|group| group.build_ring(&self.members));
     }
 
-    /// The set that follows this one, or `None` when nothing changes but perhaps the order of mention.
+    /// The members of the set that follows this one, or `None` when nothing changes but perhaps the order of mention.
     fn successor(
         &self,
         found: Vec<Discovered>,
         workers: usize,
         in_flight: &Arc<PerWorker<AtomicU32>>,
-    ) -> Option<InstanceSet> {
+    ) -> Option<Vec<Member>> {
         let known: HashMap<SocketAddr, &Member> =
             self.members.iter().map(|member| (member.instance.address, member)).collect();
         let mut seen = HashSet::with_capacity(found.len());
@@ -304,21 +324,23 @@ impl InstanceSet {
                 continue;
             }
             let authority = authority(&one);
-            let weight = one.weight.max(1);
+            let (weight, priority) = (one.weight.max(1), one.priority.min(MAX_PRIORITY));
             match known.get(&one.address).filter(|member| member.instance.authority == authority) {
                 Some(&member) => {
-                    changed |= member.weight != weight;
+                    let now = Member { weight, zone: one.zone, priority, ..member.clone() };
+                    changed |= !now.stands_like(member);
                     member.instance.set_weight(weight);
-                    members.push(Member { weight, ..member.clone() });
+                    members.push(now);
                 }
                 None => {
                     changed = true;
                     let instance = Instance::new(one.address, authority, weight, workers);
-                    members.push(Member::new(instance, workers, in_flight));
+                    let new = Member::new(instance, workers, in_flight);
+                    members.push(Member { zone: one.zone, priority, ..new });
                 }
             }
         }
-        (changed || members.len() != self.members.len()).then(|| InstanceSet::new(members))
+        (changed || members.len() != self.members.len()).then_some(members)
     }
 }
 
@@ -328,7 +350,12 @@ impl Member {
         let refs = (0..workers)
             .map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker), in_flight.clone()))
             .collect();
-        Member { weight: instance.weight(), instance, refs }
+        Member { weight: instance.weight(), zone: None, priority: 0, instance, refs }
+    }
+
+    /// Whether it has the same place among the others.
+    fn stands_like(&self, other: &Member) -> bool {
+        (self.weight, self.priority, &self.zone) == (other.weight, other.priority, &other.zone)
     }
 
     pub fn of(&self, worker: WorkerId) -> &InstanceRef {
@@ -354,6 +381,7 @@ mod tests {
             weight,
             authority: format!("users:{port}").into(),
             zone: None,
+            priority: 0,
         }
     }
 
@@ -407,7 +435,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(15)).await;
         instances.publish(vec![found(1, 9), found(2, 1), found(3, 1)]);
         assert_eq!(shares(&instances), [1.0, 1.0, 0.5]);
-        let reloaded = Instances::continuing(&instances);
+        let reloaded = Instances::continuing(&instances, None);
         reloaded.publish(vec![found(1, 9), found(3, 1), found(4, 1)]);
         assert_eq!(shares(&reloaded), [1.0, 0.5, 0.1]);
         reloaded.publish(vec![]);
@@ -481,7 +509,7 @@ mod tests {
     fn a_new_source_starts_from_what_the_old_one_found() {
         let old = Instances::new(1);
         old.publish(vec![found(1, 1), found(2, 1)]);
-        let new = Instances::continuing(&old);
+        let new = Instances::continuing(&old, None);
         assert_eq!(ids(&new), ids(&old));
         assert_eq!(new.source().last_set, None);
         new.publish(vec![found(2, 1), found(3, 1)]);

@@ -16,6 +16,7 @@ mod call;
 pub mod discovered;
 mod ejection;
 mod errand;
+mod groups;
 mod hedge;
 pub mod http1;
 mod instance;
@@ -45,6 +46,7 @@ pub use budget::RetryBudget;
 pub use bulkhead::{AdaptiveStatus, Bulkhead, BulkheadLimits, BulkheadLoad, BulkheadStatus};
 pub use call::{Answer, Call, CallError, Caller, Progress, call};
 pub use ejection::{Ejection, EjectionReason, EjectionTime};
+pub use groups::Zone;
 pub use hedge::RecentLatency;
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
 pub use instances::{InstanceSet, Instances, SourceStatus};
@@ -57,16 +59,29 @@ pub use sticky::{SessionCode, Sticky};
 pub use tally::Tallied;
 pub use upstream_body::UpstreamBody;
 
-use crate::clock::Millis;
+use crate::clock::{self, Millis};
 use crate::config;
 use crate::http::rewound::Rewound;
-use crate::per_worker::{PerWorker, WorkerId};
+use crate::per_worker::WorkerId;
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
-use balance::{Cursor, Picker};
+use balance::Picker;
+use groups::Group;
 use sticky::SessionKey;
 
 /// The instance's side of a tunnel: its connection after a switch of protocols.
 pub type Upgraded = Rewound<tokio::net::TcpStream>;
+
+/// What a group of instances gets of a service's requests: those of one priority, in the gateway's zone or not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupShare {
+    pub priority: u8,
+    pub zone: Zone,
+    pub instances: usize,
+    /// How many of them take their share.
+    pub usable: usize,
+    /// From 0 to 1; all are 0 when nothing is usable.
+    pub share: f64,
+}
 
 #[derive(Debug)]
 pub struct Service {
@@ -80,7 +95,6 @@ pub struct Service {
     pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
     pub latency: Arc<RecentLatency>,
-    cursors: Arc<PerWorker<Cursor>>,
     /// Where the instances come from, to see at the next reload whether that has changed.
     source: config::InstanceSource,
 }
@@ -118,6 +132,7 @@ impl Service {
         metrics: Arc<ServiceMetrics>,
     ) -> Service {
         let source = config.source.clone();
+        let local_zone = config.failover.local_zone.as_deref().map(Arc::<str>::from);
         let bulkhead = settings.concurrency.as_ref().map(|concurrency| {
             let present = previous.and_then(|previous| previous.bulkhead.clone());
             present.unwrap_or_else(|| Bulkhead::new(concurrency.limits))
@@ -127,19 +142,19 @@ impl Service {
                 name: config.name.as_str().into(),
                 settings,
                 sticky: None,
-                instances: Instances::new(workers),
+                instances: Instances::near(local_zone, workers),
                 budget: Arc::new(RetryBudget::new(workers)),
                 bulkhead,
                 metrics,
                 latency: Arc::default(),
-                cursors: Arc::new(PerWorker::new(workers)),
                 source,
             };
         };
-        let instances = if previous.source == source {
+        let same_zone = previous.instances.local_zone() == local_zone.as_ref();
+        let instances = if previous.source == source && same_zone {
             previous.instances.clone()
         } else {
-            Instances::continuing(&previous.instances)
+            Instances::continuing(&previous.instances, local_zone)
         };
         Service {
             name: previous.name.clone(),
@@ -150,7 +165,6 @@ impl Service {
             bulkhead,
             metrics,
             latency: previous.latency.clone(),
-            cursors: previous.cursors.clone(),
             source,
         }
     }
@@ -175,7 +189,6 @@ impl Service {
             bulkhead: self.bulkhead.clone(),
             metrics: self.metrics.clone(),
             latency: self.latency.clone(),
-            cursors: self.cursors.clone(),
             source: self.source.clone(),
         })
     }
@@ -232,7 +245,7 @@ impl Service {
             in_flight: self.instances.in_flight(),
             slow_start: self.settings.slow_start,
             despite_health: self.is_panicking(),
-            cursors: &self.cursors,
+            overprovisioning: self.settings.overprovisioning,
             breaker: &self.settings.breaker,
             worker,
             tried,
@@ -247,6 +260,36 @@ impl Service {
         let is_usable =
             |instance: &Arc<Instance>| instance.is_usable(at, &self.settings.breaker, despite_health);
         self.instances.set().instances().any(is_usable)
+    }
+
+    /// How the requests are divided among priorities and zones at present, in the order of preference.
+    pub fn shares(&self) -> Vec<GroupShare> {
+        let (set, now) = (self.instances.set(), clock::now());
+        let counted: Vec<(usize, u64)> =
+            set.groups.iter().map(|group| self.usable(&set, group, now)).collect();
+        let mut shares = Vec::with_capacity(counted.len());
+        groups::divide(
+            &set.groups,
+            |group| counted[group].1,
+            self.settings.overprovisioning,
+            |group, share| {
+                let Group { priority, zone, len, .. } = set.groups[group];
+                shares.push(GroupShare { priority, zone, instances: len, usable: counted[group].0, share });
+            },
+        );
+        shares
+    }
+
+    /// How many instances of a group take their share, and their weight.
+    fn usable(&self, set: &InstanceSet, group: &Group, now: Millis) -> (usize, u64) {
+        let despite_health = self.is_panicking();
+        let members = (group.first..group.first + group.len).map(|index| &set.member(index).instance);
+        let usable = members.filter(|one| one.takes_its_share(now, &self.settings.breaker, despite_health));
+        let weight = |instance: &Instance| {
+            let share = self.settings.slow_start.map_or(1.0, |time| instance.share_of_its_own(time, now));
+            (f64::from(instance.weight()) * share * groups::WHOLE as f64) as u64
+        };
+        usable.fold((0, 0), |(count, sum), instance| (count + 1, sum + weight(instance)))
     }
 
     /// Whether so few instances are healthy that all get requests.

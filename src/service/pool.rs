@@ -310,7 +310,7 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let instances = Instances::new(1);
         let authority = address.to_string().into();
-        instances.publish(vec![Discovered { address, weight: 1, authority, zone: None }]);
+        instances.publish(vec![Discovered { address, weight: 1, authority, zone: None, priority: 0 }]);
         let instance = instances.current().instances().next().expect("there is one").clone();
         let instance = InstanceRef::new(instance, WorkerId(0), Arc::new(PerWorker::new(1)));
         let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());

@@ -19,13 +19,19 @@ use crate::telemetry::metrics::Metrics;
 /// A service with the default settings.
 pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
     let at = |value: String| At { value, span: Span::default() };
-    let instance = |port: &u16| StaticInstance { authority: at(format!("127.0.0.1:{port}")), weight: 1 };
+    let instance = |port: &u16| StaticInstance {
+        authority: at(format!("127.0.0.1:{port}")),
+        weight: 1,
+        zone: None,
+        priority: 0,
+    };
     config::Service {
         name: at("users".into()),
         source: InstanceSource::Static(ports.iter().map(instance).collect()),
         load_balancing: rule,
         slow_start: None,
         sticky: None,
+        failover: config::Failover::default(),
         health_check: None,
         outlier_detection: None,
         circuit_breaker: config::CircuitBreaker::default(),
@@ -45,6 +51,7 @@ pub(super) fn found(instances: &[(u16, u32)]) -> Vec<Discovered> {
         weight,
         authority: format!("127.0.0.1:{port}").into(),
         zone: None,
+        priority: 0,
     };
     instances.iter().map(one).collect()
 }

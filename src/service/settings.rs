@@ -21,6 +21,8 @@ pub struct Settings {
     pub affinity: Option<Affinity>,
     /// How long an instance that begins takes to get to its share; `None` when it has it at once.
     pub slow_start: Option<Duration>,
+    /// How much more than its usual part of the requests the rest of a priority, or of a zone, is expected to take; 1 or more.
+    pub overprovisioning: f64,
     pub breaker: BreakerSettings,
     /// What the breaker counts as a failure.
     pub breaker_failures: FailureSet,
@@ -200,6 +202,7 @@ impl Settings {
             },
             affinity: Affinity::compile(&config.load_balancing),
             slow_start: config.slow_start,
+            overprovisioning: f64::from(config.failover.overprovisioning) / 100.0,
             breaker: BreakerSettings::compile(&config.circuit_breaker),
             breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),
             retries: RetrySettings::compile(&config.retries),

@@ -20,6 +20,7 @@ mod demo;
 mod discovery;
 mod documents;
 mod etcd;
+mod failover;
 mod first_steps;
 mod forwarding;
 mod health;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value as Json;
 
 use super::authenticator::AuthenticatorBody;
+use super::failover::OwnZone;
 use super::observability::{Observability, STDOUT};
 use super::overlap;
 use super::policy::no_defaults;
@@ -44,6 +45,8 @@ block! {
     "a configuration" ConfigBlock => Config {
         /// Worker threads: a number, or auto for one per core that the process may use (the default).
         workers: Workers,
+        /// Where the gateway is. Services prefer the instances of the same zone; empty means none. Default: none.
+        zone: OwnZone,
         /// The addresses to accept connections on.
         listeners: NonEmpty<Listener> ["[{ name: http, bind: 0.0.0.0:8000 }]"],
         /// Networks whose Forwarded and X-Forwarded-* headers are believed. Default: none.
@@ -81,16 +84,19 @@ impl ConfigBlock {
             reader.warning(place.span, "there are no routes, so every request gets a 404", "add `routes:`");
         }
         let observability = self.observability.or(Observability(STDOUT));
+        let zone = self.zone.or(OwnZone(None))?.0;
         let services: Named<ServiceBody> = self.services.or(Named(Vec::new()))?;
         let authenticators: Named<AuthenticatorBody> = self.authenticators.or(Named(Vec::new()))?;
         let rate_limits: Named<RateLimitBody> = self.rate_limits.or(Named(Vec::new()))?;
+        let services = services.0.into_iter().map(|(name, body)| body.named(name, zone.as_ref())).collect();
         let config = Config {
             workers: self.workers.or(Workers::Auto)?,
             listeners: self.listeners.required()?,
             trusted_proxies: self.trusted_proxies.or(Vec::new())?,
             admin: self.admin.optional()?,
             registry: self.registry.optional()?,
-            services: services.0.into_iter().map(|(name, body)| body.named(name)).collect(),
+            services,
+            zone,
             authenticators: authenticators
                 .0
                 .into_iter()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::discovery::Discovery;
+use super::failover::{FailoverGiven, ZoneName};
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
@@ -27,6 +28,7 @@ pub(super) struct ServiceBody {
     load_balancing: LoadBalancing,
     slow_start: Option<Duration>,
     sticky: Option<Sticky>,
+    failover: FailoverGiven,
     health_check: Option<HealthCheck>,
     outlier_detection: Option<OutlierDetection>,
     circuit_breaker: CircuitBreaker,
@@ -39,13 +41,15 @@ pub(super) struct ServiceBody {
 }
 
 impl ServiceBody {
-    pub fn named(self, name: At<String>) -> Service {
+    /// For a gateway in this zone.
+    pub fn named(self, name: At<String>, zone: Option<&String>) -> Service {
         Service {
             name,
             source: self.source,
             load_balancing: self.load_balancing,
             slow_start: self.slow_start,
             sticky: self.sticky,
+            failover: self.failover.seen_from(zone),
             health_check: self.health_check,
             outlier_detection: self.outlier_detection,
             circuit_breaker: self.circuit_breaker,
@@ -72,6 +76,8 @@ block! {
         slow_start: Wait,
         /// A client stays with the instance that answered it first, by a cookie. Default: it doesn't.
         sticky: Sticky,
+        /// How requests go over to other zones and priorities.
+        failover: FailoverGiven,
         /// Ask every instance whether it is well. Default: not asked.
         health_check: HealthCheck,
         /// Stop using an instance that does worse than the others. Default: not compared.
@@ -100,6 +106,7 @@ impl ServiceBlock {
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let slow_start = self.slow_start.optional::<Wait>();
         let sticky = self.sticky.optional();
+        let failover = self.failover.or(FailoverGiven::default());
         let (health_check, outlier_detection) =
             (self.health_check.optional(), self.outlier_detection.optional());
         let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
@@ -114,6 +121,7 @@ impl ServiceBlock {
             load_balancing: load_balancing?,
             slow_start: slow_start?.map(|wait| wait.0),
             sticky: sticky?,
+            failover: failover?,
             health_check: health_check?,
             outlier_detection: outlier_detection?,
             circuit_breaker: circuit_breaker?,
@@ -183,7 +191,7 @@ impl Value for InstanceBlockOrUrl {
         }
         let InstanceUrl(authority) = InstanceUrl::read(node, reader)?;
         let authority = At { value: authority, span: node.span };
-        Some(InstanceBlockOrUrl(StaticInstance { authority, weight: 1 }))
+        Some(InstanceBlockOrUrl(StaticInstance { authority, weight: 1, zone: None, priority: 0 }))
     }
 
     fn schema() -> Json {
@@ -198,14 +206,23 @@ block! {
         url: At<InstanceUrl> ["http://127.0.0.1:8001"],
         /// Its share of the requests, relative to the others. Default 1.
         weight: Number<1, 1000>,
+        /// Where it is. Gateways of the same zone prefer it.
+        zone: ZoneName,
+        /// 0 to 9: it gets requests when too few instances of lower numbers are usable. Default 0.
+        priority: Number<0, 9>,
     }
-    later { "zone" }
 }
 
 impl InstanceBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<StaticInstance> {
         let (url, weight) = (self.url.required::<At<InstanceUrl>>(), self.weight.or(1u32));
+        let (zone, priority) = (self.zone.optional::<ZoneName>(), self.priority.or(0u8));
         let url = url?;
-        Some(StaticInstance { authority: At { value: url.value.0, span: url.span }, weight: weight? })
+        Some(StaticInstance {
+            authority: At { value: url.value.0, span: url.span },
+            weight: weight?,
+            zone: zone?.map(|zone| zone.0),
+            priority: priority?,
+        })
     }
 }

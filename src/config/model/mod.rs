@@ -49,6 +49,8 @@ pub type Ref = At<String>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub workers: Workers,
+    /// Where the gateway is; `None` where that plays no part.
+    pub zone: Option<String>,
     pub listeners: Vec<Listener>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,

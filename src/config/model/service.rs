@@ -16,6 +16,7 @@ pub struct Service {
     /// How long a new instance takes to get to its share.
     pub slow_start: Option<Duration>,
     pub sticky: Option<Sticky>,
+    pub failover: Failover,
     pub health_check: Option<HealthCheck>,
     pub outlier_detection: Option<OutlierDetection>,
     pub circuit_breaker: CircuitBreaker,
@@ -44,6 +45,9 @@ pub struct StaticInstance {
     pub authority: At<String>,
     /// 1 or more.
     pub weight: u32,
+    pub zone: Option<String>,
+    /// 0 to 9; 0 for those that are used first.
+    pub priority: u8,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +109,21 @@ pub struct Sticky {
     pub cookie: String,
     /// Without one, a random key of the process.
     pub secret: Option<Secret>,
+}
+
+/// How requests go over to other zones and priorities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failover {
+    /// Per cent, 100 or more: what the rest of a zone, or of a priority, is expected to take of its usual part.
+    pub overprovisioning: u16,
+    /// The zone whose instances are preferred; `None` where zones play no part.
+    pub local_zone: Option<String>,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Failover { overprovisioning: 140, local_zone: None }
+    }
 }
 
 /// What of a request says which instance it belongs to.

@@ -54,7 +54,13 @@ impl Origin {
     }
 
     fn found(&self) -> Discovered {
-        Discovered { address: self.address, weight: 1, authority: "users.internal:8001".into(), zone: None }
+        Discovered {
+            address: self.address,
+            weight: 1,
+            authority: "users.internal:8001".into(),
+            zone: None,
+            priority: 0,
+        }
     }
 }
 

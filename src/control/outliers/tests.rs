@@ -21,6 +21,7 @@ struct World {
 
 fn found(count: u16) -> Vec<Discovered> {
     let one = |port| Discovered {
+        priority: 0,
         address: ([127, 0, 0, 1], port).into(),
         weight: 1,
         authority: format!("users:{port}").into(),

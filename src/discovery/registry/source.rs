@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::super::target::{Host, Target, Wanted};
 use super::{Store, View};
+use crate::service::discovered::MAX_PRIORITY;
 
 /// Keeps `wanted` at what is registered. Runs until dropped.
 pub async fn follow(registry: Option<Arc<Store>>, service_name: &str, wanted: watch::Sender<Wanted>) {
@@ -42,6 +43,13 @@ fn targets_of(view: &View) -> Vec<Target> {
         weight: instance.weight,
         authority: instance.key.authority().into(),
         zone: instance.zone.clone(),
+        priority: priority_of(instance),
     };
     view.instances.iter().map(|instance| target(instance)).collect()
+}
+
+/// The registry itself only hands metadata on: what is no priority there is none.
+fn priority_of(instance: &super::Instance) -> u8 {
+    let priority = instance.metadata.get("priority").and_then(serde_json::Value::as_u64);
+    priority.map_or(0, |priority| priority.min(MAX_PRIORITY.into()) as u8)
 }

@@ -167,6 +167,7 @@ pub fn at<T>(value: T) -> At<T> {
 }
 
 pub fn fixed(authorities: &[&str]) -> InstanceSource {
-    let instance = |text: &&str| StaticInstance { authority: at(text.to_string()), weight: 1 };
+    let instance =
+        |text: &&str| StaticInstance { authority: at(text.to_string()), weight: 1, zone: None, priority: 0 };
     InstanceSource::Static(authorities.iter().map(instance).collect())
 }

@@ -153,7 +153,7 @@ async fn srv_records_bring_ports_and_weights_and_their_failure_keeps_them() {
     ]));
     let sink = Sink::new();
     let _running = start(dns(true), &sink, resolver.clone());
-    sink.until_set(&["10.0.0.1:8002*1", "10.0.0.2:8001*3"]).await;
+    sink.until_set(&["10.0.0.1:8002*1", "10.0.0.2:8001*3", "10.0.0.1:8003*9"]).await;
 
     resolver.answers_srv(Err(ResolveError::Refused("SERVFAIL".into())));
     let fault = Some("SRV records of users.internal: the name server answered SERVFAIL".to_owned());

@@ -14,6 +14,7 @@ pub(super) fn write(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> f
     attempts(metrics, out)?;
     services(metrics, gauges, out)?;
     concurrency(metrics, gauges, out)?;
+    groups(gauges, out)?;
     instances(gauges, out)?;
     connections(metrics, out)?;
     configuration(gauges, out)?;
@@ -176,6 +177,24 @@ fn concurrency(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::R
             refused
                 .map(|(reason, count)| ([("service", &**service.name()), ("reason", reason.code())], count))
         }),
+    )
+}
+
+fn groups(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let each = gauges.services.iter().flat_map(|service| {
+        service.groups.iter().map(|group| {
+            let labels = [
+                ("service", service.name.to_string()),
+                ("priority", group.priority.to_string()),
+                ("zone", group.zone.to_owned()),
+            ];
+            (labels, group.percent.round() as i64)
+        })
+    });
+    out.gauge(
+        "gatehouse_group_share_percent",
+        "Part of the service's requests that the instances of this priority get, in the gateway's zone or in others",
+        each,
     )
 }
 

@@ -36,7 +36,18 @@ pub struct ServiceGauges {
     pub concurrency: Option<ConcurrencyGauges>,
     /// So few instances are healthy that unhealthy ones get requests, too.
     pub panicking: bool,
+    /// Where there is more than one.
+    pub groups: Vec<GroupGauges>,
     pub instances: Vec<InstanceGauges>,
+}
+
+/// Instances of one priority, in the gateway's zone or not.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupGauges {
+    pub priority: u8,
+    pub zone: &'static str,
+    /// Of the requests of the service that it gets.
+    pub percent: f64,
 }
 
 #[derive(Clone, Copy, Debug)]

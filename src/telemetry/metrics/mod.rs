@@ -26,7 +26,7 @@ use std::time::SystemTime;
 
 pub use exposition::Format;
 pub use gauges::{
-    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Gauges, InstanceGauges,
+    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Gauges, GroupGauges, InstanceGauges,
     RateLimitGauges, ServiceGauges,
 };
 pub use instance::{InstanceMetrics, Outcome};

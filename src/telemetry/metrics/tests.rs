@@ -22,6 +22,7 @@ fn gauges() -> Gauges {
             stale_for: Some(Duration::from_secs(90)),
             concurrency: Some(ConcurrencyGauges { limit: 100, in_flight: 7, waiting: 2 }),
             panicking: true,
+            groups: vec![GroupGauges { priority: 1, zone: "other", percent: 12.7 }],
             instances: vec![InstanceGauges {
                 address: address(),
                 healthy: false,
@@ -140,6 +141,8 @@ fn attempts_retries_and_breakers() {
     ] {
         assert_eq!(read.value(name, "service=\"users\""), Some(expected), "{name}");
     }
+    let group = "service=\"users\",priority=\"1\",zone=\"other\"";
+    assert_eq!(read.value("gatehouse_group_share_percent", group), Some(13.0));
     let refused = |reason: &str| {
         read.value("gatehouse_concurrency_refused_total", &format!("service=\"users\",reason=\"{reason}\""))
     };
