@@ -2,16 +2,18 @@
 //!
 //! The directory is watched, not the file: editors replace files by renaming, and Kubernetes swaps
 //! a symlink beside them. A slow poll covers file systems that tell of no change. A file that is
-//! missing, broken or too large leaves the last good list in force.
+//! missing, broken or too large leaves the last good list in force; one that is being written is waited for.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -28,6 +30,8 @@ const POLL: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(20);
 /// A file that never comes to rest is read all the same.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(60);
+/// So is one that somebody has written to and keeps open.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -79,12 +83,12 @@ pub async fn follow(path: PathBuf, wanted: watch::Sender<Wanted>) {
     let mut watched = Watched::default();
     let mut stamp = None;
     loop {
-        let directories = off_runtime({
+        let places = off_runtime({
             let path = path.clone();
-            move || directories(&path)
+            move || Places::of(&path)
         });
         // Watched before it is read: a change in between is told, not missed.
-        watched.set(directories.await.unwrap_or_default());
+        watched.set(places.await.unwrap_or_default());
         let look = off_runtime({
             let path = path.clone();
             move || look(&path, stamp)
@@ -139,58 +143,101 @@ struct Directory {
     inode: u64,
 }
 
-/// Where a change to the file shows: its own directory, and that of the file a symlink leads to.
-fn directories(path: &Path) -> Vec<Directory> {
-    let own = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let target = path.canonicalize().ok().and_then(|real| real.parent().map(Path::to_path_buf));
-    let mut found: Vec<Directory> = Vec::new();
-    for directory in std::iter::once(own.to_path_buf()).chain(target) {
-        let Ok(metadata) = std::fs::metadata(&directory) else { continue };
+/// Where a change to the file shows.
+#[derive(Default, PartialEq)]
+struct Places {
+    /// Its own directory, and that of the file a symlink leads to.
+    directories: Vec<Directory>,
+    /// What it is called there.
+    names: Vec<OsString>,
+}
+
+impl Places {
+    fn of(path: &Path) -> Places {
+        let mut places = Places::default();
+        let own = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        places.add(own, path);
+        if let Ok(target) = path.canonicalize()
+            && let Some(directory) = target.parent()
+        {
+            places.add(directory, &target);
+        }
+        places
+    }
+
+    fn add(&mut self, directory: &Path, file: &Path) {
+        self.names.extend(file.file_name().map(OsString::from));
+        let Ok(metadata) = std::fs::metadata(directory) else { return };
         let (device, inode) = (metadata.dev(), metadata.ino());
-        if !found.iter().any(|known| (known.device, known.inode) == (device, inode)) {
-            found.push(Directory { path: directory, device, inode });
+        if !self.directories.iter().any(|known| (known.device, known.inode) == (device, inode)) {
+            self.directories.push(Directory { path: directory.to_path_buf(), device, inode });
         }
     }
-    found
 }
 
 #[derive(Default)]
 struct Watched {
-    directories: Vec<Directory>,
+    places: Places,
     /// `None` where watching isn't possible: then there is the poll.
     watcher: Option<RecommendedWatcher>,
     changed: Arc<Notify>,
+    /// Somebody has written to the file and has not closed it.
+    open: Arc<AtomicBool>,
 }
 
 impl Watched {
-    fn set(&mut self, directories: Vec<Directory>) {
-        if self.watcher.is_some() && self.directories == directories {
+    fn set(&mut self, places: Places) {
+        if self.watcher.is_some() && self.places == places {
             return;
         }
-        self.watcher = self.watch(&directories).ok();
-        self.directories = directories;
+        self.watcher = self.watch(&places).ok();
+        self.places = places;
     }
 
-    fn watch(&self, directories: &[Directory]) -> notify::Result<RecommendedWatcher> {
-        let changed = self.changed.clone();
+    fn watch(&self, places: &Places) -> notify::Result<RecommendedWatcher> {
+        let (changed, open, names) = (self.changed.clone(), self.open.clone(), places.names.clone());
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| is_change(&event.kind)) {
+            let event = event.unwrap_or_default();
+            if event
+                .paths
+                .iter()
+                .filter_map(|path| path.file_name())
+                .any(|name| names.iter().any(|n| n == name))
+                && let Some(now) = leaves_open(&event.kind)
+            {
+                open.store(now, Relaxed);
+            }
+            if is_change(&event.kind) {
                 changed.notify_one();
             }
         })?;
-        for directory in directories {
+        for directory in &places.directories {
             watcher.watch(&directory.path, RecursiveMode::NonRecursive)?;
         }
         Ok(watcher)
     }
 
     async fn settled(&self) {
-        let give_up = Instant::now() + SETTLE_AT_MOST;
-        while Instant::now() < give_up {
-            if tokio::time::timeout(SETTLE, self.changed.notified()).await.is_err() {
+        let begun = Instant::now();
+        loop {
+            let open = self.open.load(Relaxed);
+            let at_most = begun + if open { WRITTEN_WITHIN } else { SETTLE_AT_MOST };
+            let quiet = if open { at_most } else { at_most.min(Instant::now() + SETTLE) };
+            let is_quiet = tokio::time::timeout_at(quiet, self.changed.notified()).await.is_err();
+            if is_quiet || Instant::now() >= at_most {
                 return;
             }
         }
+    }
+}
+
+/// Whether somebody who writes in place has more to say; `None` where the event tells nothing of it.
+fn leaves_open(kind: &EventKind) -> Option<bool> {
+    match kind {
+        EventKind::Modify(ModifyKind::Data(_)) => Some(true),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(false),
+        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => Some(false),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Instance files on a real file system: what editors, scripts and Kubernetes do to them.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Instant;
@@ -153,6 +154,40 @@ async fn a_change_shows_long_before_the_poll() {
     }
     // The quickest of ten: how fast it is, not how busy the machine is.
     assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+}
+
+#[tokio::test]
+async fn a_file_is_read_when_its_writer_has_closed_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("users.yaml");
+    fs::write(&path, list(&[1, 2, 3])).expect("written");
+    let sink = Sink::new();
+    let _running = start(file(&path), &sink, Fake::new());
+    until_ports(&sink, &[1, 2, 3]).await;
+    let mut writer = fs::File::create(&path).expect("it is there");
+    for port in [4, 5, 6] {
+        writer.write_all(list(&[port]).as_bytes()).expect("written");
+        // For longer than a file has to be quiet.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert_eq!(sink.said().sets.len(), 1);
+    drop(writer);
+    until_ports(&sink, &[4, 5, 6]).await;
+    assert_eq!(sink.said().sets.len(), 2, "half a list is a list");
+    assert_eq!(sink.said().faults, []);
+
+    // Who never closes it is not waited for in vain.
+    let mut writer = fs::File::create(&path).expect("it is there");
+    writer.write_all(list(&[7]).as_bytes()).expect("written");
+    until_ports(&sink, &[7]).await;
+    drop(writer);
+    // What others write beside it is none of its business.
+    let mut other = fs::File::create(directory.path().join("access.log")).expect("made");
+    other.write_all(b"x").expect("written");
+    let begun = Instant::now();
+    fs::write(&path, list(&[8])).expect("written");
+    until_ports(&sink, &[8]).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
