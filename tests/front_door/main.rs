@@ -23,6 +23,7 @@ mod etcd;
 mod first_steps;
 mod forwarding;
 mod health;
+mod health_probes;
 mod hedging;
 mod http1;
 mod http2;

@@ -6,6 +6,7 @@ mod authenticator;
 mod balancing;
 mod concurrency;
 mod discovery;
+mod health_check;
 mod hedging;
 mod listener;
 mod observability;
