@@ -85,12 +85,16 @@ fn services() {
     assert_eq!(users.slow_start, Some(seconds(40)));
     let range = |from, to| StatusRange { from, to };
     let health = HealthCheck {
-        path: "/health".to_owned(),
+        probe: HealthProbe::Http(HttpProbe {
+            path: "/health".to_owned(),
+            expect_status: vec![range(200, 299)],
+            expect_body: Some("\"up\"".to_owned()),
+        }),
+        jitter: 20,
         interval: seconds(4),
         timeout: Duration::from_millis(500),
         healthy_after: 3,
         unhealthy_after: 4,
-        expect_status: vec![range(200, 299)],
         panic_threshold: Some(30),
     };
     assert_eq!(users.health_check, Some(health));
@@ -172,7 +176,13 @@ fn services() {
     assert_eq!(orders.retries, Retries::default());
     assert_eq!(orders.pool, Pool::default());
     let expected = vec![range(204, 204), range(200, 201)];
-    assert_eq!(orders.health_check.as_ref().unwrap().expect_status, expected);
+    let HealthProbe::Http(probe) = &orders.health_check.as_ref().unwrap().probe else { panic!() };
+    assert_eq!((&probe.expect_status, &probe.expect_body), (&expected, &None));
+    assert_eq!(orders.health_check.as_ref().unwrap().jitter, 10);
+    let probe = |service: usize| &config.services[service].health_check.as_ref().unwrap().probe;
+    assert_eq!(probe(2), &HealthProbe::Tcp);
+    assert_eq!(probe(3), &HealthProbe::Grpc { service: "search.v1.Search".to_owned() });
+    assert_eq!(probe(4), &HealthProbe::Grpc { service: String::new() });
 
     let InstanceSource::Dns(dns) = &config.services[2].source else { panic!() };
     assert_eq!(

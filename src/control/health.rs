@@ -1,35 +1,33 @@
-//! Active health checks: one HTTP/1.1 GET to each instance of a service every `interval`.
+//! Active health checks: each instance of a service is asked every `interval` whether it is well, over HTTP, by the gRPC
+//! health protocol, or by connecting alone ([`check`]).
 //!
 //! An instance that nobody has checked yet may be used, so that neither a start nor a scale-up waits for a
 //! check; its first good answer makes it healthy, `unhealthy_after` bad ones in a row take it out, and
 //! `healthy_after` good ones bring it back. Only this module writes an instance's health.
 
+mod check;
+mod get;
+mod grpc;
+
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::service::{Check, Health, HealthSettings, Instance, Instances};
+use check::{CheckError, check};
 
 /// Checks of one service that are on their way at once. With more instances than can be checked in an
 /// interval, the checks come later than asked for rather than all together.
 const MAX_CONCURRENT: usize = 256;
 /// Between the good answers that an instance has to give which could not be reached and now can.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
-/// The most bytes of a response head that a check reads.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Instances that appear together are checked so far apart on average, as long as that takes no more than an interval.
+const APART: Duration = Duration::from_millis(2);
 
 /// Checks the instances of a service, those that join it at once, until the future is dropped. What is
 /// known stays then, for a run with other settings to go on from; where there is to be none, call
@@ -45,10 +43,17 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
         changes.mark_unchanged();
         let set = instances.current();
         let mut stale = std::mem::take(&mut running);
+        let new = set.instances().filter(|instance| !stale.contains_key(&instance.id)).count();
+        let spread = spread(new, settings.interval);
         for instance in set.instances() {
             let task = stale.remove(&instance.id).unwrap_or_else(|| {
-                let instances = instances.clone();
-                tasks.spawn(check_for_ever(instance.clone(), instances, settings.clone(), slots.clone()))
+                let first = spread.mul_f64(fastrand::f64());
+                let (instance, instances) = (instance.clone(), instances.clone());
+                let (settings, slots) = (settings.clone(), slots.clone());
+                tasks.spawn(async move {
+                    sleep(first).await;
+                    check_for_ever(instance, instances, settings, slots).await;
+                })
             });
             running.insert(instance.id, task);
         }
@@ -78,7 +83,7 @@ async fn check_for_ever(
     slots: Arc<Semaphore>,
 ) {
     let mut streak = Streak::default();
-    // Instances that appear together are checked together only once.
+    // Few instances that appear together are checked nearly together, but only once.
     let mut pause = settings.interval.mul_f64(0.5 + fastrand::f64() / 2.0);
     let mut came_back = false;
     loop {
@@ -86,7 +91,7 @@ async fn check_for_ever(
         let started = Instant::now();
         let result = check(&instance, &settings).await;
         drop(slot);
-        if matches!(result, Err(CheckError::Connect(_))) {
+        if result.as_ref().is_err_and(CheckError::is_unreachable) {
             instance.set_unreachable();
         }
         let (before, health) = (instance.health(), streak.next(instance.health(), result.is_ok(), &settings));
@@ -97,7 +102,7 @@ async fn check_for_ever(
         instance.set_last_check(Some(Check {
             at: clock::now(),
             took: started.elapsed(),
-            failure: result.err().map(|error| error.to_string()),
+            failure: result.err().map(|error| error.with_causes()),
         }));
         came_back &= streak.good > 0 && instance.health() == Health::Unhealthy;
         let wait = if came_back { pause.min(RETURN_PAUSE) } else { pause };
@@ -105,8 +110,18 @@ async fn check_for_ever(
             () = sleep(wait.saturating_sub(started.elapsed())) => {}
             () = instance.wants_a_check() => came_back = true,
         }
-        pause = settings.interval.mul_f64(0.9 + fastrand::f64() / 5.0);
+        pause = jittered(settings.interval, settings.jitter, fastrand::f64());
     }
+}
+
+/// What the first checks of so many instances that appear together are spread over.
+fn spread(new: usize, interval: Duration) -> Duration {
+    APART.saturating_mul(u32::try_from(new).unwrap_or(u32::MAX)).min(interval)
+}
+
+/// An interval that is longer or shorter by up to its share of `jitter`; `chance` is from 0 to 1.
+fn jittered(interval: Duration, jitter: f64, chance: f64) -> Duration {
+    interval.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
 }
 
 /// Results of the same kind in a row.
@@ -130,55 +145,6 @@ impl Streak {
             same => same,
         }
     }
-}
-
-/// Why a check failed. For operators only: it names inner addresses' troubles.
-#[derive(Debug, Error)]
-enum CheckError {
-    #[error("cannot connect: {0}")]
-    Connect(#[source] std::io::Error),
-    #[error("no usable answer: {0}")]
-    Exchange(#[source] hyper::Error),
-    #[error("the check's path is not one: {0}")]
-    Path(#[source] http::Error),
-    #[error("status {}", .0.as_u16())]
-    Status(StatusCode),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-}
-
-async fn check(instance: &Instance, settings: &HealthSettings) -> Result<(), CheckError> {
-    let status = timeout(settings.timeout, ask(instance, settings))
-        .await
-        .map_err(|_| CheckError::Timeout(settings.timeout))??;
-    if settings.expect_status.iter().any(|range| range.contains(&status.as_u16())) {
-        return Ok(());
-    }
-    Err(CheckError::Status(status))
-}
-
-/// The status of the instance's answer. Its body is not read: the connection ends with the check.
-async fn ask(instance: &Instance, settings: &HealthSettings) -> Result<StatusCode, CheckError> {
-    let request = Request::get(settings.path.as_str())
-        .header(header::HOST, &instance.authority)
-        .header(header::USER_AGENT, "gatehouse-health")
-        .header(header::ACCEPT, "*/*")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(CheckError::Path)?;
-    let stream = TcpStream::connect(instance.address).await.map_err(CheckError::Connect)?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(CheckError::Exchange)?;
-    let mut response = pin!(sender.send_request(request));
-    let response = tokio::select! {
-        response = &mut response => response,
-        // An instance that closes at once has often answered before: the response knows.
-        _ = connection => response.await,
-    };
-    Ok(response.map_err(CheckError::Exchange)?.status())
 }
 
 #[cfg(test)]

@@ -52,8 +52,8 @@ pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, To
 pub use instances::{InstanceSet, Instances, SourceStatus};
 pub use pool::Pools;
 pub use settings::{
-    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
-    OutlierSettings, PoolSettings, RetrySettings, Settings,
+    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthProbe, HealthSettings, HedgeAfter,
+    Hedging, HttpProbe, OutlierSettings, PoolSettings, RetrySettings, Settings,
 };
 pub use sticky::{SessionCode, Sticky};
 pub use tally::Tallied;

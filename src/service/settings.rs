@@ -102,19 +102,40 @@ pub struct Concurrency {
     pub queue_timeout: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HealthSettings {
-    /// Path and query of the request.
-    pub path: String,
+    pub probe: HealthProbe,
     pub interval: Duration,
+    /// By how much of it an interval is longer or shorter, 0 to 1.
+    pub jitter: f64,
     pub timeout: Duration,
     /// Good checks in a row that bring an unhealthy instance back; 1 or more.
     pub healthy_after: u32,
     /// Bad checks in a row that take an instance out; 1 or more.
     pub unhealthy_after: u32,
-    pub expect_status: Vec<RangeInclusive<u16>>,
     /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
     pub panic_threshold: Option<u8>,
+}
+
+/// How an instance is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthProbe {
+    /// A connection is enough.
+    Tcp,
+    Http(HttpProbe),
+    /// The gRPC health protocol; an empty name asks for the server as a whole.
+    Grpc {
+        service: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Path and query of the request.
+    pub path: String,
+    pub status: Vec<RangeInclusive<u16>>,
+    /// What is to be in the body; it is not read without.
+    pub body: Option<String>,
 }
 
 /// When an instance does so much worse than the others that it is ejected.
@@ -303,13 +324,27 @@ impl Concurrency {
 impl HealthSettings {
     fn compile(config: &config::HealthCheck) -> Self {
         HealthSettings {
-            path: config.path.clone(),
+            probe: HealthProbe::compile(&config.probe),
             interval: config.interval,
+            jitter: f64::from(config.jitter) / 100.0,
             timeout: config.timeout,
             healthy_after: config.healthy_after.max(1),
             unhealthy_after: config.unhealthy_after.max(1),
-            expect_status: config.expect_status.iter().map(|range| range.from..=range.to).collect(),
             panic_threshold: config.panic_threshold,
+        }
+    }
+}
+
+impl HealthProbe {
+    fn compile(config: &config::HealthProbe) -> Self {
+        match config {
+            config::HealthProbe::Tcp => HealthProbe::Tcp,
+            config::HealthProbe::Http(http) => HealthProbe::Http(HttpProbe {
+                path: http.path.clone(),
+                status: http.expect_status.iter().map(|range| range.from..=range.to).collect(),
+                body: http.expect_body.clone(),
+            }),
+            config::HealthProbe::Grpc { service } => HealthProbe::Grpc { service: service.clone() },
         }
     }
 }

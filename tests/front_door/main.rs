@@ -24,6 +24,7 @@ mod failover;
 mod first_steps;
 mod forwarding;
 mod health;
+mod health_probes;
 mod hedging;
 mod http1;
 mod http2;

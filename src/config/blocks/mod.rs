@@ -7,6 +7,7 @@ mod balancing;
 mod concurrency;
 mod discovery;
 mod failover;
+mod health_check;
 mod hedging;
 mod listener;
 mod observability;

@@ -1,4 +1,4 @@
-//! How a service is used: health checks, breakers, retries, timeouts, connection pools.
+//! How a service is used: breakers, retries, timeouts, connection pools.
 
 use std::time::Duration;
 
@@ -6,80 +6,14 @@ use http::Method;
 use serde_json::{Value as Json, json};
 
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{
-    At, CircuitBreaker, FailureKind, HealthCheck, Pool, RetriesGiven, StatusRange, TimeoutsGiven,
-};
+use crate::config::model::{At, CircuitBreaker, FailureKind, Pool, RetriesGiven, TimeoutsGiven};
 use crate::config::reader::Reader;
 use crate::config::values::NonEmpty;
-use crate::config::values::path::LiteralPath;
 use crate::config::values::units::{Number, Percent, Wait};
 use crate::config::yaml::{Kind, Node};
 
-block! {
-    /// Ask every instance whether it is well.
-    "a health check" HealthBlock => HealthCheck {
-        /// What to GET.
-        path: LiteralPath ["/health"],
-        /// From one question to the next. Default 5s.
-        interval: Wait,
-        /// For the answer. Default 1s.
-        timeout: At<Wait>,
-        /// Good answers in a row that bring an instance back. Default 2.
-        healthy_after: Number<1, 100>,
-        /// Bad ones in a row that take it out. Default 3.
-        unhealthy_after: Number<1, 100>,
-        /// Statuses of good answers: one, or a list. Default 200-299.
-        expect_status: Statuses,
-        /// With fewer of the instances healthy than this, the others get requests too; `off` for never. Default off.
-        panic_threshold: Ratio,
-    }
-}
-
-/// `200-299`, or a list of such.
-struct Statuses(Vec<StatusRange>);
-
-impl Value for Statuses {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        match node.kind {
-            Kind::List(_) => NonEmpty::read(node, reader).map(|list| Statuses(list.0)),
-            _ => StatusRange::read(node, reader).map(|range| Statuses(vec![range])),
-        }
-    }
-
-    fn schema() -> Json {
-        json!({ "anyOf": [StatusRange::schema(), NonEmpty::<StatusRange>::schema()] })
-    }
-}
-
-impl HealthBlock {
-    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<HealthCheck> {
-        let interval: Duration = self.interval.or(Duration::from_secs(5))?;
-        let timeout = self.timeout.optional::<At<Wait>>()?;
-        if let Some(timeout) = timeout.as_ref().filter(|timeout| timeout.value.0 > interval) {
-            reader.warning(
-                timeout.span,
-                "the health check's timeout is longer than its interval",
-                "write a timeout shorter than the interval",
-            );
-        }
-        let usual = interval.min(Duration::from_secs(1));
-        Some(HealthCheck {
-            path: self.path.required()?,
-            interval,
-            timeout: timeout.map_or(usual, |timeout| timeout.value.0),
-            healthy_after: self.healthy_after.or(2u32)?,
-            unhealthy_after: self.unhealthy_after.or(3u32)?,
-            expect_status: self
-                .expect_status
-                .optional::<Statuses>()?
-                .map_or_else(|| vec![StatusRange { from: 200, to: 299 }], |statuses| statuses.0),
-            panic_threshold: self.panic_threshold.or(Ratio(None))?.0,
-        })
-    }
-}
-
 /// A percentage, or `off`.
-struct Ratio(Option<u8>);
+pub(super) struct Ratio(pub Option<u8>);
 
 impl Value for Ratio {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {

@@ -138,14 +138,35 @@ pub enum HashKey {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
-    pub path: String,
+    pub probe: HealthProbe,
     pub interval: Duration,
+    /// Per cent of the interval, 0 to 100.
+    pub jitter: u8,
     pub timeout: Duration,
     pub healthy_after: u32,
     pub unhealthy_after: u32,
-    pub expect_status: Vec<StatusRange>,
     /// Per cent of the instances, 1 to 100: with fewer healthy, all get requests. `None` for never.
     pub panic_threshold: Option<u8>,
+}
+
+/// How an instance is asked whether it is well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthProbe {
+    /// A connection is enough.
+    Tcp,
+    Http(HttpProbe),
+    /// The gRPC health protocol; an empty name asks for the server as a whole.
+    Grpc {
+        service: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpProbe {
+    pub path: String,
+    pub expect_status: Vec<StatusRange>,
+    /// A part of the body; not empty.
+    pub expect_body: Option<String>,
 }
 
 /// When an instance is ejected for doing worse than the others.

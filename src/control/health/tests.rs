@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 use crate::service::discovered::{Discovered, Publish};
+use crate::service::{HealthProbe, HttpProbe};
 
 /// An instance whose answer can be changed: a status, 0 to hang, 1 to close without a word.
 struct Origin {
@@ -64,14 +65,19 @@ impl Origin {
     }
 }
 
+fn http(body: Option<&str>) -> HealthProbe {
+    let (status, body) = (vec![200..=299], body.map(str::to_owned));
+    HealthProbe::Http(HttpProbe { path: "/health?full=1".into(), status, body })
+}
+
 fn settings() -> HealthSettings {
     HealthSettings {
-        path: "/health?full=1".into(),
+        probe: http(None),
         interval: Duration::from_millis(20),
+        jitter: 0.1,
         timeout: Duration::from_secs(10),
         healthy_after: 2,
         unhealthy_after: 3,
-        expect_status: vec![200..=299],
         panic_threshold: None,
     }
 }
@@ -195,4 +201,15 @@ fn thresholds_count_results_in_a_row() {
     assert_eq!(run(&[false]), Health::Unhealthy);
     assert_eq!(run(&[true, false, true]), Health::Unhealthy);
     assert_eq!(run(&[true]), Health::Healthy);
+}
+
+#[test]
+fn many_are_not_checked_at_the_same_moment() {
+    let interval = Duration::from_secs(5);
+    let spreads = [0, 1, 1000, 2500, 10_000].map(|new| spread(new, interval).as_millis());
+    assert_eq!(spreads, [0, 2, 2000, 5000, 5000]);
+    let jittered = |jitter, chance| jittered(interval, jitter, chance).as_millis();
+    assert_eq!([0.0, 0.5, 1.0].map(|chance| jittered(0.1, chance)), [4500, 5000, 5500]);
+    assert_eq!([0.0, 0.5, 1.0].map(|chance| jittered(0.0, chance)), [5000; 3]);
+    assert_eq!([0.0, 1.0].map(|chance| jittered(1.0, chance)), [0, 10_000]);
 }

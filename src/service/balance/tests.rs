@@ -161,12 +161,12 @@ fn too_few_healthy_ones_share_with_the_others() {
     for rule in RULES {
         let mut panics = config(rule.clone(), &[]);
         panics.health_check = Some(crate::config::HealthCheck {
-            path: "/".into(),
+            probe: crate::config::HealthProbe::Tcp,
+            jitter: 0,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             healthy_after: 1,
             unhealthy_after: 1,
-            expect_status: Vec::new(),
             panic_threshold: Some(50),
         });
         let service = Service::compile(&panics, None, 4, &Metrics::new(4));
