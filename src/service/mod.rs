@@ -25,6 +25,7 @@ mod pool;
 mod ring;
 mod samples;
 mod settings;
+mod stale;
 mod sticky;
 mod upstream_body;
 mod verdict;
@@ -50,6 +51,7 @@ pub use settings::{
     BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
     PoolSettings, RetrySettings, Settings,
 };
+pub use stale::{Asked, Copying, Kept, Stale, StaleHeld, StaleStore};
 pub use sticky::{SessionCode, Sticky};
 pub use upstream_body::UpstreamBody;
 
@@ -76,6 +78,8 @@ pub struct Service {
     pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
     pub latency: Arc<RecentLatency>,
+    /// What the route keeps for the time of errors, where this is the service as a route wants it.
+    pub stale: Option<Stale>,
     cursors: Arc<PerWorker<Cursor>>,
     /// Where the instances come from, to see at the next reload whether that has changed.
     source: config::InstanceSource,
@@ -128,6 +132,7 @@ impl Service {
                 bulkhead,
                 metrics,
                 latency: Arc::default(),
+                stale: None,
                 cursors: Arc::new(PerWorker::new(workers)),
                 source,
             };
@@ -146,6 +151,7 @@ impl Service {
             bulkhead,
             metrics,
             latency: previous.latency.clone(),
+            stale: None,
             cursors: previous.cursors.clone(),
             source,
         }
@@ -153,7 +159,12 @@ impl Service {
 
     /// This service, of which `written` is the configuration, as a route wants it: with other settings, and everything else
     /// in common.
-    pub fn overridden(&self, written: &config::Service, overrides: &config::Overrides) -> Arc<Service> {
+    pub fn overridden(
+        &self,
+        written: &config::Service,
+        overrides: &config::Overrides,
+        stale: Option<Stale>,
+    ) -> Arc<Service> {
         let mut written = written.clone();
         written.retries = overrides.retries.clone().over(&written.retries);
         written.timeouts = overrides.timeouts.clone().over(&written.timeouts);
@@ -171,6 +182,7 @@ impl Service {
             bulkhead: self.bulkhead.clone(),
             metrics: self.metrics.clone(),
             latency: self.latency.clone(),
+            stale,
             cursors: self.cursors.clone(),
             source: self.source.clone(),
         })

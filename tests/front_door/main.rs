@@ -39,6 +39,7 @@ mod replies;
 mod retries;
 mod routing;
 mod shutdown;
+mod stale;
 mod sticky;
 mod timeouts;
 mod tls;
