@@ -24,7 +24,7 @@ use crate::listener::{Connection, Upgrade};
 use crate::policy::rate_limit::{Decision, RateLimiter};
 use crate::reason::Reason;
 use crate::route::{Params, Place};
-use crate::service::{InformationalSink, Progress, Service, UpstreamBody};
+use crate::service::{Copying, InformationalSink, Progress, Service, UpstreamBody};
 use crate::telemetry::metrics::Finished;
 use crate::telemetry::record::LogRecord;
 use crate::worker::{CurrentRoute, CurrentSnapshot};
@@ -274,16 +274,24 @@ pub enum Content {
     Whole(Bytes),
     /// As an instance sends it.
     Upstream(UpstreamBody),
+    /// Likewise, and kept for the time of errors.
+    Copied(Box<Copying>),
+}
+
+impl Content {
+    fn is_end(&self) -> bool {
+        match self {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Upstream(body) => body.is_end_stream(),
+            Content::Copied(body) => body.is_end_stream(),
+        }
+    }
 }
 
 impl ResponseBody {
     pub fn new(content: Content, mut exchange: Box<Exchange>) -> Self {
         // No frame is ever taken of a body that is empty or stays behind (HEAD): it is complete now.
-        exchange.complete = exchange.method == Method::HEAD
-            || match &content {
-                Content::Whole(bytes) => bytes.is_empty(),
-                Content::Upstream(body) => body.is_end_stream(),
-            };
+        exchange.complete = exchange.method == Method::HEAD || content.is_end();
         ResponseBody { content, exchange: Some(exchange) }
     }
 
@@ -302,8 +310,10 @@ impl ResponseBody {
 
     /// Sends on what is left of the request while the client takes nothing of the response.
     pub fn send_on(&mut self, cx: &mut Context<'_>) {
-        if let Content::Upstream(body) = &mut self.content {
-            body.send_on(cx);
+        match &mut self.content {
+            Content::Whole(_) => {}
+            Content::Upstream(body) => body.send_on(cx),
+            Content::Copied(body) => body.send_on(cx),
         }
     }
 }
@@ -321,6 +331,7 @@ impl Body for ResponseBody {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Content::Copied(body) => Pin::new(&mut **body).poll_frame(cx),
         };
         let Some(exchange) = this.exchange.as_mut() else { return polled };
         match &polled {
@@ -329,10 +340,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Err(reason))) => exchange.reason = Some(*reason),
             Poll::Ready(Some(Ok(frame))) => {
                 exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
-                exchange.complete = match &this.content {
-                    Content::Whole(bytes) => bytes.is_empty(),
-                    Content::Upstream(body) => body.is_end_stream(),
-                };
+                exchange.complete = this.content.is_end();
             }
         }
         if exchange.complete || exchange.reason.is_some() {
@@ -342,16 +350,14 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Whole(bytes) => bytes.is_empty(),
-            Content::Upstream(body) => body.is_end_stream(),
-        }
+        self.content.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Upstream(body) => body.size_hint(),
+            Content::Copied(body) => body.size_hint(),
         }
     }
 }

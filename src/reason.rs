@@ -41,6 +41,8 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// In place of an error the last good answer was given, as `stale_if_error` allows. The cause is in `Proxy-Status`.
+    StaleIfError = "stale_if_error", 200, "The last good answer", None;
     /// The request is not well-formed HTTP.
     InvalidRequest = "invalid_request", 400, "Bad request", Some("http_request_error");
     /// The path has an encoded slash, a backslash, a NUL or a broken percent escape.
@@ -133,7 +135,7 @@ impl std::error::Error for Reason {}
 impl Reason {
     /// The status of a reply with this reason.
     pub fn status(self) -> StatusCode {
-        StatusCode::from_u16(self.status_code()).expect("the table above holds statuses from 400 to 504")
+        StatusCode::from_u16(self.status_code()).expect("the table above holds statuses from 200 to 504")
     }
 
     /// A small number for counters indexed by reason; below `Reason::ALL.len()`.
@@ -151,7 +153,7 @@ mod tests {
         let mut codes: Vec<_> = Reason::ALL.iter().map(|r| r.code()).collect();
         for (position, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), position);
-            assert!(reason.status().as_u16() >= 400);
+            assert!(reason.status().as_u16() >= 400 || *reason == Reason::StaleIfError);
         }
         codes.sort_unstable();
         codes.dedup();

@@ -21,7 +21,7 @@ use crate::policy::cors::Cors;
 use crate::policy::headers::HeaderEdit;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::{Table, parameter_names};
-use crate::service::Service;
+use crate::service::{Service, Stale, StaleStore};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 pub struct Snapshot {
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub services: Vec<Arc<Service>>,
     pub authenticators: Vec<Arc<Authenticator>>,
     pub limiters: Vec<Arc<RateLimiter>>,
+    /// What routes keep for the time of errors.
+    pub stale: Vec<RouteStale>,
     pub trusted_proxies: TrustedProxies,
     pub request_id_header: HeaderName,
     /// Fields by which authenticators tell services who asks; nobody else may set them.
@@ -56,6 +58,21 @@ impl Route {
     }
 }
 
+/// The last good answers of a route with `stale_if_error`.
+pub struct RouteStale {
+    pub route: String,
+    pub store: Arc<StaleStore>,
+    /// Where they came from. Those from elsewhere are not what the route would answer.
+    forward: config::Forward,
+}
+
+impl RouteStale {
+    /// The name of the service that gave the answers.
+    pub fn service(&self) -> &str {
+        &self.forward.service.value
+    }
+}
+
 /// What a snapshot is made with besides the configuration.
 pub struct Ground<'g> {
     pub previous: Option<&'g Snapshot>,
@@ -76,9 +93,12 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     let mut routes = Vec::with_capacity(config.routes.len());
     let (mut known_policies, mut known_actions) =
         (Known::new(have_same_policies), Known::new(have_same_action));
+    let mut stale = Vec::new();
     for route in &config.routes {
+        let kept = route_stale(route, ground);
         let policies = known_policies.like(route, || Ok(policies(route, config, &names)));
-        let action = known_actions.like(route, || action(route, config, &names));
+        let action = known_actions.like(route, || action(route, config, &names, kept.as_ref()));
+        stale.extend(kept);
         match policies.and_then(|policies| Ok((policies, action?))) {
             Ok((policies, action)) => {
                 let metrics = ground.metrics.route(&route.name);
@@ -103,6 +123,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         services: names.services.into_values().collect(),
         authenticators: names.authenticators.into_values().collect(),
         limiters: names.limiters.into_values().collect(),
+        stale,
         trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
         request_id_header: config.defaults.request_id_header.clone(),
         identity_headers: identity_headers(config),
@@ -228,7 +249,10 @@ fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
 fn have_same_action(one: &config::Route, other: &config::Route) -> bool {
     match (&one.action, &other.action) {
         (config::Action::Forward(forward), config::Action::Forward(_)) => {
-            !matches!(forward.rewrite, config::Rewrite::Template(_)) && one.action == other.action
+            // What a route keeps of answers is its own.
+            forward.stale_if_error.is_none()
+                && !matches!(forward.rewrite, config::Rewrite::Template(_))
+                && one.action == other.action
         }
         (config::Action::Respond(_), config::Action::Respond(_)) => one.action == other.action,
         _ => false,
@@ -255,7 +279,27 @@ fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
     }
 }
 
-fn action(route: &config::Route, config: &Config, names: &Names) -> Result<Action, String> {
+/// The answers that the route keeps, if it does: those of the snapshot before, where they are what it would answer now.
+fn route_stale(route: &config::Route, ground: &Ground<'_>) -> Option<RouteStale> {
+    let config::Action::Forward(forward) = &route.action else { return None };
+    let max_bytes = forward.stale_if_error?.max_bytes;
+    let forward = config::Forward { overrides: None, stale_if_error: None, ..forward.clone() };
+    let before = ground.previous.iter().flat_map(|previous| &previous.stale);
+    let before = before.filter(|kept| kept.route == *route.name && kept.forward.is_same_target(&forward));
+    let store = match before.map(|kept| &kept.store).next() {
+        Some(store) if store.max() == max_bytes => store.clone(),
+        Some(store) => Arc::new(store.resized(max_bytes)),
+        None => Arc::new(StaleStore::new(max_bytes)),
+    };
+    Some(RouteStale { route: route.name.value.clone(), store, forward })
+}
+
+fn action(
+    route: &config::Route,
+    config: &Config,
+    names: &Names,
+    stale: Option<&RouteStale>,
+) -> Result<Action, String> {
     let parameters = parameter_names(&route.matches.path);
     let service = |name: &config::Ref| {
         names.services.get(&name.value).cloned().ok_or_else(|| format!("there is no service {}", name.value))
@@ -267,11 +311,14 @@ fn action(route: &config::Route, config: &Config, names: &Names) -> Result<Actio
         config::Action::Forward(forward) => {
             let service = service(&forward.service)?;
             let written = || config.services.iter().find(|written| *written.name == *forward.service);
-            let service = match &forward.overrides {
-                Some(overrides) => {
-                    written().map_or(service.clone(), |written| service.overridden(written, overrides))
+            let stale = forward.stale_if_error.zip(stale);
+            let stale = stale.map(|(how, kept)| Stale { keep_for: how.keep_for, store: kept.store.clone() });
+            let service = match (&forward.overrides, written()) {
+                (None, _) if stale.is_none() => service,
+                (overrides, Some(written)) => {
+                    service.overridden(written, overrides.as_deref().unwrap_or(&Default::default()), stale)
                 }
-                None => service,
+                (_, None) => service,
             };
             Action::Forward(Forward {
                 rewrite: match &forward.rewrite {
@@ -373,6 +420,8 @@ mod tests {
             // The same words: a parameter of one is not that of the other.
             ("/t/{a}/{b}", "forward: { service: s, rewrite: '/{b}' }"),
             ("/u/{b}/{a}", "forward: { service: s, rewrite: '/{b}' }"),
+            ("/k/{a}", "forward: { service: s, stale_if_error: 10m }"),
+            ("/l/{a}", "forward: { service: s, stale_if_error: 10m }"),
             ("/v/{a}", "respond: { text: v }"),
             ("/w/{a}", "respond: { text: v }"),
             ("/x/{a}", "respond: { text: x }"),
@@ -389,8 +438,8 @@ mod tests {
         let loaded = config::load(&source, &|_| None).unwrap_or_else(|problems| panic!("{problems:?}"));
         for (n, one) in loaded.config.routes.iter().enumerate() {
             for (m, other) in loaded.config.routes.iter().enumerate() {
-                let shared = [(0, 1), (6, 7)].contains(&(n.min(m), n.max(m)));
-                let itself = n == m && !matches!(n, 4 | 5 | 9 | 10);
+                let shared = [(0, 1), (8, 9)].contains(&(n.min(m), n.max(m)));
+                let itself = n == m && !matches!(n, 4..=7 | 11 | 12);
                 assert_eq!(have_same_action(one, other), shared || itself, "{n} {m}");
             }
         }

@@ -315,6 +315,8 @@ fn actions() {
     assert_eq!(overrides.timeouts, TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() });
     let hedging = Hedging { after: HedgeAfter::Time(seconds(1)), budget: 1 };
     assert_eq!(overrides.hedging, Some(hedging));
+    let stale = StaleIfError { keep_for: seconds(3600), max_bytes: 1 << 20 };
+    assert_eq!((user.stale_if_error, users.stale_if_error), (Some(stale), None));
     let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
     assert_eq!(overrides.breaker_failures, Some(failures));
     let usual = Retries::default();

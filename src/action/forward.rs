@@ -13,13 +13,14 @@ use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
 use crate::http::forwarded::Scheme;
 use crate::http::hop_by_hop;
+use crate::http::problem;
 use crate::http::response::Response;
 use crate::http::target;
 use crate::http::template::{StripPrefix, Template};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
-use crate::service::{self, Answer, Call, CallError, Fallback, Head, Service};
+use crate::service::{self, Answer, Call, CallError, Fallback, Head, Service, SessionCode};
 
 pub struct Forward {
     pub service: Arc<Service>,
@@ -45,6 +46,10 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Response<Content>, Stop> {
+        // Boxed, so that the requests of other routes are no larger for it.
+        if let Some(stale) = &self.service.stale {
+            return Box::pin(self.run_keeping(stale, exchange, request)).await;
+        }
         let wants_upgrade = exchange.upgrade.is_some();
         let call = self.call(exchange, request)?;
         let worker = exchange.connection.worker.clone();
@@ -53,18 +58,28 @@ impl Forward {
         match answered {
             Ok(answer) => {
                 let session = answer.session;
-                let mut response = pass_on(exchange, answer, wants_upgrade)?;
-                if let (Some(sticky), Some(code)) = (&self.service.sticky, session) {
-                    let over_tls = exchange.connection.facts.scheme() == Scheme::Https;
-                    response.fields.append(header::SET_COOKIE, sticky.cookie(code, over_tls));
-                }
-                Ok(response)
+                let response = pass_on(exchange, answer, wants_upgrade)?;
+                Ok(self.stay(exchange, response, session))
             }
             Err(error) => self.failed(exchange, &error),
         }
     }
 
-    fn call(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Call, Stop> {
+    /// Tells the client how to stay with the instance that answered it.
+    pub(super) fn stay(
+        &self,
+        exchange: &Exchange,
+        mut response: Response<Content>,
+        session: Option<SessionCode>,
+    ) -> Response<Content> {
+        if let (Some(sticky), Some(code)) = (&self.service.sticky, session) {
+            let over_tls = exchange.connection.facts.scheme() == Scheme::Https;
+            response.fields.append(header::SET_COOKIE, sticky.cookie(code, over_tls));
+        }
+        response
+    }
+
+    pub(super) fn call(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Call, Stop> {
         let target = self.target(exchange, request)?;
         let wish = super::wish(&self.service, exchange, target.path(), &request.headers);
         let upgrade = exchange
@@ -120,14 +135,18 @@ impl Forward {
     }
 
     /// The service gave no answer: its fallback if it has one, else the reason.
-    fn failed(&self, exchange: &mut Exchange, error: &CallError) -> Result<Response<Content>, Stop> {
+    pub(super) fn failed(
+        &self,
+        exchange: &mut Exchange,
+        error: &CallError,
+    ) -> Result<Response<Content>, Stop> {
         let reason = error.reason();
         let servers_fault = reason.status().is_server_error();
         match &self.service.settings.fallback {
             Some(fallback) if servers_fault => {
                 exchange.reason = Some(reason);
                 self.service.metrics.fell_back(exchange.connection.worker.id);
-                Ok(fall_back(fallback))
+                Ok(fall_back(fallback, reason))
             }
             _ => {
                 let refusal = Refusal::new(reason, reason.description());
@@ -144,12 +163,18 @@ impl Forward {
     }
 }
 
-fn fall_back(fallback: &Fallback) -> Response<Content> {
-    let fields = fallback.fields.iter().cloned().collect();
+/// It says why, as every reply of the gateway's own does.
+fn fall_back(fallback: &Fallback, reason: Reason) -> Response<Content> {
+    let mut fields: Fields = fallback.fields.iter().cloned().collect();
+    fields.append(problem::PROXY_STATUS, problem::proxy_status_of(reason));
     Response { fields, ..Response::new(fallback.status, Content::Whole(fallback.body.clone())) }
 }
 
-fn pass_on(exchange: &mut Exchange, answer: Answer, wants_upgrade: bool) -> Result<Response<Content>, Stop> {
+pub(super) fn pass_on(
+    exchange: &mut Exchange,
+    answer: Answer,
+    wants_upgrade: bool,
+) -> Result<Response<Content>, Stop> {
     let Answer { mut response, body, upgrade, session: _ } = answer;
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match (upgrade, exchange.upgrade.take()) {

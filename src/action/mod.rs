@@ -5,6 +5,7 @@ mod forward;
 mod parts;
 mod redirect;
 mod respond;
+mod stale;
 mod tunnel;
 mod upstream_request;
 

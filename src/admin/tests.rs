@@ -76,6 +76,7 @@ impl ControlSurface for Stage {
             retries: 1,
             hedging: None,
             concurrency: None,
+            stale: Vec::new(),
             instances: vec![InstanceStatus {
                 address: "127.0.0.1:8001".parse().unwrap(),
                 weight: 2,

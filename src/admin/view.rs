@@ -112,6 +112,9 @@ pub struct ServiceStatus {
     pub hedging: Option<HedgingStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyStatus>,
+    /// By route with `stale_if_error`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<StaleStatus>,
     pub instances: Vec<InstanceStatus>,
 }
 
@@ -127,6 +130,15 @@ pub struct GroupStatus {
     pub usable: usize,
     /// Per cent of the service's requests that the group gets at present.
     pub percent: f64,
+}
+
+/// What a route keeps for the time of errors.
+#[derive(Clone, Debug, Serialize)]
+pub struct StaleStatus {
+    pub route: String,
+    pub answers: u64,
+    pub bytes: u64,
+    pub max_bytes: u64,
 }
 
 /// Second attempts while the first is slow.

@@ -10,15 +10,16 @@ use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, EjectionStatus,
     GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus,
-    ServiceStatus, SourceState, SourceStatus,
+    ServiceStatus, SourceState, SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
 use crate::config;
 use crate::service::{self, GroupShare, Instance, Service, Zone};
+use crate::snapshot::{RouteStale, Snapshot};
 use crate::telemetry::metrics::{
     AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, GroupGauges,
-    InstanceGauges, RateLimitGauges, ServiceGauges,
+    InstanceGauges, RateLimitGauges, ServiceGauges, StaleGauges,
 };
 use crate::worker::Commands;
 
@@ -59,7 +60,10 @@ impl ControlSurface for Surface {
         config
             .services
             .iter()
-            .filter_map(|written| Some(service_status(written, known(&written.name)?, &self.0)))
+            .filter_map(|written| {
+                let stale = stale_status(&written.name, &snapshot);
+                Some(ServiceStatus { stale, ..service_status(written, known(&written.name)?, &self.0) })
+            })
             .collect()
     }
 
@@ -101,6 +105,15 @@ impl Surface {
                 .map(|limiter| RateLimitGauges {
                     name: limiter.name().into(),
                     keys: limiter.stats().keys as u64,
+                })
+                .collect(),
+            stale: snapshot
+                .stale
+                .iter()
+                .map(|kept| StaleGauges {
+                    route: kept.route.as_str().into(),
+                    answers: kept.store.held().answers as u64,
+                    bytes: kept.store.held().bytes as u64,
                 })
                 .collect(),
             access_log: AccessLogGauges { written: gateway.log.written(), dropped: gateway.log.dropped() },
@@ -172,6 +185,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         retries: gateway.metrics.service(&service.name).retries(),
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
+        stale: Vec::new(),
         instances: set
             .placed()
             .map(|(instance, zone, priority)| InstanceStatus {
@@ -200,6 +214,20 @@ fn zone_name(zone: Zone) -> Option<&'static str> {
 /// With one decimal.
 fn percent(share: f64) -> f64 {
     (share * 1000.0).round() / 10.0
+}
+
+fn stale_status(service: &str, snapshot: &Snapshot) -> Vec<StaleStatus> {
+    let of_service = snapshot.stale.iter().filter(|kept| kept.service() == service);
+    let status = |kept: &RouteStale| {
+        let held = kept.store.held();
+        StaleStatus {
+            route: kept.route.clone(),
+            answers: held.answers as u64,
+            bytes: held.bytes as u64,
+            max_bytes: held.max_bytes as u64,
+        }
+    };
+    of_service.map(status).collect()
 }
 
 fn hedging_status(service: &Service, hedging: service::Hedging) -> HedgingStatus {

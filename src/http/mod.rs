@@ -2,6 +2,7 @@
 
 pub mod alike;
 pub mod body;
+pub mod caching;
 pub mod cookie;
 pub mod date;
 pub mod fetch;

@@ -15,7 +15,7 @@ use super::response::Response;
 use crate::reason::Reason;
 
 pub const CONTENT_TYPE_PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// By [`Reason::index`].
@@ -29,8 +29,13 @@ pub fn respond(reason: Reason, detail: &str, request_id: &str) -> Response<Bytes
     let fields = &mut response.fields;
     fields.append(CONTENT_TYPE, CONTENT_TYPE_PROBLEM);
     fields.append(CACHE_CONTROL, NO_STORE);
-    fields.append(PROXY_STATUS, PROXY_STATUS_VALUES[reason.index()].clone());
+    fields.append(PROXY_STATUS, proxy_status_of(reason));
     response
+}
+
+/// What `Proxy-Status` says for a reason (RFC 9209 §2).
+pub fn proxy_status_of(reason: Reason) -> HeaderValue {
+    PROXY_STATUS_VALUES[reason.index()].clone()
 }
 
 /// The members in the order in which they are sent. The type is `about:blank`: what kind of problem it

@@ -27,6 +27,7 @@ mod pool;
 mod ring;
 mod samples;
 mod settings;
+mod stale;
 mod sticky;
 mod tally;
 mod upstream_body;
@@ -55,6 +56,7 @@ pub use settings::{
     BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthProbe, HealthSettings, HedgeAfter,
     Hedging, HttpProbe, OutlierSettings, PoolSettings, RetrySettings, Settings,
 };
+pub use stale::{Asked, Copying, Kept, Stale, StaleHeld, StaleStore};
 pub use sticky::{SessionCode, Sticky};
 pub use tally::Tallied;
 pub use upstream_body::UpstreamBody;
@@ -95,6 +97,8 @@ pub struct Service {
     pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
     pub latency: Arc<RecentLatency>,
+    /// What the route keeps for the time of errors, where this is the service as a route wants it.
+    pub stale: Option<Stale>,
     /// Where the instances come from, to see at the next reload whether that has changed.
     source: config::InstanceSource,
 }
@@ -147,6 +151,7 @@ impl Service {
                 bulkhead,
                 metrics,
                 latency: Arc::default(),
+                stale: None,
                 source,
             };
         };
@@ -165,13 +170,19 @@ impl Service {
             bulkhead,
             metrics,
             latency: previous.latency.clone(),
+            stale: None,
             source,
         }
     }
 
     /// This service, of which `written` is the configuration, as a route wants it: with other settings, and everything else
     /// in common.
-    pub fn overridden(&self, written: &config::Service, overrides: &config::Overrides) -> Arc<Service> {
+    pub fn overridden(
+        &self,
+        written: &config::Service,
+        overrides: &config::Overrides,
+        stale: Option<Stale>,
+    ) -> Arc<Service> {
         let mut written = written.clone();
         written.retries = overrides.retries.clone().over(&written.retries);
         written.timeouts = overrides.timeouts.clone().over(&written.timeouts);
@@ -189,6 +200,7 @@ impl Service {
             bulkhead: self.bulkhead.clone(),
             metrics: self.metrics.clone(),
             latency: self.latency.clone(),
+            stale,
             source: self.source.clone(),
         })
     }

@@ -123,6 +123,11 @@ impl UpstreamBody {
         }
     }
 
+    /// Whether all that tells the end of the body is that of the connection.
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(&self.0, State::Flowing(flowing) if matches!(flowing.body, decode::Body::UntilClose))
+    }
+
     /// Sends on what is left of the request, for a reader that can't take more of the response now: a client may
     /// read nothing before it has sent everything.
     pub fn send_on(&mut self, cx: &mut Context<'_>) {

@@ -42,6 +42,7 @@ mod replies;
 mod retries;
 mod routing;
 mod shutdown;
+mod stale;
 mod sticky;
 mod timeouts;
 mod tls;

@@ -63,6 +63,9 @@ pub enum ActionStatus {
         /// The blocks of the service that the route overrides.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         overrides: Vec<&'static str>,
+        /// For how long a good answer may be given in place of an error.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stale_if_error_ms: Option<u64>,
     },
     Aggregate {
         timeout_ms: u64,
@@ -173,6 +176,7 @@ fn action(action: &Action) -> ActionStatus {
                 config::HostHeader::Fixed(name) => String::from_utf8_lossy(name.as_bytes()).into(),
             },
             overrides: forward.overrides.as_deref().map(overrides).unwrap_or_default(),
+            stale_if_error_ms: forward.stale_if_error.map(|stale| milliseconds(stale.keep_for)),
         },
         Action::Aggregate(aggregate) => ActionStatus::Aggregate {
             timeout_ms: milliseconds(aggregate.timeout),
@@ -316,10 +320,12 @@ mod tests {
                 breaker_failures: Some(Vec::new()),
                 ..Overrides::default()
             })),
+            stale_if_error: Some(StaleIfError { keep_for: Duration::from_secs(60), max_bytes: 1 << 20 }),
         };
         assert_eq!(
             shown(Action::Forward(forward)),
-            json!({ "forward": { "service": "s", "rewrite": "strip_prefix /api", "host": "preserve", "overrides": ["circuit_breaker"] } })
+            json!({ "forward": { "service": "s", "rewrite": "strip_prefix /api", "host": "preserve", "overrides": ["circuit_breaker"],
+                "stale_if_error_ms": 60_000 } })
         );
         let to = Template(vec![TemplatePiece::Literal("/new".into())]);
         assert_eq!(

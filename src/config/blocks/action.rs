@@ -7,6 +7,7 @@ use super::references::ServiceRef;
 use super::resilience::CountedFailures;
 use super::response::Fallback;
 use super::route::{path_parameters, unknown_parameter};
+use super::stale::StaleIfErrorValue;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
     At, Forward, Hedging, HostHeader, Match, Overrides, PathMatch, Redirect, Ref, RetriesGiven, Rewrite,
@@ -85,6 +86,8 @@ block! {
         circuit_breaker: CountedFailures,
         /// Instead of the service's.
         fallback: Fallback,
+        /// Keep the last good answers for so long, and give them where there would be an error. Default: not done.
+        stale_if_error: StaleIfErrorValue,
     }
     later { "split", "mirror", "load_balancing", "health_check", "pool", "concurrency", "sticky" }
 }
@@ -94,6 +97,7 @@ impl ForwardBlock {
         let (strip_prefix, rewrite) = (self.strip_prefix.optional(), self.rewrite.optional());
         let overrides =
             overrides(self.retries, self.timeouts, self.hedging, self.circuit_breaker, self.fallback);
+        let stale_if_error = self.stale_if_error.optional::<StaleIfErrorValue>();
         let (service, host) = (self.service.required::<Ref>(), self.host.or(HostHeader::Preserve));
         let (strip_prefix, rewrite): (Option<At<PrefixPath>>, Option<At<PathTemplate>>) =
             (strip_prefix?, rewrite?);
@@ -115,7 +119,8 @@ impl ForwardBlock {
             }
         };
         let overrides = Some(overrides?).filter(|overrides| *overrides != Overrides::default()).map(Box::new);
-        let forward = Forward { service: service?, rewrite, host: host?, overrides };
+        let stale_if_error = stale_if_error?.map(|value| value.0);
+        let forward = Forward { service: service?, rewrite, host: host?, overrides, stale_if_error };
         Some(ForwardBody { forward, uses })
     }
 }

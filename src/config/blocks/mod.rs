@@ -21,5 +21,6 @@ mod response;
 mod root;
 mod route;
 mod service;
+mod stale;
 
 pub(super) use root::prepare;

@@ -131,6 +131,22 @@ pub struct Forward {
     pub host: HostHeader,
     /// Absent when the route has none.
     pub overrides: Option<Box<Overrides>>,
+    pub stale_if_error: Option<StaleIfError>,
+}
+
+impl Forward {
+    /// Whether requests of both come to the same: what one was answered, the other would have been.
+    pub fn is_same_target(&self, other: &Forward) -> bool {
+        self.service.value == other.service.value && self.rewrite == other.rewrite && self.host == other.host
+    }
+}
+
+/// The last good answers are kept, to be given in place of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleIfError {
+    pub keep_for: Duration,
+    /// Of all of them, over all workers. Default 16 MiB.
+    pub max_bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -98,12 +98,12 @@ fn simulation(rule: &str, setting: Setting, situation: Situation) -> Simulation 
 
 fn check() -> HealthCheck {
     HealthCheck {
-        path: "/".into(),
+        probe: config::HealthProbe::Tcp,
+        jitter: 0,
         interval: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
         healthy_after: 1,
         unhealthy_after: 1,
-        expect_status: Vec::new(),
         panic_threshold: Some(50),
     }
 }

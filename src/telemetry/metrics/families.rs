@@ -2,6 +2,7 @@
 //! list for readers.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Families;
@@ -128,6 +129,11 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
         "gatehouse_fallbacks",
         "Responses that were the service's fallback",
         services.iter().map(|service| ([("service", &**service.name())], service.fallbacks())),
+    )?;
+    out.counter(
+        "gatehouse_stale_responses",
+        "Responses that were the last good answer in place of an error",
+        each(|service| service.stale()),
     )?;
     let label = |service: &ServiceGauges| [("service", service.name.to_string())];
     out.gauge(
@@ -338,6 +344,18 @@ fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resul
         "gatehouse_rate_limit_keys",
         "Keys of the rate limit with a state of their own",
         gauges.rate_limits.iter().map(|limit| ([("limit", limit.name.to_string())], limit.keys as i64)),
+    )?;
+    let stale = || gauges.stale.iter();
+    let of_route = |route: &Arc<str>| [("route", route.to_string())];
+    out.gauge(
+        "gatehouse_stale_answers",
+        "Good answers that the route keeps for the time of errors",
+        stale().map(|kept| (of_route(&kept.route), kept.answers as i64)),
+    )?;
+    out.gauge(
+        "gatehouse_stale_bytes",
+        "What they take",
+        stale().map(|kept| (of_route(&kept.route), kept.bytes as i64)),
     )?;
     out.single_counter("gatehouse_access_log_lines", "Lines written", gauges.access_log.written)?;
     out.single_counter(

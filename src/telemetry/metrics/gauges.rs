@@ -10,6 +10,7 @@ pub struct Gauges {
     pub configuration: ConfigurationGauges,
     pub services: Vec<ServiceGauges>,
     pub rate_limits: Vec<RateLimitGauges>,
+    pub stale: Vec<StaleGauges>,
     pub access_log: AccessLogGauges,
     pub draining: bool,
 }
@@ -85,6 +86,14 @@ pub struct RateLimitGauges {
     pub name: Arc<str>,
     /// Keys with a state of their own.
     pub keys: u64,
+}
+
+/// What a route keeps for the time of errors.
+#[derive(Clone, Debug)]
+pub struct StaleGauges {
+    pub route: Arc<str>,
+    pub answers: u64,
+    pub bytes: u64,
 }
 
 /// [`AccessLog::written`](crate::telemetry::access_log::AccessLog::written) and `dropped`.

@@ -17,6 +17,7 @@ struct Shard {
     retries: Count,
     retries_refused: Count,
     fallbacks: Count,
+    stale: Count,
     hedges: Count,
     hedges_won: Count,
     hedges_refused: Count,
@@ -63,6 +64,11 @@ impl ServiceMetrics {
         self.shards.of(worker).fallbacks.add(1);
     }
 
+    /// The last good answer was given in place of an error.
+    pub fn gave_stale(&self, worker: WorkerId) {
+        self.shards.of(worker).stale.add(1);
+    }
+
     /// A request was refused because the service was at its limit and its queue was full.
     pub fn over_limit(&self, worker: WorkerId) {
         self.shards.of(worker).over_limit.add(1);
@@ -99,6 +105,10 @@ impl ServiceMetrics {
             (Reason::ConcurrencyLimit, self.shards.sum(|shard| shard.over_limit.value())),
             (Reason::QueueTimeout, self.shards.sum(|shard| shard.queue_timeouts.value())),
         ]
+    }
+
+    pub(super) fn stale(&self) -> u64 {
+        self.shards.sum(|shard| shard.stale.value())
     }
 
     pub(super) fn fallbacks(&self) -> u64 {

@@ -34,6 +34,7 @@ fn gauges() -> Gauges {
             }],
         }],
         rate_limits: vec![RateLimitGauges { name: "per-client".into(), keys: 12 }],
+        stale: vec![StaleGauges { route: "users".into(), answers: 3, bytes: 4096 }],
         access_log: AccessLogGauges { written: 100, dropped: 5 },
         draining: false,
     }
@@ -103,6 +104,7 @@ fn attempts_retries_and_breakers() {
     service.retried(WorkerId(0));
     service.retry_refused(WorkerId(0));
     service.fell_back(WorkerId(0));
+    service.gave_stale(WorkerId(0));
     service.over_limit(WorkerId(0));
     service.hedged(WorkerId(0));
     service.hedged(WorkerId(0));
@@ -128,6 +130,7 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_upstream_retries_total", 2.0),
         ("gatehouse_upstream_retries_refused_total", 1.0),
         ("gatehouse_fallbacks_total", 1.0),
+        ("gatehouse_stale_responses_total", 1.0),
         ("gatehouse_service_instances", 1.0),
         ("gatehouse_discovery_up", 0.0),
         ("gatehouse_discovery_stale_seconds", 90.0),
@@ -171,6 +174,8 @@ fn the_gateway_itself() {
         ("gatehouse_token_cache_misses_total", "", 1.0),
         ("gatehouse_token_cache_entries", "", 7.0),
         ("gatehouse_rate_limit_keys", "limit=\"per-client\"", 12.0),
+        ("gatehouse_stale_answers", "route=\"users\"", 3.0),
+        ("gatehouse_stale_bytes", "route=\"users\"", 4096.0),
         ("gatehouse_access_log_lines_total", "", 100.0),
         ("gatehouse_access_log_dropped_total", "", 5.0),
         ("gatehouse_config_generation", "", 3.0),

@@ -25,7 +25,7 @@ where
     });
     let instances = Instances::new(1);
     let authority = "users.internal:8001".into();
-    instances.publish(vec![Discovered { address, weight: 1, authority, zone: None }]);
+    instances.publish(vec![Discovered { address, weight: 1, authority, zone: None, priority: 0 }]);
     instances.current().instances().next().unwrap().clone()
 }
 
@@ -138,7 +138,7 @@ async fn nobody_there_is_not_to_be_reached() {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let instances = Instances::new(1);
     let (address, authority) = (socket.local_addr().unwrap(), "users".into());
-    instances.publish(vec![Discovered { address, weight: 1, authority, zone: None }]);
+    instances.publish(vec![Discovered { address, weight: 1, authority, zone: None, priority: 0 }]);
     let dead = instances.current().instances().next().unwrap().clone();
     for probe in [HealthProbe::Tcp, http(None), grpc("")] {
         let error = check(&dead, &settings(probe)).await.unwrap_err();
