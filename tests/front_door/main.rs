@@ -38,6 +38,7 @@ mod reload;
 mod replies;
 mod retries;
 mod routing;
+mod shared_registry;
 mod shutdown;
 mod sticky;
 mod timeouts;

@@ -16,12 +16,8 @@ pub async fn follow(registry: Option<Arc<Store>>, service_name: &str, wanted: wa
     let subscribed = subscribed.and_then(|store| store.subscribe(service_name).map_err(|e| e.to_string()));
     match subscribed {
         Ok(mut views) => loop {
-            let targets = targets_of(&views.borrow_and_update());
-            wanted.send_replace(Wanted::now(targets));
-            // The store that sends the views is held above.
-            if views.changed().await.is_err() {
-                return;
-            }
+            wanted.send_replace(Wanted::now(targets_of(&views.look())));
+            views.changed().await;
         },
         Err(fault) => wanted.send_modify(|wanted| wanted.fault = Some(fault)),
     }
