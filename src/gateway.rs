@@ -20,6 +20,7 @@ use crate::config::{self, Config, Problems, Source, Workers};
 use crate::control::changes;
 use crate::control::upkeep::Upkeep;
 use crate::discovery::registry::Store;
+use crate::discovery::registry::state_file::{self, Restored};
 use crate::discovery::{Sources, SystemResolver};
 use crate::per_worker::WorkerId;
 use crate::snapshot::Snapshot;
@@ -112,7 +113,7 @@ impl Gateway {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let metrics = Metrics::new(workers);
-        let registry = loaded.config.registry.as_ref().map(|r| Arc::new(Store::new(r.heartbeat_ttl)));
+        let registry = loaded.config.registry.as_ref().map(registry);
         let sources = Sources { resolver: Arc::new(SystemResolver::new()), registry: registry.clone() };
         let upkeep = Upkeep::new(sources);
         let plan = Plan::make(loaded, &source, None, &metrics, workers)?;
@@ -276,7 +277,7 @@ impl Gateway {
         match (&control.registry, &config.registry) {
             (Some(store), Some(settings)) => store.set_heartbeat_ttl(settings.heartbeat_ttl),
             (None, Some(settings)) => {
-                let store = Arc::new(Store::new(settings.heartbeat_ttl));
+                let store = registry(settings);
                 control.upkeep.sources().registry = Some(store.clone());
                 control.registry = Some(store);
             }
@@ -344,7 +345,44 @@ impl Gateway {
             events::error("the workers did not end in order");
         }
         self.log.shutdown(Duration::from_secs(2));
+        let state_file =
+            self.applied.load().registry.as_ref().and_then(|registry| registry.state_file.clone());
+        let store = self.control.lock().await.registry.clone();
+        if let (Some(path), Some(store)) = (state_file, store) {
+            // What goes wrong now was told before.
+            let _ = tokio::task::spawn_blocking(move || state_file::write(&store, &path)).await;
+        }
     }
+}
+
+/// With whom it had when the process ended last, where that was kept.
+fn registry(settings: &config::Registry) -> Arc<Store> {
+    let store = Store::new(settings.heartbeat_ttl);
+    let Some(path) = &settings.state_file else { return Arc::new(store) };
+    match state_file::restore(&store, path) {
+        Ok(None) => {}
+        Ok(Some(Restored { instances, why: None, .. })) => {
+            events::info(format_args!(
+                "registry: {instances} instances were restored from {}",
+                path.display()
+            ));
+        }
+        Ok(Some(Restored { instances, refused, why: Some(why) })) => events::warn(format_args!(
+            "registry: {instances} instances were restored from {}, and {refused} were not: {why}",
+            path.display()
+        )),
+        Err(error) => {
+            let aside = match state_file::set_aside(path) {
+                Ok(aside) => format!("it is now {}", aside.display()),
+                Err(error) => format!("it can't be moved out of the way: {error}"),
+            };
+            events::warn(format_args!(
+                "registry: nobody was restored from {}: {error}; {aside}",
+                path.display()
+            ));
+        }
+    }
+    Arc::new(store)
 }
 
 /// Keeps what served before until the last request that runs against it has ended. Whoever lets go last frees

@@ -65,6 +65,8 @@ fn listeners_admin_and_registry() {
     assert_eq!(config.admin.as_ref().unwrap().token, None);
     let registry = config.registry.unwrap();
     assert_eq!(registry.heartbeat_ttl, seconds(20));
+    let state_file = registry.state_file.unwrap().value;
+    assert_eq!(state_file, Path::new("/etc/gatehouse/state/registry.json"));
     assert_eq!(registry.token.unwrap().expose(), "a-registry-token");
     assert_eq!(config.access_log.output, LogOutput::File("/etc/gatehouse/logs/access.log".into()));
 }
@@ -73,7 +75,10 @@ fn listeners_admin_and_registry() {
 fn services() {
     let config = complete();
     let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
-    assert_eq!(names, ["user-service", "order-service", "billing", "search", "files", "stock", "prices"]);
+    assert_eq!(
+        names,
+        ["user-service", "order-service", "billing", "search", "files", "stock", "prices", "reviews"]
+    );
     let users = &config.services[0];
     let InstanceSource::Static(instances) = &users.source else { panic!("{:?}", users.source) };
     let instances: Vec<_> = instances.iter().map(|i| (i.authority.as_str(), i.weight)).collect();
@@ -205,6 +210,9 @@ fn services() {
     assert_eq!((consul.address.value.to_string(), &*consul.service), ("http://[::1]:8501/".into(), "prices"));
     assert_eq!((consul.tag.as_deref(), consul.datacenter.as_deref()), (Some("v2"), Some("dc2")));
     assert!(consul.token.is_none(), "an empty one is none");
+    let InstanceSource::SharedRegistry(shared) = &config.services[7].source else { panic!() };
+    assert_eq!(shared.address.value.to_string(), "https://registry.internal/");
+    assert_eq!(shared.token.as_ref().unwrap().expose(), "a-registry-token");
 }
 
 #[test]

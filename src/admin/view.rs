@@ -176,7 +176,8 @@ pub struct AdaptiveStatus {
 pub struct SourceStatus {
     /// `static`, `dns`, `file`, `registry`, `etcd` or `consul`.
     pub kind: &'static str,
-    /// What it asks for: a DNS name, a file, a prefix of keys, a service of Consul.
+    /// What it asks for: a DNS name, a file, a prefix of keys, a service of Consul; of a registry elsewhere its
+    /// address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     pub state: SourceState,
@@ -199,6 +200,9 @@ impl SourceStatus {
             config::InstanceSource::Dns(dns) => ("dns", Some(dns.name.value.clone())),
             config::InstanceSource::File(path) => ("file", Some(path.display().to_string())),
             config::InstanceSource::Registry => ("registry", None),
+            config::InstanceSource::SharedRegistry(shared) => {
+                ("registry", Some(shared.address.to_string().trim_end_matches('/').to_owned()))
+            }
             config::InstanceSource::Etcd(etcd) => ("etcd", Some(etcd.prefix.clone())),
             config::InstanceSource::Consul(consul) => ("consul", Some(consul.service.clone())),
         };

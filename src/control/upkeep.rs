@@ -4,6 +4,8 @@
 //! A task is started anew only when what it depends on has changed.
 
 use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use super::outliers;
 use super::returning;
 use super::transitions;
 use crate::config::{Config, InstanceSource};
+use crate::discovery::registry::state_file;
 use crate::discovery::{self, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
@@ -34,6 +37,8 @@ pub struct Upkeep {
     keys: KeyRefresh,
     sweeping: Option<AbortHandle>,
     expiring: Option<AbortHandle>,
+    /// Where the registry's state is kept.
+    keeping: Option<(PathBuf, AbortHandle)>,
     /// All instances there are: for the log, and for those that can't be reached.
     watched: watch::Sender<Vec<transitions::Watched>>,
 }
@@ -61,6 +66,7 @@ impl Upkeep {
             keys: KeyRefresh::new(report_keys),
             sweeping: None,
             expiring: None,
+            keeping: None,
             watched: watch::Sender::default(),
         }
     }
@@ -97,6 +103,7 @@ impl Upkeep {
             let store = store.clone();
             self.expiring = Some(tokio::spawn(async move { store.expire().await }).abort_handle());
         }
+        self.keep_registry(config);
         let sets = snapshot.authenticators.iter().flat_map(|authenticator| authenticator.key_sets());
         self.keys.apply(sets);
         if let Some(before) = self.sweeping.take() {
@@ -131,6 +138,23 @@ impl Upkeep {
             self.found.insert(service.name.clone(), running);
         }
         before.into_values().for_each(|gone| gone.task.abort());
+    }
+
+    fn keep_registry(&mut self, config: &Config) {
+        let path = config.registry.as_ref().and_then(|registry| registry.state_file.as_ref());
+        let path = path.map(|path| path.value.clone());
+        if self.keeping.as_ref().map(|(path, _)| path) == path.as_ref() {
+            return;
+        }
+        if let Some((_, before)) = self.keeping.take() {
+            before.abort();
+        }
+        if let (Some(store), Some(path)) = (&self.sources.registry, path) {
+            let told = path.clone();
+            let report = move |outcome: Result<(), &io::Error>| report_state_file(&told, outcome);
+            let task = state_file::keep(store.clone(), path.clone(), report);
+            self.keeping = Some((path, tokio::spawn(task).abort_handle()));
+        }
     }
 
     fn watch_over(&mut self, snapshot: &Snapshot) {
@@ -227,6 +251,16 @@ impl Publish for Reporting {
     fn source_recovered(&self) {
         events::info(format_args!("service {}: its instances can be asked for again", self.name));
         self.to.source_recovered();
+    }
+}
+
+fn report_state_file(path: &Path, outcome: Result<(), &io::Error>) {
+    let path = path.display();
+    match outcome {
+        Ok(()) => events::info(format_args!("registry: {path} can be written again")),
+        Err(error) => events::warn(format_args!(
+            "registry: {path} can't be written, a restart would not find who is registered: {error}"
+        )),
     }
 }
 

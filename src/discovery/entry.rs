@@ -63,22 +63,33 @@ pub fn target(value: &[u8]) -> Result<Target, EntryError> {
 }
 
 fn written(written: Written) -> Result<Target, EntryError> {
-    let weight = written.weight.unwrap_or(1);
+    let (weight, zone) = (written.weight, written.zone.map(Arc::from));
+    match (written.url.or(written.address), written.host, written.port) {
+        (Some(url), ..) => at_weighted(&url, weight, zone, written.priority),
+        (None, Some(host), Some(port)) => {
+            at_weighted(&with_port(&host, port), weight, zone, written.priority)
+        }
+        _ => Err(EntryError::Json),
+    }
+}
+
+/// As [`at`], with a weight, a zone and a priority that somebody else has written.
+pub fn at_weighted(
+    text: &str,
+    weight: Option<u32>,
+    zone: Option<Arc<str>>,
+    priority: Option<u32>,
+) -> Result<Target, EntryError> {
+    let weight = weight.unwrap_or(1);
     if !(1..=MAX_WEIGHT).contains(&weight) {
         return Err(EntryError::Weight);
     }
-    let zone = written.zone.map(Arc::<str>::from);
     if zone.as_ref().is_some_and(|zone| zone.is_empty() || zone.len() > MAX_ZONE_BYTES) {
         return Err(EntryError::Zone);
     }
-    let priority = u8::try_from(written.priority.unwrap_or(0)).ok();
+    let priority = u8::try_from(priority.unwrap_or(0)).ok();
     let priority = priority.filter(|priority| *priority <= MAX_PRIORITY).ok_or(EntryError::Priority)?;
-    let target = match (written.url.or(written.address), written.host, written.port) {
-        (Some(url), ..) => at(&url, weight, zone),
-        (None, Some(host), Some(port)) => at(&with_port(&host, port), weight, zone),
-        _ => Err(EntryError::Json),
-    };
-    target.map(|target| target.with_priority(priority))
+    Ok(at(text, weight, zone)?.with_priority(priority))
 }
 
 /// `host:port`, with the brackets that an IPv6 address needs.

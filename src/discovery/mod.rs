@@ -58,6 +58,9 @@ pub async fn run(source: InstanceSource, service_name: Arc<str>, sink: Arc<dyn P
             InstanceSource::Dns(dns) => sender.send_modify(|now| *now = dns::addresses(&dns)),
             InstanceSource::File(path) => file::follow(path.value, sender).await,
             InstanceSource::Registry => registry::source::follow(registry, &service_name, sender).await,
+            InstanceSource::SharedRegistry(source) => {
+                registry::shared::follow(source, service_name, sender).await
+            }
             InstanceSource::Etcd(etcd) => etcd::follow(etcd, sender).await,
             InstanceSource::Consul(consul) => consul::follow(consul, sender).await,
         }
@@ -74,7 +77,10 @@ pub fn initial(source: &InstanceSource, service_name: &str, shared: &Sources) ->
         InstanceSource::Static(instances) => fixed::wanted(instances).targets?.to_vec(),
         InstanceSource::File(path) => file::read(path).ok()?,
         InstanceSource::Registry => registry::source::now(shared.registry.as_ref()?, service_name),
-        InstanceSource::Dns(_) | InstanceSource::Etcd(_) | InstanceSource::Consul(_) => return None,
+        InstanceSource::Dns(_)
+        | InstanceSource::SharedRegistry(_)
+        | InstanceSource::Etcd(_)
+        | InstanceSource::Consul(_) => return None,
     };
     let named = targets.iter().any(|target| matches!(target.host, Host::Name(_)));
     let set = publisher::literals(&targets);

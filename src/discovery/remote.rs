@@ -111,10 +111,12 @@ pub async fn read<T: Send + 'static>(
     read.unwrap_or_else(|_| Err(RemoteError::Unreadable("reading it broke off".to_owned())))
 }
 
-/// What a server says beside a status: the message of its JSON, or else its text.
+/// What a server says beside a status: the message of its JSON (the detail, if it is a problem document), or
+/// else its text.
 fn detail_of(body: &[u8]) -> String {
-    #[derive(Default, serde::Deserialize)]
+    #[derive(serde::Deserialize)]
     struct Message {
+        #[serde(alias = "detail")]
         message: String,
     }
     match serde_json::from_slice::<Message>(body) {

@@ -144,7 +144,8 @@ impl Fetcher {
             return Err(FetchError::NoRoots);
         }
         let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        let any = HeaderValue::from_static("application/json, */*;q=0.5");
+        headers.entry(header::ACCEPT).or_insert(any);
         headers.insert(
             header::USER_AGENT,
             HeaderValue::from_static(concat!("gatehouse/", env!("CARGO_PKG_VERSION"))),

@@ -24,6 +24,7 @@ pub mod request_id;
 pub mod response;
 pub mod rewound;
 pub mod small_server;
+mod stalling;
 pub mod target;
 pub mod template;
 pub mod trace;

@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::stalling::Stalling;
+
 /// What a handler answers with. Boxed bodies allow event streams beside plain documents.
 pub type SmallBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
@@ -23,6 +25,8 @@ pub type SmallBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallibl
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_CONNECTIONS: usize = 512;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long of what it asked for is cut off.
+const STALL: Duration = Duration::from_secs(20);
 
 /// Serves until the future is dropped, which cuts the open connections off.
 pub async fn serve<H, F>(listener: TcpListener, handler: H)
@@ -30,8 +34,18 @@ where
     H: Fn(SocketAddr, Request<Bytes>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<SmallBody>> + Send + 'static,
 {
+    serve_up_to(MAX_CONNECTIONS, listener, handler).await
+}
+
+/// As [`serve`], with a bound of the caller's for the connections. Of the last quarter none is kept for a next
+/// request: clients that stay connected and rarely ask don't shut out others.
+pub async fn serve_up_to<H, F>(max_connections: usize, listener: TcpListener, handler: H)
+where
+    H: Fn(SocketAddr, Request<Bytes>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<SmallBody>> + Send + 'static,
+{
     let handler = Arc::new(handler);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(max_connections));
     let mut connections = JoinSet::new();
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -40,17 +54,24 @@ where
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let handler = handler.clone();
+        // Short answers would wait for the acknowledgement of those before.
+        let _ = stream.set_nodelay(true);
+        let stream = Stalling::new(stream, STALL);
+        let (handler, slots) = (handler.clone(), slots.clone());
         while connections.try_join_next().is_some() {}
         connections.spawn(async move {
             let _slot = slot;
             let service = service_fn(move |request| {
-                let handler = handler.clone();
+                let (handler, slots) = (handler.clone(), slots.clone());
                 async move {
-                    Ok::<_, Infallible>(match read(request).await {
+                    let mut response = match read(request).await {
                         Ok(request) => handler(peer, request).await,
                         Err(status) => text(status, status.canonical_reason().unwrap_or("error")),
-                    })
+                    };
+                    if slots.available_permits() < max_connections / 4 {
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(response)
                 }
             });
             let _ = hyper::server::conn::http1::Builder::new()

@@ -41,6 +41,7 @@ mod reload;
 mod replies;
 mod retries;
 mod routing;
+mod shared_registry;
 mod shutdown;
 mod stale;
 mod sticky;

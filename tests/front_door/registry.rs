@@ -1,6 +1,7 @@
 //! The built-in registry: what registers there gets requests, for as long as it sends heartbeats.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, Gateway, Origin, Reply, eventually};
@@ -100,6 +101,92 @@ async fn it_answers_who_is_there() {
     let (changed, _) =
         tokio::join!(client.get(&waiting), registry.tell("deregister", "users", origin.address));
     assert_eq!(changed.json()["instances"], serde_json::json!([]));
+}
+
+/// A registry that keeps its state in this file.
+fn kept_in(file: &Path) -> String {
+    configuration(&format!("heartbeat_ttl: 3s, state_file: {}", file.display()))
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nobody_and_heartbeats_still_decide() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("registry.json");
+    let (lively, dead) = (Origin::text("lively").await, Origin::text("dead").await);
+    let mut gateway = Gateway::start(&kept_in(&file));
+    let registry = Registry::of(&gateway);
+    registry.tell("register", "users", lively.address).await;
+    registry.tell("register", "users", dead.address).await;
+    eventually("both are kept", || async {
+        let text = std::fs::read_to_string(&file).ok()?;
+        [&lively, &dead].iter().all(|one| text.contains(&one.address.port().to_string())).then_some(())
+    })
+    .await;
+    gateway.signal("KILL");
+    gateway.ended().await;
+
+    let gateway = Gateway::start(&kept_in(&file));
+    gateway.wait_for("registry: 2 instances were restored from");
+    let (client, registry) = (Client::new(gateway.http()), Registry::of(&gateway));
+    assert_eq!(client.get("/").await.status, 200, "without anybody's having said a word");
+    assert_eq!(registry.tell("heartbeat", "users", lively.address).await.status, 200, "it is known");
+    eventually("the dead one is out", || async {
+        assert_eq!(registry.tell("heartbeat", "users", lively.address).await.status, 200);
+        gateway.instance("users", dead.address).await.is_none().then_some(())
+    })
+    .await;
+    assert_eq!(client.get("/").await.text(), "lively");
+}
+
+#[tokio::test]
+async fn what_changed_last_is_kept_by_a_gateway_that_stops_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("registry.json");
+    let mut gateway = Gateway::start(&kept_in(&file));
+    let registry = Registry::of(&gateway);
+    for port in 1..=20 {
+        registry.tell("register", "users", ([127, 0, 0, 1], port).into()).await;
+    }
+    gateway.signal("TERM");
+    assert!(gateway.ended().await.success());
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept["instances"].as_array().map(Vec::len), Some(20));
+}
+
+#[tokio::test]
+async fn a_damaged_state_file_is_told_set_aside_and_holds_up_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("registry.json");
+    std::fs::write(&file, "{\"format\":1,\"insta").unwrap();
+    let gateway = Gateway::start(&kept_in(&file));
+    let told = gateway.wait_for("registry: nobody was restored from");
+    assert!(told.contains("EOF while parsing") && told.contains("registry.json.damaged"), "{told}");
+    let aside = std::fs::read_to_string(directory.path().join("registry.json.damaged")).unwrap();
+    assert_eq!(aside, "{\"format\":1,\"insta");
+    let origin = Origin::text("x").await;
+    Registry::of(&gateway).tell("register", "users", origin.address).await;
+    eventually("it is kept again", || async {
+        let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
+        (kept["instances"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_state_file_that_cannot_be_written_is_told_and_one_can_come_by_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::text("x").await;
+    let gateway = Gateway::start(&kept_in(&directory.path().join("nowhere/registry.json")));
+    let told = gateway.wait_for("can't be written");
+    assert!(told.contains("No such file or directory"), "{told}");
+    Registry::of(&gateway).tell("register", "users", origin.address).await;
+    let file = directory.path().join("registry.json");
+    gateway.reconfigure(&kept_in(&file)).await;
+    eventually("it is kept", || async {
+        std::fs::read_to_string(&file).ok()?.contains(&origin.address.port().to_string()).then_some(())
+    })
+    .await;
+    assert_eq!(Client::new(gateway.http()).get("/").await.text(), "x");
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use http::Uri;
 
 use super::listener::{Token, located};
 use crate::config::block::{Place, block};
-use crate::config::model::{At, ConsulSource, DnsSource, EtcdLogin, EtcdSource, InstanceSource};
+use crate::config::model::{
+    At, ConsulSource, DnsSource, EtcdLogin, EtcdSource, InstanceSource, RegistrySource,
+};
 use crate::config::reader::Reader;
 use crate::config::secret::Secret;
 use crate::config::source::Span;
@@ -20,8 +22,8 @@ pub(super) struct Discovery(pub InstanceSource);
 block! {
     /// Where instances are looked up: exactly one of these.
     "a discovery block" DiscoveryBlock => Discovery {
-        /// The built-in registry, under the service's own name.
-        registry: RegistrySource,
+        /// The built-in registry, or that of another gateway, under the service's own name.
+        registry: Registry,
         /// A and AAAA records, or SRV records.
         dns: DnsSource,
         /// A YAML or JSON file that is read again when it changes.
@@ -57,7 +59,10 @@ impl DiscoveryBlock {
                 None
             }
             1 => {
-                let registry = registry.optional::<RegistrySource>()?.map(|_| InstanceSource::Registry);
+                let registry = registry.optional::<Registry>()?.map(|registry| match registry.0 {
+                    None => InstanceSource::Registry,
+                    Some(shared) => InstanceSource::SharedRegistry(shared),
+                });
                 let dns = dns.optional::<DnsSource>()?.map(InstanceSource::Dns);
                 let file = file.optional::<FileSource>()?.map(|file| InstanceSource::File(file.0));
                 let consul = consul.optional::<ConsulSource>()?.map(InstanceSource::Consul);
@@ -72,16 +77,31 @@ impl DiscoveryBlock {
     }
 }
 
-struct RegistrySource;
+/// The gateway's own, unless it is one elsewhere.
+struct Registry(Option<RegistrySource>);
 
 block! {
-    /// The built-in registry, under the service's own name.
-    "a registry source" RegistrySourceBlock => RegistrySource {}
+    /// The built-in registry, or that of another gateway, under the service's own name.
+    "a registry source" RegistrySourceBlock => Registry {
+        /// The registry of another gateway. Default: this gateway's own.
+        address: At<ServerUrl>,
+        /// The token of that registry.
+        token: At<Token>,
+    }
 }
 
 impl RegistrySourceBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<RegistrySource> {
-        Some(RegistrySource)
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<Registry> {
+        let (address, token) = (self.address.optional::<At<ServerUrl>>(), self.token.optional::<At<Token>>());
+        let (address, token) = (address?, token?);
+        let Some(address) = address.map(server) else {
+            let Some(token) = token else { return Some(Registry(None)) };
+            let message = "a token is for the registry of another gateway, and none is named";
+            reader.error(token.span, message, "add `address: http://10.0.0.5:8500`, say, or remove `token`");
+            return None;
+        };
+        let token = token.and_then(|token| token.value.0);
+        Some(Registry(Some(RegistrySource { address, token })))
     }
 }
 

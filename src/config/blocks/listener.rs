@@ -163,6 +163,8 @@ block! {
         heartbeat_ttl: Wait,
         /// Clients send it as a bearer token. Required when `bind` is not a loopback address; empty means none.
         token: Token,
+        /// Where it keeps who is registered, so that a restart doesn't empty it.
+        state_file: At<FilePath>,
     }
 }
 
@@ -171,7 +173,13 @@ impl RegistryBlock {
         let (bind, token) = (self.bind.required::<At<SocketAddr>>(), self.token.optional::<Token>());
         let token = guarded(bind.as_ref(), token, "REGISTRY", reader);
         let heartbeat_ttl = self.heartbeat_ttl.or(Duration::from_secs(30));
-        Some(Registry { bind: bind?, heartbeat_ttl: heartbeat_ttl?, token: token? })
+        let state_file = self.state_file.optional::<At<FilePath>>();
+        Some(Registry {
+            bind: bind?,
+            heartbeat_ttl: heartbeat_ttl?,
+            token: token?,
+            state_file: state_file?.map(located),
+        })
     }
 }
 

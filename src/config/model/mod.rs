@@ -84,6 +84,8 @@ pub struct Registry {
     /// Without a heartbeat for this long an instance leaves the rotation. Default 30 s.
     pub heartbeat_ttl: Duration,
     pub token: Option<Secret>,
+    /// Where to keep who is registered.
+    pub state_file: Option<At<PathBuf>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

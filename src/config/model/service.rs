@@ -35,6 +35,8 @@ pub enum InstanceSource {
     File(At<PathBuf>),
     /// The built-in registry, under the service's own name.
     Registry,
+    /// That of another gateway, likewise.
+    SharedRegistry(RegistrySource),
     Etcd(EtcdSource),
     Consul(ConsulSource),
 }
@@ -58,6 +60,14 @@ pub struct DnsSource {
     /// Default 10 s.
     pub refresh: Duration,
     pub srv: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistrySource {
+    /// `http://host:port` or `https://host:port`.
+    pub address: At<Uri>,
+    /// Can be sent in a header.
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

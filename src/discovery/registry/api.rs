@@ -5,22 +5,28 @@
 //! a loopback registry answers only to hosts that no foreign name can stand for (DNS rebinding),
 //! and there are no CORS headers.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::body;
-use super::instance::service_name_of;
+use super::instance::{Instance, Metadata, Written, service_name_of};
 use super::problem::ApiError;
 use super::store::{Listed, Registered, Store};
 use super::watch::Watchers;
 use crate::config::Secret;
 use crate::http::small_server::{self, SmallBody};
+
+/// Connections at one time: heartbeats come over short ones, and every watcher has one for itself.
+const MAX_CONNECTIONS: usize = 2048;
 
 /// What clients have to send, if anything; it can be replaced while the API is served.
 pub type TokenSlot = Arc<ArcSwapOption<Secret>>;
@@ -30,7 +36,7 @@ pub async fn serve(listener: TcpListener, store: Arc<Store>, token: TokenSlot) {
     // A listener that can't tell its address is treated like one for this machine only.
     let for_this_machine = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let api = Arc::new(Api::new(store, token, for_this_machine));
-    small_server::serve(listener, move |_peer, request| {
+    small_server::serve_up_to(MAX_CONNECTIONS, listener, move |_peer, request| {
         let api = api.clone();
         async move { api.respond(request).await }
     })
@@ -65,6 +71,10 @@ impl Api {
             ("heartbeat", "") => self.heartbeat(posted(&request)?),
             ("deregister", "") => self.deregister(posted(&request)?),
             ("services", "") => fetched(&request).map(|()| self.list()),
+            ("services", name) => {
+                fetched(&request)?;
+                self.one(name)
+            }
             ("discover", name) if !name.is_empty() => {
                 fetched(&request)?;
                 self.discover(name)
@@ -121,29 +131,67 @@ impl Api {
         let name = service_name_of(name)?;
         let instance =
             self.store.discover(&name).ok_or_else(|| ApiError::NoInstance(name.as_ref().to_owned()))?;
-        let mut document = instance.to_json();
-        document["url"] = format!("http://{}", instance.key.authority()).into();
-        Ok(small_server::json(StatusCode::OK, &document))
+        let url = format!("http://{}", instance.key.authority());
+        Ok(document(&Chosen { instance: instance.written(), url }))
     }
 
     fn list(&self) -> Response<SmallBody> {
-        let services: Map<String, Value> = self
-            .store
-            .list()
-            .into_iter()
-            .map(|(name, version, listed)| {
-                let instances: Vec<Value> = listed.iter().map(listed_json).collect();
-                (name.as_ref().to_owned(), json!({ "version": version, "instances": instances }))
-            })
-            .collect();
-        small_server::json(StatusCode::OK, &json!({ "services": services }))
+        let listed = self.store.list();
+        let services = listed.iter().map(|listed| (&*listed.service_name, ListedService::of(listed)));
+        document(&Services { services: services.collect() })
+    }
+
+    fn one(&self, name: &str) -> Answer {
+        let name = service_name_of(name)?;
+        let listed = self.store.listed(&name).ok_or_else(|| ApiError::NoService(name.as_ref().to_owned()))?;
+        Ok(document(&ListedService::of(&listed)))
     }
 }
 
-fn listed_json(listed: &Listed) -> Value {
-    let mut document = listed.instance.to_json();
-    document["last_heartbeat_ms_ago"] = (listed.since_heartbeat.as_millis() as u64).into();
-    document
+#[derive(Serialize)]
+struct Chosen<'a> {
+    #[serde(flatten)]
+    instance: Written<'a>,
+    url: String,
+}
+
+#[derive(Serialize)]
+struct Services<'a> {
+    services: BTreeMap<&'a str, ListedService<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedService<'a> {
+    version: u64,
+    metadata: &'a Metadata,
+    instances: Vec<ListedInstance<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedInstance<'a> {
+    #[serde(flatten)]
+    instance: Written<'a>,
+    last_heartbeat_ms_ago: u64,
+}
+
+impl<'a> ListedService<'a> {
+    fn of(listed: &'a Listed) -> Self {
+        let instance = |(instance, silence): &'a (Arc<Instance>, Duration)| ListedInstance {
+            instance: instance.written(),
+            last_heartbeat_ms_ago: silence.as_millis() as u64,
+        };
+        ListedService {
+            version: listed.version,
+            metadata: &listed.metadata,
+            instances: listed.instances.iter().map(instance).collect(),
+        }
+    }
+}
+
+fn document(document: &impl Serialize) -> Response<SmallBody> {
+    // Nothing of it can fail to be JSON.
+    let text = serde_json::to_vec(document).unwrap_or_default();
+    small_server::reply(StatusCode::OK, "application/json", text)
 }
 
 fn accepted(status: &str, registered: Registered) -> Response<SmallBody> {

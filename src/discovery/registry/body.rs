@@ -6,11 +6,12 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::instance::{Announcement, InvalidMember};
 
-const MEMBERS: [&str; 6] = ["service_name", "host", "port", "weight", "zone", "metadata"];
+const MEMBERS: [&str; 8] =
+    ["service_name", "host", "port", "weight", "zone", "version", "metadata", "service_metadata"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -52,11 +53,16 @@ pub fn announcement(body: &[u8]) -> Result<Announcement, BodyError> {
     if let Some(zone) = take("zone") {
         announcement = announcement.with_zone(&text("zone", zone)?)?;
     }
-    match take("metadata") {
-        None => Ok(announcement),
-        Some(Value::Object(metadata)) => Ok(announcement.with_metadata(metadata)?),
-        Some(other) => Err(wrong_type("metadata", "an object", &other)),
+    if let Some(version) = take("version") {
+        announcement = announcement.with_version(&text("version", version)?)?;
     }
+    if let Some(metadata) = take("metadata") {
+        announcement = announcement.with_metadata(&object("metadata", metadata)?)?;
+    }
+    if let Some(metadata) = take("service_metadata") {
+        announcement = announcement.with_service_metadata(&object("service_metadata", metadata)?)?;
+    }
+    Ok(announcement)
 }
 
 fn text(member: &'static str, value: Value) -> Result<String, BodyError> {
@@ -68,6 +74,13 @@ fn text(member: &'static str, value: Value) -> Result<String, BodyError> {
 
 fn whole(member: &'static str, expected: &'static str, value: Value) -> Result<u64, BodyError> {
     value.as_u64().ok_or_else(|| wrong_type(member, expected, &value))
+}
+
+fn object(member: &'static str, value: Value) -> Result<Map<String, Value>, BodyError> {
+    match value {
+        Value::Object(object) => Ok(object),
+        other => Err(wrong_type(member, "an object", &other)),
+    }
 }
 
 fn wrong_type(member: &'static str, expected: &'static str, value: &Value) -> BodyError {
@@ -133,19 +146,18 @@ mod tests {
     use super::*;
 
     fn error(body: &str) -> String {
-        announcement(body.as_bytes()).map(|taken| taken.to_json()).expect_err("refused").to_string()
+        announcement(body.as_bytes()).expect_err("refused").to_string()
     }
 
     #[test]
     fn a_whole_announcement_is_read_and_null_is_not_given() {
-        let body =
-            r#"{"service_name":"users","host":"::1","port":8001,"weight":2,"zone":"a","metadata":{"v":[1]}}"#;
+        let body = r#"{"service_name":"users","host":"::1","port":8001,"weight":2,"zone":"a","version":"1.2","metadata":{"v":[1]},"service_metadata":{"team":"x"}}"#;
         let taken = announcement(body.as_bytes()).expect("valid");
-        assert_eq!(taken.to_json(), serde_json::from_str::<Value>(body).expect("JSON"));
+        assert_eq!(taken.to_json(), body);
         let short =
             r#"{"port":8001,"host":"a","service_name":"users","weight":null,"zone":null,"metadata":null}"#;
-        let taken = announcement(short.as_bytes()).expect("valid").into_instance();
-        assert_eq!((taken.weight, taken.zone, taken.metadata.len()), (1, None, 0));
+        let taken = announcement(short.as_bytes()).expect("valid").into_instance().0;
+        assert_eq!((taken.weight, taken.zone, taken.metadata.text()), (1, None, "{}"));
     }
 
     #[test]
@@ -165,7 +177,8 @@ mod tests {
         );
         assert_eq!(
             error(r#"{"service":"users"}"#),
-            "unknown member \"service\": known are service_name, host, port, weight, zone, metadata"
+            "unknown member \"service\": known are service_name, host, port, weight, zone, version, \
+             metadata, service_metadata"
         );
         assert_eq!(
             error(r#"{"service_name":"users","hots":"a"}"#),

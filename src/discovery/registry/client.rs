@@ -87,7 +87,7 @@ impl Client {
             .pool_max_idle_per_host(1)
             .build_http();
         let registry = format!("http://{authority}");
-        Ok(Client { http, registry, authorization, announcement: announcement.to_json().to_string().into() })
+        Ok(Client { http, registry, authorization, announcement: announcement.to_json().into() })
     }
 
     /// Stays registered until `stop` is over, then deregisters, which takes at most two seconds.

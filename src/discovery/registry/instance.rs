@@ -6,7 +6,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::super::target::Host;
 
@@ -14,6 +16,7 @@ use super::super::target::Host;
 const MAX_SERVICE_NAME_BYTES: usize = 100;
 const MAX_WEIGHT: u32 = 1000;
 const MAX_ZONE_BYTES: usize = 64;
+const MAX_VERSION_BYTES: usize = 64;
 const MAX_METADATA_BYTES: usize = 2048;
 
 /// What makes an instance the same instance.
@@ -25,13 +28,20 @@ pub struct Key {
     pub port: u16,
 }
 
+/// A JSON object that the registry only hands on. It is kept as text: the tree of one takes many times as much.
+#[derive(Clone, Default)]
+pub struct Metadata(Option<Arc<RawValue>>);
+
 /// What an instance says of itself. `None` is what it leaves out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Announcement {
     pub key: Key,
     weight: Option<u32>,
     zone: Option<Arc<str>>,
-    metadata: Option<Map<String, Value>>,
+    version: Option<Arc<str>>,
+    metadata: Option<Metadata>,
+    /// Of the service as a whole.
+    service_metadata: Option<Metadata>,
 }
 
 /// A registered instance.
@@ -40,7 +50,9 @@ pub struct Instance {
     pub key: Key,
     pub weight: u32,
     pub zone: Option<Arc<str>>,
-    pub metadata: Map<String, Value>,
+    /// Of the program that it runs.
+    pub version: Option<Arc<str>>,
+    pub metadata: Metadata,
 }
 
 /// A member of an announcement that can't be what it is.
@@ -61,7 +73,14 @@ impl Announcement {
             return invalid("port", "must be from 1 to 65535");
         }
         let key = Key { service_name: service_name_of(service_name)?, host: host_of(host)?, port };
-        Ok(Announcement { key, weight: None, zone: None, metadata: None })
+        Ok(Announcement {
+            key,
+            weight: None,
+            zone: None,
+            version: None,
+            metadata: None,
+            service_metadata: None,
+        })
     }
 
     pub fn with_weight(self, weight: u32) -> Result<Self, InvalidMember> {
@@ -72,55 +91,117 @@ impl Announcement {
     }
 
     pub fn with_zone(self, zone: &str) -> Result<Self, InvalidMember> {
-        if zone.is_empty() || zone.len() > MAX_ZONE_BYTES || zone.chars().any(char::is_control) {
-            return invalid("zone", format!("must be 1 to {MAX_ZONE_BYTES} bytes of text"));
-        }
-        Ok(Announcement { zone: Some(zone.into()), ..self })
+        Ok(Announcement { zone: Some(line("zone", zone, MAX_ZONE_BYTES)?), ..self })
     }
 
-    pub fn with_metadata(self, metadata: Map<String, Value>) -> Result<Self, InvalidMember> {
-        // Its size is what it takes to send it out again.
-        if Value::Object(metadata.clone()).to_string().len() > MAX_METADATA_BYTES {
-            return invalid("metadata", format!("is larger than {MAX_METADATA_BYTES} bytes as JSON"));
-        }
-        Ok(Announcement { metadata: Some(metadata), ..self })
+    pub fn with_version(self, version: &str) -> Result<Self, InvalidMember> {
+        Ok(Announcement { version: Some(line("version", version, MAX_VERSION_BYTES)?), ..self })
+    }
+
+    pub fn with_metadata(self, metadata: &Map<String, Value>) -> Result<Self, InvalidMember> {
+        Ok(Announcement { metadata: Some(Metadata::new("metadata", metadata)?), ..self })
+    }
+
+    pub fn with_service_metadata(self, metadata: &Map<String, Value>) -> Result<Self, InvalidMember> {
+        Ok(Announcement { service_metadata: Some(Metadata::new("service_metadata", metadata)?), ..self })
     }
 
     /// As JSON, with only what was given.
-    pub fn to_json(&self) -> Value {
-        let mut document = key_json(&self.key);
-        let given = [
-            ("weight", self.weight.map(Value::from)),
-            ("zone", self.zone.as_deref().map(Value::from)),
-            ("metadata", self.metadata.clone().map(Value::Object)),
-        ];
-        for (member, value) in given {
-            if let Some(value) = value {
-                document[member] = value;
-            }
-        }
-        document
+    pub fn to_json(&self) -> String {
+        let written = Written {
+            service_name: Some(&self.key.service_name),
+            host: &self.key.host,
+            port: self.key.port,
+            weight: self.weight,
+            zone: self.zone.as_deref(),
+            version: self.version.as_deref(),
+            metadata: self.metadata.as_ref(),
+            service_metadata: self.service_metadata.as_ref(),
+        };
+        // Nothing of it can fail to be JSON.
+        serde_json::to_string(&written).unwrap_or_default()
     }
 
-    /// The instance that registering makes: what is left out has its default.
-    pub fn into_instance(self) -> Instance {
-        Instance {
+    /// The instance that registering makes: what is left out has its default. And what it says of its service.
+    pub fn into_instance(self) -> (Instance, Option<Metadata>) {
+        let instance = Instance {
             key: self.key,
             weight: self.weight.unwrap_or(1),
             zone: self.zone,
+            version: self.version,
             metadata: self.metadata.unwrap_or_default(),
-        }
+        };
+        (instance, self.service_metadata)
     }
 
     /// The instance after a heartbeat: what is left out stays as it was.
     pub fn applied_to(self, instance: &Instance) -> Instance {
         Instance {
-            key: self.key,
+            key: instance.key.clone(),
             weight: self.weight.unwrap_or(instance.weight),
             zone: self.zone.or_else(|| instance.zone.clone()),
+            version: self.version.or_else(|| instance.version.clone()),
             metadata: self.metadata.unwrap_or_else(|| instance.metadata.clone()),
         }
     }
+}
+
+impl Metadata {
+    fn new(member: &'static str, object: &Map<String, Value>) -> Result<Self, InvalidMember> {
+        if object.is_empty() {
+            return Ok(Metadata(None));
+        }
+        let Ok(text) = serde_json::value::to_raw_value(object) else { return invalid(member, "is no JSON") };
+        match text.get().len() <= MAX_METADATA_BYTES {
+            true => Ok(Metadata(Some(text.into()))),
+            false => invalid(member, format!("is larger than {MAX_METADATA_BYTES} bytes as JSON")),
+        }
+    }
+
+    /// Compact JSON.
+    pub fn text(&self) -> &str {
+        self.0.as_ref().map_or("{}", |text| text.get())
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Serialize for Metadata {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(text) => text.serialize(serializer),
+            None => Map::new().serialize(serializer),
+        }
+    }
+}
+
+/// An instance as documents have it.
+#[derive(Serialize)]
+pub struct Written<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<&'a str>,
+    pub host: &'a str,
+    pub port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<&'a Metadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_metadata: Option<&'a Metadata>,
 }
 
 impl Key {
@@ -140,17 +221,26 @@ impl fmt::Display for Key {
 }
 
 impl Instance {
-    pub fn to_json(&self) -> Value {
-        let mut document = key_json(&self.key);
-        document["weight"] = self.weight.into();
-        document["zone"] = self.zone.as_deref().into();
-        document["metadata"] = Value::Object(self.metadata.clone());
-        document
+    pub fn written(&self) -> Written<'_> {
+        Written {
+            service_name: Some(&self.key.service_name),
+            host: &self.key.host,
+            port: self.key.port,
+            weight: Some(self.weight),
+            zone: self.zone.as_deref(),
+            version: self.version.as_deref(),
+            metadata: Some(&self.metadata),
+            service_metadata: None,
+        }
     }
 }
 
-fn key_json(key: &Key) -> Value {
-    json!({ "service_name": &*key.service_name, "host": &*key.host, "port": key.port })
+/// One line of text.
+fn line(member: &'static str, text: &str, max_bytes: usize) -> Result<Arc<str>, InvalidMember> {
+    if text.is_empty() || text.len() > max_bytes || text.chars().any(char::is_control) {
+        return invalid(member, format!("must be 1 to {max_bytes} bytes of text"));
+    }
+    Ok(text.into())
 }
 
 /// A name as configurations write them: it is part of URLs, logs and metrics.
@@ -265,7 +355,12 @@ mod tests {
         assert!(announcement().with_weight(1000).is_ok());
         assert!(announcement().with_zone("").is_err());
         let metadata = |bytes: usize| Map::from_iter([("k".to_owned(), Value::from("v".repeat(bytes)))]);
-        assert!(announcement().with_metadata(metadata(2040)).is_ok());
-        assert!(announcement().with_metadata(metadata(2048)).is_err());
+        assert!(announcement().with_metadata(&metadata(2040)).is_ok());
+        assert!(announcement().with_metadata(&metadata(2048)).is_err());
+        assert!(announcement().with_service_metadata(&metadata(2048)).is_err());
+        assert!(announcement().with_version("1.4.2+build/7").is_ok());
+        for version in ["", "1\n2", &"1".repeat(65)] {
+            assert!(announcement().with_version(version).is_err(), "{version:?}");
+        }
     }
 }

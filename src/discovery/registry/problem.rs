@@ -25,11 +25,13 @@ pub enum ApiError {
     HostNotAllowed(String),
     #[error(
         "there is nothing here: see POST /registry/register, /registry/heartbeat, /registry/deregister, \
-             GET /registry/services, /registry/discover/{{name}}, /registry/watch/{{name}}"
+             GET /registry/services, /registry/services/{{name}}, /registry/discover/{{name}}, /registry/watch/{{name}}"
     )]
     NotFound,
     #[error("{0} has no instance")]
     NoInstance(String),
+    #[error("nobody has registered as {0}")]
+    NoService(String),
     #[error("this takes {0}")]
     Method(&'static str),
     #[error("send the body with \"Content-Type: application/json\"")]
@@ -51,6 +53,7 @@ impl ApiError {
             ApiError::HostNotAllowed(_) => (StatusCode::FORBIDDEN, "host_not_allowed"),
             ApiError::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             ApiError::NoInstance(_) => (StatusCode::NOT_FOUND, "no_instance"),
+            ApiError::NoService(_) => (StatusCode::NOT_FOUND, "no_service"),
             ApiError::Store(StoreError::Unknown(_)) => (StatusCode::NOT_FOUND, "instance_unknown"),
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             ApiError::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),

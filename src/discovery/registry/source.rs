@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::super::target::{Host, Target, Wanted};
@@ -17,12 +18,8 @@ pub async fn follow(registry: Option<Arc<Store>>, service_name: &str, wanted: wa
     let subscribed = subscribed.and_then(|store| store.subscribe(service_name).map_err(|e| e.to_string()));
     match subscribed {
         Ok(mut views) => loop {
-            let targets = targets_of(&views.borrow_and_update());
-            wanted.send_replace(Wanted::now(targets));
-            // The store that sends the views is held above.
-            if views.changed().await.is_err() {
-                return;
-            }
+            wanted.send_replace(Wanted::now(targets_of(&views.look())));
+            views.changed().await;
         },
         Err(fault) => wanted.send_modify(|wanted| wanted.fault = Some(fault)),
     }
@@ -43,13 +40,30 @@ fn targets_of(view: &View) -> Vec<Target> {
         weight: instance.weight,
         authority: instance.key.authority().into(),
         zone: instance.zone.clone(),
-        priority: priority_of(instance),
+        priority: Placing::of(instance).priority(),
     };
     view.instances.iter().map(|instance| target(instance)).collect()
 }
 
-/// The registry itself only hands metadata on: what is no priority there is none.
-fn priority_of(instance: &super::Instance) -> u8 {
-    let priority = instance.metadata.get("priority").and_then(serde_json::Value::as_u64);
-    priority.map_or(0, |priority| priority.min(MAX_PRIORITY.into()) as u8)
+/// What of an instance's metadata says where it belongs. The registry itself only hands metadata on: what is no
+/// priority there is none.
+#[derive(Default, Deserialize)]
+pub(super) struct Placing {
+    #[serde(default)]
+    priority: serde_json::Value,
+}
+
+impl Placing {
+    fn of(instance: &super::Instance) -> Self {
+        let text = instance.metadata.text();
+        // Few have one, and reading the metadata of thousands at every change takes a while.
+        if !text.contains("\"priority\"") {
+            return Self::default();
+        }
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    pub(super) fn priority(&self) -> u8 {
+        self.priority.as_u64().map_or(0, |priority| priority.min(MAX_PRIORITY.into()) as u8)
+    }
 }

@@ -1,17 +1,20 @@
-//! Who is registered: the one table behind the HTTP API and the sources that read it in-process.
+//! Who is registered: what the HTTP API and the sources that read it in-process share.
 //!
-//! Every change of a service's instances gives the service a new, higher version and a new view;
-//! a heartbeat that changes nothing doesn't. Time is tokio's, so expiry is tested on a paused clock.
+//! Every change of a service's instances gives the service a new, higher version; a heartbeat that changes
+//! nothing doesn't. Versions begin with the time of day, so that those of a registry that was started anew are
+//! higher than those that its clients remember. Time is tokio's, so expiry is tested on a paused clock.
 
-use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::instance::{Announcement, Instance, Key};
+use super::instance::{Announcement, Instance, Key, Metadata, Written};
+use super::table::{Service, Table};
 use crate::service::discovered::MAX_INSTANCES;
 
 pub const MAX_SERVICES: usize = 1024;
@@ -19,14 +22,62 @@ pub const MAX_SERVICES: usize = 1024;
 pub const MAX_INSTANCES_IN_ALL: usize = 20_000;
 /// Expiry doesn't run more often than this, however many instances there are.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often expiry looks at the clock, and how late it may be for that before the process is taken to have
+/// stood still: stopped, or on a machine without time for it.
+const LOOK: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(1);
+/// A change is told at once. Of many that follow closely upon each other, what comes within this is told together:
+/// to all who watch at the same moment, so that they share one document. It is this for each thousand instances,
+/// of which the whole set is told each time.
+const TOGETHER: Duration = Duration::from_millis(40);
+/// So many are not many yet.
+const AT_ONCE: u32 = 8;
 
 /// The instances of one service at one version.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct View {
+    service_name: Arc<str>,
     /// 0 for a service that never had an instance.
     pub version: u64,
+    /// Of the service.
+    pub metadata: Metadata,
     /// In the order in which they registered.
     pub instances: Vec<Arc<Instance>>,
+    document: OnceLock<Bytes>,
+}
+
+impl View {
+    pub(super) fn new(
+        service_name: Arc<str>,
+        version: u64,
+        metadata: Metadata,
+        instances: Vec<Arc<Instance>>,
+    ) -> Self {
+        View { service_name, version, metadata, instances, document: OnceLock::new() }
+    }
+
+    /// As JSON on one line, written once for all who ask.
+    pub fn document(&self) -> Bytes {
+        let write = || {
+            let document = Document {
+                service_name: &self.service_name,
+                version: self.version,
+                metadata: &self.metadata,
+                instances: self.instances.iter().map(|instance| instance.written()).collect(),
+            };
+            // Nothing of it can fail to be JSON.
+            serde_json::to_vec(&document).unwrap_or_default().into()
+        };
+        self.document.get_or_init(write).clone()
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    service_name: &'a str,
+    version: u64,
+    metadata: &'a Metadata,
+    instances: Vec<Written<'a>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,44 +101,36 @@ pub enum StoreError {
     ServiceFull(Arc<str>),
 }
 
-/// An instance and the time since its last heartbeat, for the listing.
+/// A service and its instances, each with the time since its last heartbeat, for the listing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
-    pub instance: Arc<Instance>,
-    pub since_heartbeat: Duration,
+    pub service_name: Arc<str>,
+    pub version: u64,
+    pub metadata: Metadata,
+    pub instances: Vec<(Arc<Instance>, Duration)>,
 }
 
 pub struct Store {
-    inner: Mutex<Inner>,
+    table: Mutex<Table>,
     /// Something happened that may move the next expiry.
     wake: Notify,
-}
-
-struct Inner {
-    heartbeat_ttl: Duration,
-    services: BTreeMap<Arc<str>, Service>,
-    instances: usize,
-    /// The newest version of any service. One counter for all: a service that was forgotten and
-    /// comes back has a higher version than it ever had.
-    version: u64,
-}
-
-struct Service {
-    entries: Vec<Entry>,
-    /// Where the rotation of `discover` stands.
-    next: usize,
-    view: watch::Sender<Arc<View>>,
-}
-
-struct Entry {
-    instance: Arc<Instance>,
-    heartbeat: Instant,
+    /// The newest version of any service.
+    version: watch::Sender<u64>,
+    began: Instant,
 }
 
 impl Store {
     pub fn new(heartbeat_ttl: Duration) -> Self {
-        let inner = Inner { heartbeat_ttl, services: BTreeMap::new(), instances: 0, version: 0 };
-        Store { inner: Mutex::new(inner), wake: Notify::new() }
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // Milliseconds are whole numbers in every JSON library for the next two hundred thousand years.
+        let version = since_1970.as_millis() as u64;
+        let table = Table::new(heartbeat_ttl, version);
+        Store {
+            table: Mutex::new(table),
+            wake: Notify::new(),
+            version: watch::Sender::new(version),
+            began: Instant::now(),
+        }
     }
 
     /// For a reload that changes it.
@@ -96,95 +139,113 @@ impl Store {
         self.wake.notify_one();
     }
 
-    /// Registering again updates the instance and counts as a heartbeat.
-    pub fn register(&self, announcement: Announcement) -> Result<Registered, StoreError> {
-        let instance = announcement.into_instance();
-        let mut inner = self.lock();
-        let heartbeat_ttl = inner.heartbeat_ttl;
-        if let Some(version) = inner.heard(&instance.key, |_| instance.clone()) {
-            return Ok(Registered { created: false, version, heartbeat_ttl });
-        }
-        if inner.instances >= MAX_INSTANCES_IN_ALL {
-            return Err(StoreError::TooManyInstances);
-        }
-        let name = instance.key.service_name.clone();
-        let service = inner.service(&name)?;
-        if service.entries.len() >= MAX_INSTANCES {
-            return Err(StoreError::ServiceFull(name));
-        }
-        service.entries.push(Entry { instance: Arc::new(instance), heartbeat: Instant::now() });
-        inner.instances += 1;
-        let version = inner.changed(&name);
-        self.wake.notify_one();
-        Ok(Registered { created: true, version, heartbeat_ttl })
+    /// For a registry that goes on from an earlier one: versions are higher than this.
+    pub fn continue_after(&self, version: u64) {
+        self.lock().continue_after(version);
     }
 
-    /// Members that the announcement gives are updated, the others stay.
+    /// Registering again updates the instance and counts as a heartbeat.
+    pub fn register(&self, announcement: Announcement) -> Result<Registered, StoreError> {
+        let (instance, service_metadata) = announcement.into_instance();
+        let name = instance.key.service_name.clone();
+        let mut table = self.lock();
+        let was_empty = table.is_empty();
+        let (created, version) = match table.heard(&instance.key, |_| instance.clone()) {
+            Some(version) => (false, version),
+            None => (true, table.add(instance)?),
+        };
+        let described = service_metadata.and_then(|metadata| table.describe(&name, metadata));
+        let registered =
+            Registered { created, version: described.unwrap_or(version), heartbeat_ttl: table.heartbeat_ttl };
+        self.tell(&table);
+        if was_empty {
+            self.wake.notify_one();
+        }
+        Ok(registered)
+    }
+
+    /// Members that the announcement gives are updated, the others stay, and so does what it says of the
+    /// service: instances that differ in that would undo each other's words with every heartbeat.
     pub fn heartbeat(&self, announcement: Announcement) -> Result<Registered, StoreError> {
         let key = announcement.key.clone();
-        let mut inner = self.lock();
-        let heartbeat_ttl = inner.heartbeat_ttl;
-        match inner.heard(&key, |instance| announcement.applied_to(instance)) {
-            Some(version) => Ok(Registered { created: false, version, heartbeat_ttl }),
-            None => Err(StoreError::Unknown(key)),
-        }
+        let mut table = self.lock();
+        let heartbeat_ttl = table.heartbeat_ttl;
+        let heard = table.heard(&key, |instance| announcement.applied_to(instance));
+        self.tell(&table);
+        let version = heard.ok_or(StoreError::Unknown(key))?;
+        Ok(Registered { created: false, version, heartbeat_ttl })
     }
 
     pub fn deregister(&self, key: &Key) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        let left = inner.remove(&key.service_name, |entry| entry.instance.key == *key);
-        if left { Ok(()) } else { Err(StoreError::Unknown(key.clone())) }
+        let mut table = self.lock();
+        let was_there = table.remove(key);
+        self.tell(&table);
+        if was_there { Ok(()) } else { Err(StoreError::Unknown(key.clone())) }
     }
 
     /// One instance of the service, each in its turn.
     pub fn discover(&self, service_name: &str) -> Option<Arc<Instance>> {
-        let mut inner = self.lock();
-        let service = inner.services.get_mut(service_name)?;
-        let turn = service.next.checked_rem(service.entries.len())?;
-        service.next = turn + 1;
-        service.entries.get(turn).map(|entry| entry.instance.clone())
+        self.lock().turn(service_name)
     }
 
     /// The service's instances now.
     pub fn view(&self, service_name: &str) -> Arc<View> {
-        let inner = self.lock();
-        inner.services.get(service_name).map(|service| service.view.borrow().clone()).unwrap_or_default()
+        self.lock().view(service_name)
     }
 
-    /// Every service that ever had an instance, with its version and instances.
-    pub fn list(&self) -> Vec<(Arc<str>, u64, Vec<Listed>)> {
+    /// Every service that ever had an instance.
+    pub fn list(&self) -> Vec<Listed> {
         let now = Instant::now();
-        let inner = self.lock();
-        let listed = |entry: &Entry| Listed {
-            instance: entry.instance.clone(),
-            since_heartbeat: now.saturating_duration_since(entry.heartbeat),
-        };
-        let services = inner.services.iter().map(|(name, service)| {
-            let version = service.view.borrow().version;
-            (name.clone(), version, service.entries.iter().map(listed).collect())
-        });
-        services.filter(|(_, version, _)| *version > 0).collect()
+        self.lock().services().map(|(name, service)| listed(name, service, now)).collect()
+    }
+
+    /// One of those.
+    pub fn listed(&self, service_name: &Arc<str>) -> Option<Listed> {
+        let table = self.lock();
+        let service = table.get(service_name).filter(|service| service.version() > 0)?;
+        Some(listed(service_name, service, Instant::now()))
     }
 
     /// The service's instances now and at every later change.
-    pub fn subscribe(&self, service_name: &str) -> Result<watch::Receiver<Arc<View>>, StoreError> {
-        Ok(self.lock().service(&service_name.into())?.view.subscribe())
+    pub fn subscribe(self: &Arc<Self>, service_name: &str) -> Result<Subscription, StoreError> {
+        let name: Arc<str> = service_name.into();
+        let versions = self.lock().service(&name)?.versions();
+        Ok(Subscription { store: self.clone(), name, versions, seen: None, told: None, in_a_row: 0 })
     }
 
     /// How many are subscribed to the service.
     pub fn watchers(&self, service_name: &str) -> usize {
-        let inner = self.lock();
-        inner.services.get(service_name).map_or(0, |service| service.view.receiver_count())
+        self.lock().get(service_name).map_or(0, Service::watchers)
+    }
+
+    /// The newest version of any service, now and at every later change.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// Takes instances out that have been silent for `heartbeat_ttl`. Runs until dropped; exactly
     /// one of it must.
+    ///
+    /// Time in which nobody could be heard is no silence: a process that was stopped for longer than the TTL
+    /// would otherwise lose everybody in the moment in which it goes on.
     pub async fn expire(&self) {
+        let mut looked: Option<Instant> = None;
         loop {
-            let next = self.expire_now();
+            let now = Instant::now();
+            let lost = looked.map(|looked| now.saturating_duration_since(looked)).unwrap_or_default();
+            let next = {
+                let mut table = self.lock();
+                if lost > LOOK + LATE {
+                    table.forgive(lost, now);
+                }
+                let next = table.expire(now);
+                self.tell(&table);
+                next
+            };
+            looked = next.map(|_| now);
             let sleep = async {
                 match next {
-                    Some(next) => tokio::time::sleep_until(next.max(Instant::now() + EXPIRY_PAUSE)).await,
+                    Some(next) => tokio::time::sleep_until(next.clamp(now + EXPIRY_PAUSE, now + LOOK)).await,
                     None => pending().await,
                 }
             };
@@ -195,82 +256,75 @@ impl Store {
         }
     }
 
-    /// Returns when the next instance expires if nothing is heard of it.
-    fn expire_now(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let mut inner = self.lock();
-        let ttl = inner.heartbeat_ttl;
-        let expired = |entry: &Entry| now.saturating_duration_since(entry.heartbeat) >= ttl;
-        let due: Vec<Arc<str>> = inner
-            .services
-            .iter()
-            .filter(|(_, service)| service.entries.iter().any(expired))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            inner.remove(&name, expired);
-        }
-        let entries = inner.services.values().flat_map(|service| &service.entries);
-        entries.map(|entry| entry.heartbeat).min().and_then(|oldest| oldest.checked_add(ttl))
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing that holds the lock panics half-way through a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing that holds the lock panics half-way through a change.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells those who wait for any change.
+    pub(super) fn tell(&self, table: &Table) {
+        let now = table.version();
+        self.version.send_if_modified(|version| std::mem::replace(version, now) != now);
     }
 }
 
-impl Inner {
-    /// The entry of a service, made if need be.
-    fn service(&mut self, name: &Arc<str>) -> Result<&mut Service, StoreError> {
-        if !self.services.contains_key(name) && self.services.len() >= MAX_SERVICES {
-            self.services
-                .retain(|_, service| !service.entries.is_empty() || service.view.receiver_count() > 0);
-            if self.services.len() >= MAX_SERVICES {
-                return Err(StoreError::TooManyServices);
-            }
-        }
-        Ok(self.services.entry(name.clone()).or_insert_with(|| Service {
-            entries: Vec::new(),
-            next: 0,
-            view: watch::Sender::new(Arc::default()),
-        }))
+fn listed(name: &Arc<str>, service: &Service, now: Instant) -> Listed {
+    let instances = service.instances();
+    let instances =
+        instances.map(|(instance, heard)| (instance.clone(), now.saturating_duration_since(heard)));
+    Listed {
+        service_name: name.clone(),
+        version: service.version(),
+        metadata: service.metadata().clone(),
+        instances: instances.collect(),
+    }
+}
+
+/// Somebody who follows the instances of one service.
+pub struct Subscription {
+    store: Arc<Store>,
+    name: Arc<str>,
+    versions: watch::Receiver<u64>,
+    /// The version that was seen last. `None` before the first.
+    seen: Option<u64>,
+    /// When that was, and what is told together of a set of its size.
+    told: Option<(Instant, Duration)>,
+    /// How many were looked at, each shortly after the one before.
+    in_a_row: u32,
+}
+
+impl Subscription {
+    /// As if this version had been looked at already.
+    pub fn after(self, seen: Option<u64>) -> Self {
+        Subscription { seen, ..self }
     }
 
-    /// Notes a sign of life and what is new about the instance. `None` when it is not registered;
-    /// otherwise the service's version.
-    fn heard(&mut self, key: &Key, update: impl FnOnce(&Instance) -> Instance) -> Option<u64> {
-        let service = self.services.get_mut(&key.service_name)?;
-        let entry = service.entries.iter_mut().find(|entry| entry.instance.key == *key)?;
-        entry.heartbeat = Instant::now();
-        let updated = update(&entry.instance);
-        if updated == *entry.instance {
-            return Some(service.view.borrow().version);
-        }
-        entry.instance = Arc::new(updated);
-        Some(self.changed(&key.service_name))
+    /// The service's instances now.
+    pub fn look(&mut self) -> Arc<View> {
+        let now = Instant::now();
+        let soon = |(told, together)| now.saturating_duration_since(told) < 2 * together;
+        self.in_a_row = if self.told.is_some_and(soon) { self.in_a_row.saturating_add(1) } else { 0 };
+        let view = self.store.view(&self.name);
+        let thousands = u32::try_from(view.instances.len().div_ceil(1000)).unwrap_or(u32::MAX);
+        self.told = Some((now, TOGETHER.saturating_mul(thousands.max(1))));
+        self.seen = Some(view.version);
+        view
     }
 
-    /// Removes the entries that `gone` picks; says whether there were any.
-    fn remove(&mut self, name: &Arc<str>, gone: impl Fn(&Entry) -> bool) -> bool {
-        let Some(service) = self.services.get_mut(name) else { return false };
-        let before = service.entries.len();
-        service.entries.retain(|entry| !gone(entry));
-        let removed = before - service.entries.len();
-        if removed > 0 {
-            self.instances -= removed;
-            self.changed(name);
+    /// Waits until there is another version than the one that was looked at last. Nothing is lost when this is
+    /// dropped while it waits.
+    pub async fn changed(&mut self) {
+        let seen = self.seen;
+        // The service is not forgotten while somebody watches it, and the store is held here.
+        if self.versions.wait_for(|version| Some(*version) != seen).await.is_err() {
+            pending().await
         }
-        removed > 0
-    }
-
-    /// Gives the service its next version and shows its instances to all who watch.
-    fn changed(&mut self, name: &Arc<str>) -> u64 {
-        self.version += 1;
-        if let Some(service) = self.services.get(name) {
-            let instances = service.entries.iter().map(|entry| entry.instance.clone()).collect();
-            service.view.send_replace(Arc::new(View { version: self.version, instances }));
+        let soon = |(told, together): &(Instant, Duration)| told.elapsed() < *together;
+        if let Some((told, together)) = self.told.filter(soon).filter(|_| self.in_a_row >= AT_ONCE) {
+            let since = told.saturating_duration_since(self.store.began).as_millis() as u64;
+            let together = together.as_millis() as u64;
+            let next = Duration::from_millis((since / together + 1) * together);
+            tokio::time::sleep_until(self.store.began + next).await;
         }
-        self.version
     }
 }

@@ -1,7 +1,8 @@
 //! Watching one service: a long poll, or a stream of server-sent events.
 //!
-//! Both begin from the version that the client has, so no change falls between two requests. The
-//! number of clients that wait at one time is bounded.
+//! Both begin from the version that the client has, so no change falls between two requests. What is told is
+//! always the whole set, written once for all who watch. A client that reads slowly misses sets in between:
+//! nothing is kept for it but the one that it is reading. The number of clients that wait at one time is bounded.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,19 +15,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
-use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::ApiError;
-use super::store::{Store, View};
+use super::store::{Store, Subscription};
 use crate::http::small_server::{self, SmallBody};
 
-/// Below the number of connections that the server takes: watchers can't shut heartbeats out.
-const MAX_WATCHERS: usize = 256;
+/// Half of the connections that the server takes: watchers can't shut heartbeats out.
+pub const MAX_WATCHERS: usize = 1024;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 /// A comment in a silent stream, so that neither side takes the other for gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 pub struct Watchers {
     store: Arc<Store>,
@@ -46,64 +46,34 @@ impl Watchers {
     ) -> Result<Response<SmallBody>, ApiError> {
         let query = Query::parse(query.unwrap_or_default())?;
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| ApiError::TooManyWatchers)?;
-        let views = self.store.subscribe(name)?;
+        let subscription = self.store.subscribe(name)?;
         if wants_events(headers) {
-            let seen = last_event_id(headers).or(query.version);
-            return Ok(event_stream(Watch { name: name.clone(), views, seen, _slot: slot }));
+            let views = subscription.after(last_event_id(headers).or(query.version));
+            return Ok(event_stream(Watch { views, _slot: slot }));
         }
-        let mut watch = Watch { name: name.clone(), views, seen: query.version, _slot: slot };
-        let document = match tokio::time::timeout(query.timeout, watch.next()).await {
-            Ok(document) => document,
-            Err(_) => watch.now(),
-        };
-        Ok(small_server::json(StatusCode::OK, &document))
+        let mut views = subscription.after(query.version);
+        // Without a change within that time, what there is is the answer too.
+        let _ = tokio::time::timeout(query.timeout, views.changed()).await;
+        Ok(small_server::reply(StatusCode::OK, "application/json", views.look().document()))
     }
 }
 
 /// One client's view of one service.
 struct Watch {
-    name: Arc<str>,
-    views: watch::Receiver<Arc<View>>,
-    /// The version that the client has. `None`: it has nothing yet.
-    seen: Option<u64>,
+    views: Subscription,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Watch {
-    /// The next set that the client doesn't have.
-    async fn next(&mut self) -> Value {
-        let seen = self.seen;
-        let view = self.views.wait_for(|view| Some(view.version) != seen).await.map(|view| view.clone());
-        match view {
-            Ok(view) => self.show(&view),
-            // The service was forgotten together with its last instance, long ago.
-            Err(_) => self.now(),
+    /// The next pieces of an event stream, the last one first.
+    async fn next(&mut self) -> Vec<Bytes> {
+        if tokio::time::timeout(KEEP_ALIVE, self.views.changed()).await.is_err() {
+            return vec![Bytes::from_static(b": nothing new\n\n")];
         }
-    }
-
-    fn now(&mut self) -> Value {
-        let view = self.views.borrow().clone();
-        self.show(&view)
-    }
-
-    fn show(&mut self, view: &View) -> Value {
-        self.seen = Some(view.version);
-        let instances: Vec<Value> = view.instances.iter().map(|instance| instance.to_json()).collect();
-        json!({ "service_name": &*self.name, "version": view.version, "instances": instances })
-    }
-
-    /// The next piece of an event stream, or `None` at its end.
-    async fn next_event(&mut self) -> Option<Bytes> {
-        if self.views.has_changed().is_err() {
-            return None;
-        }
-        let document = match tokio::time::timeout(KEEP_ALIVE, self.next()).await {
-            Ok(document) => document,
-            Err(_) => return Some(Bytes::from_static(b": nothing new\n\n")),
-        };
+        let view = self.views.look();
+        let head = format!("id: {}\nevent: instances\ndata: ", view.version);
         // JSON without line breaks: one `data` line holds all of it.
-        let id = self.seen.unwrap_or_default();
-        Some(format!("id: {id}\nevent: instances\ndata: {document}\n\n").into())
+        vec![Bytes::from_static(b"\n\n"), view.document(), head.into()]
     }
 }
 
@@ -169,20 +139,22 @@ fn event_stream(watch: Watch) -> Response<SmallBody> {
     response
 }
 
-/// The body of an event stream: it makes the next piece when the last one was taken, and ends with
-/// its connection.
+/// The body of an event stream: it looks for what is next when the last piece was taken, and ends with its
+/// connection.
 struct Events {
-    piece: Pin<Box<dyn Future<Output = (Watch, Option<Bytes>)> + Send>>,
+    /// Those of an event that were not taken yet, the last one first.
+    pieces: Vec<Bytes>,
+    next: Pin<Box<dyn Future<Output = (Watch, Vec<Bytes>)> + Send>>,
 }
 
 impl Events {
     fn new(watch: Watch) -> Self {
-        Events { piece: Box::pin(Self::make(watch)) }
+        Events { pieces: Vec::new(), next: Box::pin(Self::after(watch)) }
     }
 
-    async fn make(mut watch: Watch) -> (Watch, Option<Bytes>) {
-        let piece = watch.next_event().await;
-        (watch, piece)
+    async fn after(mut watch: Watch) -> (Watch, Vec<Bytes>) {
+        let pieces = watch.next().await;
+        (watch, pieces)
     }
 }
 
@@ -194,9 +166,13 @@ impl Body for Events {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let (watch, piece) = ready!(self.piece.as_mut().poll(context));
-        // After the end the new future is never polled.
-        self.piece = Box::pin(Self::make(watch));
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        loop {
+            if let Some(piece) = self.pieces.pop() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            let (watch, pieces) = ready!(self.next.as_mut().poll(context));
+            self.pieces = pieces;
+            self.next = Box::pin(Self::after(watch));
+        }
     }
 }

@@ -45,7 +45,7 @@ async fn it_stays_registered_comes_back_after_a_loss_and_leaves_when_it_stops() 
     until("it did not register", registered).await;
     let version = registry.store.view("users").version;
     for _ in 0..2 {
-        let age = || registry.store.list()[0].2.first().map(|listed| listed.since_heartbeat);
+        let age = || registry.store.list()[0].instances.first().map(|(_, silence)| *silence);
         let before = Mutex::new(age());
         until("no heartbeat came", || {
             let now = age();

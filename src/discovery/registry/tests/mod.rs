@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod state_file;
 mod store;
 mod watch;
 

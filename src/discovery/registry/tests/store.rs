@@ -5,14 +5,19 @@ use crate::discovery::registry::store::{MAX_INSTANCES_IN_ALL, MAX_SERVICES};
 use crate::discovery::registry::{StoreError, View};
 use crate::service::discovered::MAX_INSTANCES;
 
-fn store() -> Store {
-    Store::new(Duration::from_secs(30))
+fn store() -> Arc<Store> {
+    Arc::new(Store::new(Duration::from_secs(30)))
+}
+
+fn ports(view: &View) -> Vec<u16> {
+    view.instances.iter().map(|instance| instance.key.port).collect()
 }
 
 #[test]
 fn only_a_change_makes_a_version_and_versions_only_rise() {
     let store = store();
-    assert_eq!(*store.view("users"), View::default());
+    let nothing = store.view("users");
+    assert_eq!((nothing.version, nothing.instances.len()), (0, 0));
     let first = store.register(announce("users", 1)).expect("room");
     assert!(first.created);
     let again = store.register(announce("users", 1)).expect("room");
@@ -76,21 +81,85 @@ fn every_bound_holds_and_forgetting_makes_room() {
         }
     }
     assert_eq!(store.register(announce("service-20", 2)), Err(StoreError::TooManyInstances));
-    let all: usize = store.list().iter().map(|(_, _, listed)| listed.len()).sum();
+    let all: usize = store.list().iter().map(|listed| listed.instances.len()).sum();
     assert_eq!(all, MAX_INSTANCES_IN_ALL);
+}
+
+fn expiring(store: &Arc<Store>) -> JoinHandle<()> {
+    let store = store.clone();
+    tokio::spawn(async move { store.expire().await })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shorter_ttl_takes_effect_at_once() {
-    let store = Arc::new(store());
-    let expiring = store.clone();
-    let expiry = tokio::spawn(async move { expiring.expire().await });
-    let mut views = store.subscribe("users").expect("room");
+    let store = store();
+    let expiry = expiring(&store);
     store.register(announce("users", 1)).expect("room");
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(store.list()[0].2[0].since_heartbeat.as_secs(), 10);
+    assert_eq!(store.list()[0].instances[0].1.as_secs(), 10);
+    let mut views = store.subscribe("users").expect("room");
+    assert_eq!(ports(&views.look()), [1]);
     store.set_heartbeat_ttl(Duration::from_secs(5));
-    let gone = views.wait_for(|view| view.version > 0 && view.instances.is_empty());
-    tokio::time::timeout(Duration::from_secs(1), gone).await.expect("within a second").expect("open");
+    tokio::time::timeout(Duration::from_secs(1), views.changed()).await.expect("within a second");
+    assert!(views.look().instances.is_empty());
     expiry.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_takes_nobody_for_dead() {
+    let store = store();
+    let expiry = expiring(&store);
+    store.register(announce("users", 1)).expect("room");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    store.register(announce("users", 2)).expect("room");
+    // All at once, as after SIGSTOP and SIGCONT.
+    tokio::time::advance(Duration::from_secs(100)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(ports(&store.view("users")), [1, 2]);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(ports(&store.view("users")), [2], "it was silent for 30 s in which it could be heard");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(ports(&store.view("users")), [0; 0]);
+    expiry.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_changes_in_a_row_are_told_together_and_the_last_one_always() {
+    let store = store();
+    let mut views = store.subscribe("users").expect("room");
+    views.look();
+    let registering = store.clone();
+    let registering = tokio::spawn(async move {
+        for port in 1..=1000 {
+            registering.register(announce("users", port)).expect("room");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let mut told = 0;
+    while views.look().instances.len() < 1000 {
+        views.changed().await;
+        told += 1;
+    }
+    assert!((25..40).contains(&told), "{told}");
+    registering.await.expect("no panic");
+}
+
+/// Were every heartbeat to look at all instances, this would be two hundred million comparisons of names.
+#[test]
+fn heartbeats_of_ten_thousand_instances_find_theirs_at_once() {
+    let store = store();
+    let all: Vec<Announcement> = (1..=MAX_INSTANCES as u16).map(|port| announce("users", port)).collect();
+    let began = std::time::Instant::now();
+    for announcement in &all {
+        store.register(announcement.clone()).expect("room");
+    }
+    for _ in 0..4 {
+        for announcement in &all {
+            store.heartbeat(announcement.clone()).expect("known");
+        }
+    }
+    for announcement in all.iter().rev() {
+        store.deregister(&announcement.key).expect("known");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use super::*;
-use crate::discovery::registry::watch::Watchers;
+use crate::discovery::registry::watch::{MAX_WATCHERS, Watchers};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -15,7 +15,10 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 async fn a_long_poll_answers_at_once_when_the_version_differs_and_else_waits() {
     let registry = Served::start(TTL, None).await;
     let nothing = soon(registry.get("/registry/watch/users")).await;
-    assert_eq!(nothing.body, json!({ "service_name": "users", "version": 0, "instances": [] }));
+    assert_eq!(
+        nothing.body,
+        json!({ "service_name": "users", "version": 0, "metadata": {}, "instances": [] })
+    );
 
     let waiting = registry.get("/registry/watch/users?version=0&timeout=60s");
     let registering = async {
@@ -76,8 +79,11 @@ async fn an_event_stream_begins_with_the_set_and_tells_each_change() {
 
 /// The id and data of the next event.
 async fn event(events: &mut Incoming) -> (u64, Value) {
-    let frame = events.frame().await.expect("not the end").expect("no error");
-    let text = String::from_utf8(frame.into_data().expect("data").to_vec()).expect("UTF-8");
+    let mut text = String::new();
+    while !text.ends_with("\n\n") {
+        let frame = events.frame().await.expect("not the end").expect("no error");
+        text += std::str::from_utf8(&frame.into_data().expect("data")).expect("UTF-8");
+    }
     let mut lines = text.lines();
     let id = lines.next().and_then(|line| line.strip_prefix("id: ")).expect("an id");
     assert_eq!(lines.next(), Some("event: instances"));
@@ -91,7 +97,7 @@ async fn only_so_many_clients_may_wait() {
     let watchers = Watchers::new(Arc::new(Store::new(TTL)));
     let name: Arc<str> = "users".into();
     let mut streams = Vec::new();
-    for _ in 0..256 {
+    for _ in 0..MAX_WATCHERS {
         streams.push(watchers.answer(&name, None, &events_accepted()).await.expect("room"));
     }
     let refused = watchers.answer(&name, None, &HeaderMap::new()).await.expect_err("full").into_response();
@@ -99,6 +105,42 @@ async fn only_so_many_clients_may_wait() {
     assert!(refused.headers().contains_key(header::RETRY_AFTER));
     streams.pop();
     assert!(watchers.answer(&name, None, &HeaderMap::new()).await.is_ok(), "a stream that ended makes room");
+}
+
+/// A client that stopped reading, on a paused clock and without a socket.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_told_the_latest_and_nothing_is_queued_for_it() {
+    let store = Arc::new(Store::new(TTL));
+    let watchers = Watchers::new(store.clone());
+    let response = watchers.answer(&"users".into(), None, &events_accepted()).await.expect("room");
+    let mut events = response.into_body();
+    let mut event = async || {
+        let mut text = String::new();
+        while !text.ends_with("\n\n") {
+            let frame = events.frame().await.expect("not the end").expect("no error");
+            text += std::str::from_utf8(&frame.into_data().expect("data")).expect("UTF-8");
+        }
+        text
+    };
+    assert!(event().await.ends_with("\"instances\":[]}\n\n"));
+    for port in 1..=500 {
+        store.register(announce("users", port)).expect("room");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let version = store.view("users").version;
+    let latest = event().await;
+    assert!(latest.starts_with(&format!("id: {version}\n")), "{latest}");
+    assert!(latest.contains("\"port\":500,"), "{latest}");
+    assert_eq!(event().await, ": nothing new\n\n");
+}
+
+#[tokio::test]
+async fn all_who_watch_share_one_document() {
+    let store = Arc::new(Store::new(TTL));
+    store.register(announce("users", 1)).expect("room");
+    let (mut one, mut other) =
+        (store.subscribe("users").expect("room"), store.subscribe("users").expect("room"));
+    assert_eq!(one.look().document().as_ptr(), other.look().document().as_ptr());
 }
 
 fn events_accepted() -> HeaderMap {
@@ -116,8 +158,9 @@ async fn a_silent_stream_says_that_it_is_alive() {
     let begun = tokio::time::Instant::now();
     let frame = body.frame().await.expect("not the end").expect("no error");
     assert_eq!(frame.into_data().expect("data").as_ref(), b": nothing new\n\n");
-    assert_eq!(begun.elapsed().as_secs(), 15);
-    store.register(announce("users", 1)).expect("room");
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    let version = store.register(announce("users", 1)).expect("room").version;
     let frame = body.frame().await.expect("not the end").expect("no error");
-    assert!(frame.into_data().expect("data").starts_with(b"id: 1\n"));
+    let head = frame.into_data().expect("data");
+    assert_eq!(head, format!("id: {version}\nevent: instances\ndata: "));
 }
