@@ -19,11 +19,15 @@ use crate::discovery::{self, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
 use crate::service::discovered::Publish;
-use crate::service::{HealthSettings, Instances};
+use crate::service::{HealthSettings, InstanceSet, Instances};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often a look is taken whether an old set of instances is still in use.
+const RETIRING_LOOK: Duration = Duration::from_millis(100);
+/// A set of so few instances may be freed by whoever happens to do so.
+const FREED_AT_ONCE: usize = 64;
 
 pub struct Upkeep {
     sources: Sources,
@@ -187,11 +191,14 @@ struct Reporting {
 
 impl Publish for Reporting {
     fn publish(&self, found: Vec<crate::service::discovered::Discovered>) {
-        let before = self.to.current().len();
-        let now = found.len();
+        let old = self.to.current();
+        let (before, now) = (old.len(), found.len());
         self.to.publish(found);
         if now != before {
             events::info(format_args!("service {}: {before} → {now} instances", self.name));
+        }
+        if before > FREED_AT_ONCE && !Arc::ptr_eq(&old, &self.to.current()) {
+            tokio::spawn(retire(old));
         }
     }
 
@@ -207,6 +214,15 @@ impl Publish for Reporting {
         events::info(format_args!("service {}: its instances can be asked for again", self.name));
         self.to.source_recovered();
     }
+}
+
+/// Frees a set that is in use no more. Were it left to a worker that happens to look at it last, others' requests
+/// would wait for that.
+async fn retire(set: Arc<InstanceSet>) {
+    while Arc::strong_count(&set) > 1 {
+        tokio::time::sleep(RETIRING_LOOK).await;
+    }
+    tokio::task::spawn_blocking(move || drop(set));
 }
 
 fn report_keys(set: &KeySet, outcome: Outcome) {

@@ -53,6 +53,9 @@ pub struct SourceStatus {
     pub failure: Option<String>,
 }
 
+/// For tables of thousands of addresses, which nobody can choose so that they collide: it is keyed at random.
+type Hashing = foldhash::fast::RandomState;
+
 /// How long after a service's first instance others still count as those that it begins with.
 const STARTING: Duration = Duration::from_secs(2);
 const MAX_FAILURE_CHARS: usize = 500;
@@ -184,7 +187,7 @@ impl Instances {
         if now.since(Millis(self.filled_at.load(Relaxed))) < STARTING {
             return;
         }
-        let known: HashSet<u64> = before.instances().map(|instance| instance.id).collect();
+        let known: HashSet<u64, Hashing> = before.instances().map(|instance| instance.id).collect();
         next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.begins(now));
     }
 
@@ -210,7 +213,7 @@ impl Publish for Instances {
         }
         self.set.store(next.clone());
         // Only now: a worker that sees the mark must not find the instance in a set any more.
-        let kept: HashSet<u64> = next.instances().map(|instance| instance.id).collect();
+        let kept: HashSet<u64, Hashing> = next.instances().map(|instance| instance.id).collect();
         for gone in before.instances().filter(|instance| !kept.contains(&instance.id)) {
             gone.set_removed();
         }
@@ -293,9 +296,9 @@ impl InstanceSet {
         workers: usize,
         in_flight: &Arc<PerWorker<AtomicU32>>,
     ) -> Option<InstanceSet> {
-        let known: HashMap<SocketAddr, &Member> =
+        let known: HashMap<SocketAddr, &Member, Hashing> =
             self.members.iter().map(|member| (member.instance.address, member)).collect();
-        let mut seen = HashSet::with_capacity(found.len());
+        let mut seen = HashSet::with_capacity_and_hasher(found.len(), Hashing::default());
         let mut changed = false;
         let mut members = Vec::with_capacity(found.len());
         for one in found {
@@ -303,9 +306,8 @@ impl InstanceSet {
             if !seen.insert(one.address) {
                 continue;
             }
-            let authority = authority(&one);
             let weight = one.weight.max(1);
-            match known.get(&one.address).filter(|member| member.instance.authority == authority) {
+            match known.get(&one.address).filter(|member| member.has_authority_of(&one)) {
                 Some(&member) => {
                     changed |= member.weight != weight;
                     member.instance.set_weight(weight);
@@ -313,7 +315,7 @@ impl InstanceSet {
                 }
                 None => {
                     changed = true;
-                    let instance = Instance::new(one.address, authority, weight, workers);
+                    let instance = Instance::new(one.address, authority(&one), weight, workers);
                     members.push(Member::new(instance, workers, in_flight));
                 }
             }
@@ -329,6 +331,11 @@ impl Member {
             .map(|worker| InstanceRef::new(instance.clone(), WorkerId(worker), in_flight.clone()))
             .collect();
         Member { weight: instance.weight(), instance, refs }
+    }
+
+    fn has_authority_of(&self, found: &Discovered) -> bool {
+        let known = &self.instance.authority;
+        known.as_bytes() == found.authority.as_bytes() || *known == authority(found)
     }
 
     pub fn of(&self, worker: WorkerId) -> &InstanceRef {
