@@ -23,11 +23,15 @@ use crate::discovery::{self, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
 use crate::service::discovered::Publish;
-use crate::service::{HealthSettings, Instances, OutlierSettings};
+use crate::service::{HealthSettings, InstanceSet, Instances, OutlierSettings};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often a look is taken whether an old set of instances is still in use.
+const RETIRING_LOOK: Duration = Duration::from_millis(100);
+/// A set of so few instances may be freed by whoever happens to do so.
+const FREED_AT_ONCE: usize = 64;
 
 pub struct Upkeep {
     sources: Sources,
@@ -232,11 +236,14 @@ struct Reporting {
 
 impl Publish for Reporting {
     fn publish(&self, found: Vec<crate::service::discovered::Discovered>) {
-        let before = self.to.current().len();
-        let now = found.len();
+        let old = self.to.current();
+        let (before, now) = (old.len(), found.len());
         self.to.publish(found);
         if now != before {
             events::info(format_args!("service {}: {before} → {now} instances", self.name));
+        }
+        if before > FREED_AT_ONCE && !Arc::ptr_eq(&old, &self.to.current()) {
+            tokio::spawn(retire(old));
         }
     }
 
@@ -262,6 +269,15 @@ fn report_state_file(path: &Path, outcome: Result<(), &io::Error>) {
             "registry: {path} can't be written, a restart would not find who is registered: {error}"
         )),
     }
+}
+
+/// Frees a set that is in use no more. Were it left to a worker that happens to look at it last, others' requests
+/// would wait for that.
+async fn retire(set: Arc<InstanceSet>) {
+    while Arc::strong_count(&set) > 1 {
+        tokio::time::sleep(RETIRING_LOOK).await;
+    }
+    tokio::task::spawn_blocking(move || drop(set));
 }
 
 fn report_keys(set: &KeySet, outcome: Outcome) {

@@ -286,8 +286,8 @@ fn compose<'a>(
     targets: &'a [Target],
     addresses: impl Fn(&'a Host) -> &'a [IpAddr],
 ) -> (Vec<Discovered>, usize) {
-    let mut seen = HashSet::new();
-    let mut set = Vec::new();
+    let mut seen = HashSet::with_capacity_and_hasher(targets.len(), foldhash::fast::RandomState::default());
+    let mut set = Vec::with_capacity(targets.len().min(MAX_INSTANCES));
     let mut dropped = 0;
     for target in targets {
         for ip in addresses(&target.host) {

@@ -54,6 +54,9 @@ pub struct SourceStatus {
     pub failure: Option<String>,
 }
 
+/// For tables of thousands of addresses, which nobody can choose so that they collide: it is keyed at random.
+type Hashing = foldhash::fast::RandomState;
+
 /// How long after a service's first instance others still count as those that it begins with.
 const STARTING: Duration = Duration::from_secs(2);
 const MAX_FAILURE_CHARS: usize = 500;
@@ -194,7 +197,7 @@ impl Instances {
         if now.since(Millis(self.filled_at.load(Relaxed))) < STARTING {
             return;
         }
-        let known: HashSet<u64> = before.instances().map(|instance| instance.id).collect();
+        let known: HashSet<u64, Hashing> = before.instances().map(|instance| instance.id).collect();
         next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.joins(now));
     }
 
@@ -220,7 +223,7 @@ impl Publish for Instances {
         }
         self.set.store(next.clone());
         // Only now: a worker that sees the mark must not find the instance in a set any more.
-        let kept: HashSet<u64> = next.instances().map(|instance| instance.id).collect();
+        let kept: HashSet<u64, Hashing> = next.instances().map(|instance| instance.id).collect();
         for gone in before.instances().filter(|instance| !kept.contains(&instance.id)) {
             gone.set_removed();
         }
@@ -313,9 +316,9 @@ impl InstanceSet {
         workers: usize,
         in_flight: &Arc<PerWorker<AtomicU32>>,
     ) -> Option<Vec<Member>> {
-        let known: HashMap<SocketAddr, &Member> =
+        let known: HashMap<SocketAddr, &Member, Hashing> =
             self.members.iter().map(|member| (member.instance.address, member)).collect();
-        let mut seen = HashSet::with_capacity(found.len());
+        let mut seen = HashSet::with_capacity_and_hasher(found.len(), Hashing::default());
         let mut changed = false;
         let mut members = Vec::with_capacity(found.len());
         for one in found {
@@ -323,9 +326,8 @@ impl InstanceSet {
             if !seen.insert(one.address) {
                 continue;
             }
-            let authority = authority(&one);
             let (weight, priority) = (one.weight.max(1), one.priority.min(MAX_PRIORITY));
-            match known.get(&one.address).filter(|member| member.instance.authority == authority) {
+            match known.get(&one.address).filter(|member| member.has_authority_of(&one)) {
                 Some(&member) => {
                     let now = Member { weight, zone: one.zone, priority, ..member.clone() };
                     changed |= !now.stands_like(member);
@@ -334,7 +336,7 @@ impl InstanceSet {
                 }
                 None => {
                     changed = true;
-                    let instance = Instance::new(one.address, authority, weight, workers);
+                    let instance = Instance::new(one.address, authority(&one), weight, workers);
                     let new = Member::new(instance, workers, in_flight);
                     members.push(Member { zone: one.zone, priority, ..new });
                 }
@@ -356,6 +358,11 @@ impl Member {
     /// Whether it has the same place among the others.
     fn stands_like(&self, other: &Member) -> bool {
         (self.weight, self.priority, &self.zone) == (other.weight, other.priority, &other.zone)
+    }
+
+    fn has_authority_of(&self, found: &Discovered) -> bool {
+        let known = &self.instance.authority;
+        known.as_bytes() == found.authority.as_bytes() || *known == authority(found)
     }
 
     pub fn of(&self, worker: WorkerId) -> &InstanceRef {

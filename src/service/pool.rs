@@ -24,6 +24,9 @@ use crate::clock::{self, Millis};
 use crate::per_worker::WorkerId;
 use crate::telemetry::metrics::{InstanceMetrics, Metrics, Outcome};
 
+/// Connections that one sweep closes: each takes the kernel some microseconds.
+const CLOSED_AT_ONCE: usize = 64;
+
 /// What one worker may keep to one instance. Compiled from `pool` by dividing it among the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
@@ -109,18 +112,26 @@ impl Pools {
     }
 
     /// Closes what has been idle for too long, was closed by the instance, or leads to one that has left. Called
-    /// about once a second.
-    pub fn sweep(&self) {
+    /// about once a second, and sooner when it says that there is more to close: requests wait meanwhile, and thousands of
+    /// instances may leave at once.
+    pub fn sweep(&self) -> bool {
         let now = clock::now();
+        let mut left = CLOSED_AT_ONCE;
+        let mut more = false;
         self.by_instance.borrow_mut().retain(|_, pool| {
             let removed = pool.instance.is_removed();
             let keep_for = pool.limits.get().idle_timeout;
-            pool.idle
-                .borrow_mut()
-                .retain(|idle| !removed && now.since(idle.since) < keep_for && idle.connection.is_quiet());
+            pool.idle.borrow_mut().retain(|idle| {
+                let stays = !removed && now.since(idle.since) < keep_for && idle.connection.is_quiet();
+                let waits = !stays && left == 0;
+                left -= usize::from(!stays && !waits);
+                more |= waits;
+                stays || waits
+            });
             // One that nobody uses is made again when it is wanted: so what a reload took away is forgotten.
             pool.open() > 0 || Rc::strong_count(pool) > 1
         });
+        more
     }
 
     /// Connections open now, idle ones included.
@@ -345,5 +356,26 @@ mod tests {
         assert!(matches!(poll!(&mut waits), Poll::Pending));
         full.pools.of("users", &full.instance, PoolLimits { max_connections: 2, ..full.limits });
         waits.await.expect("there is room for two now");
+    }
+
+    #[tokio::test]
+    async fn connections_are_closed_some_at_a_time() {
+        let Full { only, pool, pools, instance, limits, deadline, _listener } = full().await;
+        drop(only);
+        let all = CLOSED_AT_ONCE * 2 + 7;
+        pools.of("users", &instance, PoolLimits { max_connections: all, max_idle: all, ..limits });
+        let mut leases = Vec::new();
+        for _ in 0..all {
+            leases.push(pool.lease(ANY, deadline).await.expect("there is room for all"));
+        }
+        for Lease { connection, .. } in leases {
+            pool.idle.borrow_mut().push(Idle { connection, since: clock::now() });
+        }
+        assert!(!pools.sweep());
+        assert_eq!(pools.open(), all, "none is to be closed");
+        pools.of("users", &instance, PoolLimits { idle_timeout: Duration::ZERO, ..pool.limits.get() });
+        for (left, more) in [(CLOSED_AT_ONCE + 7, true), (7, true), (0, false)] {
+            assert_eq!((pools.sweep(), pools.open()), (more, left));
+        }
     }
 }

@@ -156,13 +156,14 @@ impl Worker {
         *self.later.borrow_mut() = later;
     }
 
-    /// What has to be looked after about once a second.
-    pub fn tick(&self) {
-        self.pools.sweep();
+    /// What has to be looked after about once a second. Says whether it should rather go on soon.
+    pub fn tick(&self) -> bool {
+        let more = self.pools.sweep();
         self.metrics.token_cache(self.id, self.tokens.look_ups(), self.tokens.len());
         // An idle worker would otherwise keep an old snapshot, and all that it refers to, alive.
         self.tally.settle();
         self.snapshot();
         self.log.flush();
+        more
     }
 }

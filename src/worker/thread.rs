@@ -21,6 +21,9 @@ use crate::telemetry::access_log::LogSender;
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 
+/// Between ticks that have more to do than one may.
+const SOON: Duration = Duration::from_millis(10);
+
 pub enum Command {
     /// `id` names the listener in later commands and is never used twice.
     Open { id: u64, socket: StdListener, settings: Settings },
@@ -153,7 +156,9 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 None => return,
             },
             _ = second.tick() => {
-                worker.tick();
+                if worker.tick() {
+                    second.reset_after(SOON);
+                }
                 closing.retain(|drain| drain.open() > 0);
             }
         }

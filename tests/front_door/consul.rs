@@ -186,6 +186,28 @@ async fn a_consul_that_lost_its_memory_empties_nothing_at_once() {
     until_well(&gateway, &client).await;
 }
 
+/// Its index goes back, and what is waited for would not come for a long time.
+#[tokio::test]
+async fn a_consul_that_was_set_back_is_followed_to_where_it_is() {
+    let Some((consul, a, gateway, client)) = found().await else { return };
+    let snapshot = consul.snapshot().await;
+    let others = [Origin::text("b").await, Origin::text("c").await];
+    for turn in 0..20 {
+        for (id, origin) in ["b", "c"].iter().zip(&others) {
+            consul.register_as(id, origin.address, json!({ "Tags": [turn.to_string()] })).await;
+        }
+    }
+    eventually("all three", || async { (instances(&gateway).await.len() == 3).then_some(()) }).await;
+    let before = consul.index().await;
+    consul.restore(snapshot).await;
+    until_instances(&gateway, &[(a.address.to_string(), 1)]).await;
+    let after = consul.index().await;
+    assert!(after < before, "from {before} to {after}");
+    consul.register("a", others[0].address).await;
+    answers(&client, "b").await;
+    assert!(!gateway.messages().contains("can't be asked for"), "it is no failure: {}", gateway.messages());
+}
+
 #[tokio::test]
 async fn the_token_is_sent_and_shown_nowhere() {
     let Some(consul) = Consul::start_guarded().await else { return };

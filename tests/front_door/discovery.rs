@@ -1,8 +1,11 @@
 //! Where instances come from, seen from outside: what the source says is where requests go.
 
+mod cluster;
 mod large;
+mod late;
 mod liars;
 mod rolling;
+mod secure;
 mod standstill;
 
 use std::time::{Duration, Instant};

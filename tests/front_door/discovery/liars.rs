@@ -11,20 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
-use crate::support::companion::Companion;
 use crate::support::source::{answers, until_stale, until_well};
 use crate::support::told::Told;
 use crate::support::{Client, Gateway, Origin};
-
-impl Told {
-    fn process(&mut self) -> &mut Companion {
-        match self {
-            Told::Etcd(etcd) => &mut etcd.process,
-            Told::Consul(consul) => &mut consul.process,
-            Told::File(_) => panic!("a file is no process"),
-        }
-    }
-}
 
 /// A source, an origin that it names, and a gateway that has found it.
 struct Found {

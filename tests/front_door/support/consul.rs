@@ -1,7 +1,7 @@
 //! A real Consul: one server, which is its own agent.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
@@ -36,7 +36,19 @@ impl Consul {
         Some(consul)
     }
 
+    /// As `start`, and at another port over TLS with this certificate: its address there.
+    pub async fn start_secure(certificate: &Path, key: &Path) -> Option<(Consul, SocketAddr)> {
+        let address = local(port());
+        let (certificate, key, port) = (certificate.display(), key.display(), address.port());
+        let files = format!("cert_file = \"{certificate}\" key_file = \"{key}\"");
+        Self::start_on(&format!("https = {port}"), &files).await.map(|consul| (consul, address))
+    }
+
     async fn start_with(settings: &str) -> Option<Consul> {
+        Self::start_on("", settings).await
+    }
+
+    async fn start_on(more_ports: &str, settings: &str) -> Option<Consul> {
         if std::env::var_os("GATEHOUSE_WITHOUT_CONSUL").is_some() {
             eprintln!("!!! THERE IS NO CONSUL: THIS TEST SAYS NOTHING !!!");
             return None;
@@ -44,7 +56,7 @@ impl Consul {
         let directory = tempfile::tempdir().expect("there is a directory for temporary files");
         let address = local(port());
         let ports = format!(
-            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 dns = -1 grpc = -1 }}",
+            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 dns = -1 grpc = -1 {more_ports} }}",
             address.port(),
             port(),
             port()
@@ -66,6 +78,25 @@ impl Consul {
     /// Forgets everything. It must not run.
     pub fn wipe(&self) {
         std::fs::remove_dir_all(self.directory.path().join("data")).expect("it was there");
+    }
+
+    /// All that it knows.
+    pub async fn snapshot(&self) -> Bytes {
+        let reply = self.client.get("/v1/snapshot").await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.body
+    }
+
+    /// Sets it back to what it knew then.
+    pub async fn restore(&self, snapshot: Bytes) {
+        let reply = self.client.send(Method::PUT, "/v1/snapshot", snapshot).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    /// The index of its state, as a question for the service is answered.
+    pub async fn index(&self) -> u64 {
+        let reply = self.client.get("/v1/health/service/users").await;
+        reply.header("x-consul-index").and_then(|index| index.parse().ok()).expect("a number")
     }
 
     pub async fn put(&self, path: &str, document: Value) -> Reply {

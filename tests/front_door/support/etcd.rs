@@ -1,14 +1,33 @@
-//! A real etcd, of one member.
+//! A real etcd, mostly of one member.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::Client;
 use super::companion::{Companion, local, port};
+use super::{Client, eventually};
+
+/// One that is yet to be started.
+struct Member {
+    name: &'static str,
+    address: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl Member {
+    fn new(name: &'static str) -> Member {
+        Member { name, address: local(port()), peer: local(port()) }
+    }
+
+    fn place(&self) -> String {
+        format!("{}=http://{}", self.name, self.peer)
+    }
+}
 
 pub struct Etcd {
     pub address: SocketAddr,
@@ -19,16 +38,36 @@ pub struct Etcd {
 
 impl Etcd {
     pub async fn start() -> Etcd {
+        Self::start_as(&Member::new("test"), "", &[]).await
+    }
+
+    /// As `start`, and at another port over TLS with this certificate: its address there.
+    pub async fn start_secure(certificate: &Path, key: &Path) -> (Etcd, SocketAddr) {
+        let address = local(port());
+        let files = [OsStr::new("--cert-file"), certificate.as_ref(), OsStr::new("--key-file"), key.as_ref()];
+        (Self::start_as(&Member::new("test"), &format!(",https://{address}"), &files).await, address)
+    }
+
+    /// Three members of one cluster.
+    pub async fn cluster() -> [Etcd; 3] {
+        let members = ["one", "two", "three"].map(Member::new);
+        let all = members.each_ref().map(Member::place).join(",");
+        let arguments = [OsStr::new("--initial-cluster"), OsStr::new(&all)];
+        let [one, two, three] = members.each_ref().map(|member| Self::start_as(member, "", &arguments));
+        // None of them answers before most of them are there.
+        tokio::join!(one, two, three).into()
+    }
+
+    async fn start_as(member: &Member, more_urls: &str, arguments: &[&OsStr]) -> Etcd {
         let directory = tempfile::tempdir().expect("there is a directory for temporary files");
-        let (address, peer) = (local(port()), local(port()));
-        let (url, peer) = (format!("http://{address}"), format!("http://{peer}"));
+        let (url, peer) = (format!("http://{}", member.address), format!("http://{}", member.peer));
         let mut command = Command::new("etcd");
-        command.args(["--name", "test", "--data-dir"]).arg(directory.path().join("data"));
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--name", member.name, "--data-dir"]).arg(directory.path().join("data"));
+        command.args(["--listen-client-urls", &format!("{url}{more_urls}"), "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("test={peer}"), "--logger", "zap"]);
-        let process = Companion::start(command, address, ("/v3/kv/range", r#"{"key":"AA=="}"#)).await;
-        Etcd { address, process, directory, client: Client::new(address) }
+        command.args(["--initial-cluster", &member.place(), "--logger", "zap"]).args(arguments);
+        let process = Companion::start(command, member.address, ("/v3/kv/range", r#"{"key":"AA=="}"#)).await;
+        Etcd { address: member.address, process, directory, client: Client::new(member.address) }
     }
 
     pub fn url(&self) -> String {
@@ -48,6 +87,16 @@ impl Etcd {
 
     pub async fn put(&self, key: &str, value: &str) {
         self.ask("/v3/kv/put", put(key, value)).await;
+    }
+
+    /// As `put`, in a cluster that may have to agree first on who leads it.
+    pub async fn put_soon(&self, key: &str, value: &str) {
+        let question = put(key, value).to_string();
+        eventually("the cluster has a leader", || async {
+            let reply = self.client.post("/v3/kv/put", question.clone()).await;
+            (reply.status == 200).then_some(())
+        })
+        .await;
     }
 
     /// The key lives as long as its lease, which nobody renews.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use super::companion::Companion;
 use super::{Consul, Etcd};
 
 pub enum Told {
@@ -41,6 +42,14 @@ impl Told {
             Told::File(_) => None,
             Told::Etcd(etcd) => Some(etcd.address),
             Told::Consul(consul) => Some(consul.address),
+        }
+    }
+
+    pub fn process(&mut self) -> &mut Companion {
+        match self {
+            Told::Etcd(etcd) => &mut etcd.process,
+            Told::Consul(consul) => &mut consul.process,
+            Told::File(_) => panic!("a file is no process"),
         }
     }
 
