@@ -19,6 +19,7 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         slow_start: None,
         sticky: None,
         health_check: None,
+        outlier_detection: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
         timeouts: config::Timeouts::default(),
