@@ -20,6 +20,7 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         sticky: None,
         failover: config::Failover::default(),
         health_check: None,
+        outlier_detection: None,
         circuit_breaker: config::CircuitBreaker::default(),
         retries: config::Retries::default(),
         timeouts: config::Timeouts::default(),

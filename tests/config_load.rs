@@ -182,6 +182,7 @@ fn services() {
     assert_eq!(orders.pool, Pool::default());
     let expected = vec![range(204, 204), range(200, 201)];
     let HealthProbe::Http(probe) = &orders.health_check.as_ref().unwrap().probe else { panic!() };
+    assert_eq!(probe.path, "/?full=1");
     assert_eq!((&probe.expect_status, &probe.expect_body), (&expected, &None));
     assert_eq!(orders.health_check.as_ref().unwrap().jitter, 10);
     let probe = |service: usize| &config.services[service].health_check.as_ref().unwrap().probe;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::clock::{self, Millis};
 use crate::service::{Health, Instance, InstanceSet, Instances, OutlierSettings, Tallied};
-use judge::{Seen, judge};
+use judge::{Fault, Seen, judge};
 
 mod judge;
 
@@ -69,12 +69,20 @@ impl Known {
 
     /// What came of the requests since it was last called.
     fn seen(&mut self, instance: &Instance, settings: &OutlierSettings) -> Seen {
+        let returns = instance.returns().wrapping_sub(self.returns);
+        self.returns = self.returns.wrapping_add(returns);
+        // Once, it was another process before, perhaps. More often, it is one that can't be relied on.
+        if returns == 1
+            && let Some(at_return) = instance.tallied_at_return()
+        {
+            self.tallied = at_return;
+            self.unbroken = 0;
+        }
         let tallied = instance.tallied();
         let since = tallied.since(&self.tallied);
         self.tallied = tallied;
-        let has_returned = std::mem::replace(&mut self.returns, instance.returns()) != self.returns;
-        if has_returned || instance.is_ejected() {
-            // It was another process, perhaps; or it got only what nobody else could take.
+        if instance.is_ejected() {
+            // It got only what nobody else could take.
             self.unbroken = 0;
             return Seen::default();
         }
@@ -88,6 +96,7 @@ impl Known {
         let enough = |count: u64| count >= u64::from(settings.minimum_requests);
         Seen {
             failures_in_a_row: in_a_row.map(|most| self.unbroken.max(u64::from(most))),
+            is_gone: returns == 0 && instance.is_unreachable(),
             requests: since.requests,
             failure_ratio: enough(since.requests.into())
                 .then(|| f64::from(since.failures) / f64::from(since.requests)),
@@ -138,7 +147,8 @@ fn eject(set: &InstanceSet, known: &mut HashMap<u64, Known>, settings: &OutlierS
         }
         places -= 1;
         others -= 1;
-        instance.eject(fault.reason(), fault.to_string(), now, settings.time);
+        let until_reached = matches!(fault, Fault::InARow { .. }) && seen[index].is_gone;
+        instance.eject(fault.reason(), fault.to_string(), until_reached, now, settings.time);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::tally::Tallied;
 use crate::clock::Millis;
 
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ struct Record {
     level: u32,
     /// The end of the last one.
     ended_at: Millis,
+    /// What had been counted when the instance last came back.
+    at_return: Option<Box<Tallied>>,
     counts: [u64; EjectionReason::ALL.len()],
 }
 
@@ -119,11 +122,18 @@ impl Ejections {
         ended
     }
 
-    /// It can be reached again. `true` when that ends an ejection.
-    pub fn reached(&self, now: Millis) -> bool {
+    /// It can be reached again, when so much was counted. `true` when that ends an ejection.
+    pub fn reached(&self, now: Millis, tallied: Option<Tallied>) -> bool {
         self.returns.fetch_add(1, Relaxed);
-        let waits = self.record().present.as_ref().is_some_and(|ejection| ejection.until_reached);
+        let mut record = self.record();
+        record.at_return = tallied.map(Box::new);
+        let waits = record.present.as_ref().is_some_and(|ejection| ejection.until_reached);
+        drop(record);
         waits && self.end(now)
+    }
+
+    pub fn at_return(&self) -> Option<Tallied> {
+        self.record().at_return.as_deref().cloned()
     }
 
     pub fn present(&self) -> Option<Ejection> {
@@ -178,11 +188,11 @@ mod tests {
         seconds(&ejections, 10);
         assert!(ejections.is_ejected());
         assert_eq!(ejections.present().expect("it is").why, "it fails");
-        assert!(!ejections.reached(Millis(11_000)) && ejections.is_ejected(), "it was not that");
+        assert!(!ejections.reached(Millis(11_000), None) && ejections.is_ejected(), "it was not that");
         assert!(ejections.end(Millis(12_000)));
         assert!(!ejections.is_ejected() && ejections.present().is_none());
         ejections.eject(EjectionReason::ConsecutiveFailures, String::new(), true, Millis(13_000), TIME);
-        assert!(ejections.reached(Millis(14_000)) && !ejections.is_ejected());
+        assert!(ejections.reached(Millis(14_000), None) && !ejections.is_ejected());
         assert_eq!(ejections.returns(), 2);
     }
 }

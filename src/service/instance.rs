@@ -4,6 +4,8 @@
 //! request writes (its load, its counters, even the reference count) is the worker's own: a worker
 //! holds an instance through an [`InstanceRef`], of which each worker has one to clone from.
 
+mod comparison;
+
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
@@ -14,10 +16,10 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, BreakerState, Pass};
-use super::ejection::{Ejection, EjectionReason, EjectionTime, Ejections};
+use super::ejection::Ejections;
 use super::latency::{Known, Latency};
 use super::settings::BreakerSettings;
-use super::tally::{Tallied, Tally};
+use super::tally::Tally;
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -178,7 +180,8 @@ impl Instance {
         if self.unreachable.swap(false, Relaxed) {
             self.breaker.probe_from(now);
             self.check.notify_one();
-            if self.ejections.reached(now) {
+            let tallied = self.ejections.run_of().map(|_| self.tallied());
+            if self.ejections.reached(now, tallied) {
                 self.begins(now);
             }
         }
@@ -187,51 +190,6 @@ impl Instance {
     /// Waits until the instance is back after it could not be reached.
     pub async fn wants_a_check(&self) {
         self.check.notified().await;
-    }
-
-    /// Whether it is to get requests only where no other instance can take them.
-    pub fn is_ejected(&self) -> bool {
-        self.ejections.is_ejected()
-    }
-
-    /// What the present ejection is about.
-    pub fn ejection(&self) -> Option<Ejection> {
-        self.ejections.present()
-    }
-
-    /// How often it was ejected, by reason.
-    pub fn ejections(&self) -> [(EjectionReason, u64); EjectionReason::ALL.len()] {
-        self.ejections.counts()
-    }
-
-    pub fn eject(&self, reason: EjectionReason, why: String, now: Millis, time: EjectionTime) {
-        let until_reached = reason == EjectionReason::ConsecutiveFailures && self.is_unreachable();
-        self.ejections.eject(reason, why, until_reached, now, time);
-    }
-
-    /// Ends the present ejection, if there is one.
-    pub fn readmit(&self, now: Millis) {
-        if self.ejections.end(now) {
-            self.begins(now);
-        }
-    }
-
-    /// How often it came back after it could not be reached.
-    pub fn returns(&self) -> u32 {
-        self.ejections.returns()
-    }
-
-    /// From now on, what comes of requests is counted for [`Instance::tallied`], and so many failures in a row are
-    /// noted. `None` ends that. `times`: how long answers take, too.
-    pub fn tally(&self, run_of: Option<u32>, times: bool) {
-        if times {
-            self.loads.all().for_each(|load| load.tally.keep_times());
-        }
-        self.ejections.set_run_of(run_of);
-    }
-
-    pub fn tallied(&self) -> Tallied {
-        Tallied::of(self.loads.all().map(|load| &load.tally))
     }
 
     pub fn totals(&self) -> Totals {

@@ -7,18 +7,19 @@ use serde_json::{Value as Json, json};
 use super::resilience::Ratio;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{At, HealthCheck, HealthProbe, HttpProbe, StatusRange};
-use crate::config::reader::Reader;
+use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
-use crate::config::values::NonEmpty;
-use crate::config::values::path::LiteralPath;
+use crate::config::text::quoted;
+use crate::config::values::path;
 use crate::config::values::units::{Number, Percent, Wait};
+use crate::config::values::{NonEmpty, text_schema};
 use crate::config::yaml::{Kind, Node};
 
 block! {
     /// Ask every instance whether it is well: by exactly one of `path`, `grpc` and `tcp`.
     "a health check" HealthBlock => HealthCheck {
-        /// What to GET over HTTP.
-        path: LiteralPath,
+        /// What to GET over HTTP: a path, with a query where it needs one.
+        path: Target,
         /// Ask by the gRPC health protocol.
         grpc: Grpc,
         /// Only connect.
@@ -73,7 +74,7 @@ impl HealthBlock {
 
 /// The keys that say how to ask, and what is a good answer.
 struct Probes {
-    path: Field<LiteralPath>,
+    path: Field<Target>,
     grpc: Field<Grpc>,
     tcp: Field<Tcp>,
     expect_status: Field<At<Statuses>>,
@@ -128,6 +129,39 @@ fn probe(probes: Probes, place: &Place, reader: &mut Reader<'_>) -> Option<Healt
         return None;
     }
     grpc?.map(|Grpc(grpc)| HealthProbe::Grpc { service: grpc.service }).or(tcp?.map(|_| HealthProbe::Tcp))
+}
+
+/// A path, and perhaps a query, as it is sent.
+struct Target(String);
+
+impl Value for Target {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let form = Form { name: "a path", remedy: "write a path that begins with `/`" };
+        reader.parse(node, &form, |text| {
+            if text.contains('#') {
+                return Err(Some("what follows # is never sent: leave it out".to_owned()));
+            }
+            let (path, query) = text.split_once('?').unwrap_or((text, ""));
+            if path.contains(['{', '}']) {
+                return Err(Some("a brace is written %7B or %7D".to_owned()));
+            }
+            path::normal(path)?;
+            let odd = |c: &char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>' | '\\' | '^' | '`');
+            let Some(odd) = query.chars().find(odd) else { return Ok(Target(text.to_owned())) };
+            let encoded: String = odd.encode_utf8(&mut [0; 4]).bytes().map(|b| format!("%{b:02X}")).collect();
+            Err(Some(format!("in the query, {} is written {encoded}", quoted(&odd.to_string()))))
+        })
+    }
+
+    fn schema() -> Json {
+        text_schema("/[^#]*")
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> String {
+        target.0
+    }
 }
 
 /// `None` when it is too long.

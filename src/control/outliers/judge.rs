@@ -14,6 +14,8 @@ use crate::service::{EjectionReason, OutlierSettings};
 pub struct Seen {
     /// How many, when they are too many.
     pub failures_in_a_row: Option<u64>,
+    /// It can't be reached, and has not come back in between.
+    pub is_gone: bool,
     pub requests: u32,
     /// 0 to 1; `None` when there were too few requests to say.
     pub failure_ratio: Option<f64>,

@@ -239,17 +239,42 @@ async fn one_that_was_not_there_is_back_as_soon_as_it_can_be_reached() {
     assert_eq!(world.ejected(), [1]);
     world.instance(1).reached(clock::now());
     assert_eq!(world.ejected(), NOBODY);
-    // What happened while it was away is not held against it.
+    seconds(10).await;
+    // What happened before it came back is not held against it.
     world.hundred(1, 100);
     world.instance(1).set_unreachable();
     world.instance(1).reached(clock::now());
     seconds(10).await;
     assert_eq!(world.ejected(), NOBODY);
+    // What it does from then on is.
     world.hundred(1, 100);
-    seconds(10).await;
-    assert_eq!(world.ejected(), [1], "it can be reached, and fails");
+    world.instance(1).set_unreachable();
     world.instance(1).reached(clock::now());
+    world.hundred(1, 67);
+    world.hundred(2, 0);
+    seconds(10).await;
     assert_eq!(world.ejected(), [1]);
+    let ejection = world.instance(1).ejection().expect("it is ejected");
+    assert_eq!(ejection.reason, EjectionReason::FailureRatio);
+    assert_eq!(ejection.why, "67% of 100 requests failed, where 0% is usual");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_comes_and_goes_is_out_for_all_of_the_time() {
+    let world = World::new(2, "").await;
+    let one = world.instance(1);
+    for _ in 0..3 {
+        world.hundred(1, 100);
+        one.set_unreachable();
+        one.reached(clock::now());
+    }
+    one.set_unreachable();
+    seconds(10).await;
+    assert_eq!(world.ejected(), [1]);
+    one.reached(clock::now());
+    assert_eq!(world.ejected(), [1], "it could be reached before, and failed");
+    seconds(30).await;
+    assert_eq!(world.ejected(), NOBODY);
 }
 
 #[tokio::test(start_paused = true)]

@@ -259,7 +259,7 @@ fn an_ejected_one_gets_what_no_other_can_take() {
     for rule in RULES {
         let service = service(rule.clone(), &[1, 1, 1]);
         let out = instance(&service, 0);
-        out.eject(EjectionReason::FailureRatio, "it fails".to_owned(), NOW, time);
+        out.eject(EjectionReason::FailureRatio, "it fails".to_owned(), false, NOW, time);
         assert_eq!(count(&picks(&service, ONE, &[], 60), 1), 0, "{rule:?}");
         let others = [instance(&service, 1).id, instance(&service, 2).id];
         assert_eq!(
