@@ -15,6 +15,9 @@ use crate::http::key_hash::KeyHasher;
 /// Points of an instance of usual weight: at least so many, and fewer than twice that. With them, shares are
 /// within six per cent of what they should be two times out of three.
 const POINTS: u64 = 256;
+/// With many instances each has fewer, down to a tenth for ten thousand, so that a ring takes milliseconds to build and
+/// megabytes to keep. Where there are so many, each has little, and `max_load` evens out the rest.
+const POINTS_OF_ALL: u64 = 1 << 18;
 
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -37,10 +40,12 @@ impl Ring {
         let sum: u64 = instances.clone().map(|(_, weight)| u64::from(weight)).sum();
         // A power of two, so that the points of all don't change whenever one comes or goes.
         let usual = previous_power_of_two(sum / (instances.len() as u64).max(1));
-        let mut points = Vec::with_capacity(2 * POINTS as usize * instances.len());
+        // One by one fewer: no instance that comes takes more than a point away from each of the others.
+        let each = (POINTS_OF_ALL / (instances.len() as u64).max(1)).min(POINTS);
+        let mut points = Vec::with_capacity(2 * each as usize * instances.len());
         for (index, (address, weight)) in (0u32..).zip(instances) {
             let seed = seed(address);
-            let count = (u64::from(weight) * POINTS / usual).max(1);
+            let count = (u64::from(weight) * each / usual).max(1);
             points.extend((0..count).map(|number| Point { place: place(seed, number), index }));
         }
         points.sort_unstable();
@@ -154,6 +159,34 @@ mod tests {
             let share = owners.iter().filter(|&&owner| owner == port).count() as f64 / 100_000.0;
             let wanted = f64::from(weight) / 16.0;
             assert!((share / wanted - 1.0).abs() < 0.15, "{port}: {share} where {wanted} was wanted");
+        }
+    }
+
+    #[test]
+    fn a_ring_of_ten_thousand_is_no_larger_than_one_of_a_thousand() {
+        let of = |instances: u16| ring(&even(0..instances));
+        for instances in [1024, 2000, 5000, 10_000] {
+            let ring = of(instances);
+            assert!(ring.points.len() <= POINTS_OF_ALL as usize, "{instances}: {}", ring.points.len());
+            assert!(
+                ring.points.len() >= POINTS_OF_ALL as usize * 9 / 10,
+                "{instances}: {}",
+                ring.points.len()
+            );
+            assert!(ring.parts.len() <= ring.points.len());
+        }
+        let uneven: Vec<(u16, u32)> = (0..10_000).map(|port| (port, 1 + u32::from(port % 7))).collect();
+        assert!(ring(&uneven).points.len() <= 2 * POINTS_OF_ALL as usize);
+    }
+
+    /// Also where the others have fewer points for it.
+    #[test]
+    fn few_keys_move_when_one_comes_to_thousands() {
+        for instances in [1023, 1024, 1025, 5000] {
+            let (before, after) =
+                (owners(&even(0..instances), 20_000), owners(&even(0..instances + 1), 20_000));
+            let moved = before.iter().zip(&after).filter(|(was, is)| was != is).count();
+            assert!(moved <= 20_000 / 40, "{moved} of 20,000 with {instances}");
         }
     }
 
