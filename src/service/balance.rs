@@ -16,7 +16,7 @@ mod by_key;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
-use super::groups::{Found, Group, Survey, WHOLE};
+use super::groups::{Found, Group, Survey, WHOLE, Weight};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
@@ -190,17 +190,23 @@ impl Picker<'_> {
     /// What is known of the groups.
     fn survey(&self) -> &Survey {
         let survey = self.set.survey(self.worker);
-        survey.count(&self.set.groups, self.now, self.overprovisioning, |index| {
-            let instance = &self.set.member(index).instance;
-            if instance.takes_its_share(self.now, self.breaker, self.despite_health) {
-                Found::Usable(self.weight(instance))
-            } else if self.is_usable(instance) {
-                Found::OnProbation
-            } else {
-                Found::Unusable
-            }
-        });
+        survey.count(&self.set.groups, self.now, self.overprovisioning, |index| self.look(index));
         survey
+    }
+
+    /// What there is of an instance.
+    pub fn look(&self, index: usize) -> Found {
+        let instance = &self.set.member(index).instance;
+        if instance.takes_its_share(self.now, self.breaker, self.despite_health) {
+            let usable = self.weight(instance);
+            let all = u64::from(instance.weight()) * WHOLE;
+            let to_come = if instance.has_joined() { all.saturating_sub(usable) } else { 0 };
+            Found::Usable(Weight { usable, to_come })
+        } else if self.is_usable(instance) {
+            Found::OnProbation
+        } else {
+            Found::Unusable
+        }
     }
 
     fn next_turn(&self, group: &Group) -> usize {

@@ -65,10 +65,12 @@ pub(super) struct Survey {
 
 #[derive(Debug)]
 struct Count {
-    /// The usable weight, in parts of which a weight of 1 has [`WHOLE`].
+    /// [`Weight`].
     usable: AtomicU64,
-    /// As far as this round has come.
-    so_far: AtomicU64,
+    to_come: AtomicU64,
+    /// Both, as far as this round has come.
+    usable_so_far: AtomicU64,
+    to_come_so_far: AtomicU64,
     /// One more than the position of an instance whose breaker would let a probe through, or 0.
     on_probation: AtomicU32,
     /// The shares of this group and of those before it, of 2³².
@@ -77,11 +79,18 @@ struct Count {
 
 /// What was found of an instance.
 pub(super) enum Found {
-    /// It takes so much of its weight, in parts of which all of a weight of 1 has [`WHOLE`].
-    Usable(u64),
+    Usable(Weight),
     /// It would take one request, to see whether it is back.
     OnProbation,
     Unusable,
+}
+
+/// Of instances that take a full share, in parts of which a weight of 1 has [`WHOLE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Weight {
+    pub usable: u64,
+    /// What those that have just joined will have more of it. Nobody counts on that before.
+    pub to_come: u64,
 }
 
 pub(super) const WHOLE: u64 = 256;
@@ -147,15 +156,15 @@ impl Group {
     }
 }
 
-/// What part of the requests each group is to have, by the weight that is usable in it, in units of which a weight of 1 has
-/// [`WHOLE`]. All zeros where nothing is usable.
+/// What part of the requests each group is to have, by the weight that it has at present. All zeros where nothing is usable.
 pub(super) fn divide(
     groups: &[Group],
-    usable: impl Fn(usize) -> u64,
+    present: impl Fn(usize) -> Weight,
     overprovisioning: f64,
     mut give: impl FnMut(usize, f64),
 ) {
-    let weight_of = |group: usize| usable(group) as f64 / WHOLE as f64;
+    let usable = |group: usize| present(group).usable as f64;
+    let weight = |group: usize| (groups[group].weight * WHOLE).saturating_sub(present(group).to_come) as f64;
     let levels = || {
         let mut first = 0;
         groups.chunk_by(|one, other| one.priority == other.priority).map(move |level| {
@@ -164,9 +173,10 @@ pub(super) fn divide(
         })
     };
     let carried = |first: usize, level: &[Group]| {
-        let all: f64 = level.iter().map(|group| group.weight as f64).sum();
-        let usable: f64 = (first..first + level.len()).map(weight_of).sum();
-        (overprovisioning * usable / all).min(1.0)
+        let own = first..first + level.len();
+        let all: f64 = own.clone().map(weight).sum();
+        // Rounding may leave nothing of light ones that have all just joined.
+        (overprovisioning * own.map(usable).sum::<f64>() / all.max(1.0)).min(1.0)
     };
     // Where all together can't carry everything, each gets in proportion to what it can.
     let sum: f64 = levels().map(|(first, level)| carried(first, level)).sum();
@@ -176,9 +186,10 @@ pub(super) fn divide(
         let part = (carried(first, level) * scale).min(left);
         left -= part;
         let local = match level {
-            [here, there] => {
-                let (here_usable, there_usable) = (weight_of(first), weight_of(first + 1));
-                local_share(here, there, here_usable, there_usable, overprovisioning)
+            [here, _] => {
+                let all = weight(first) + weight(first + 1);
+                let most_per_weight = overprovisioning * f64::from(here.zones) / all.max(1.0);
+                local_share(most_per_weight, usable(first), usable(first + 1))
             }
             _ => 1.0,
         };
@@ -191,19 +202,9 @@ pub(super) fn divide(
 
 /// What the local zone gets of a priority's requests: all, as long as its instances come to no more than `overprovisioning` times
 /// their even part, which they would have if every zone had as many requests; and never less than without zones.
-fn local_share(
-    here: &Group,
-    there: &Group,
-    here_usable: f64,
-    there_usable: f64,
-    overprovisioning: f64,
-) -> f64 {
-    let usable = here_usable + there_usable;
-    if usable == 0.0 {
-        return 1.0;
-    }
-    let even = here_usable * f64::from(here.zones) / (here.weight + there.weight) as f64;
-    (overprovisioning * even).min(1.0).max(here_usable / usable)
+fn local_share(most_per_weight: f64, here: f64, there: f64) -> f64 {
+    let without_zones = if here + there > 0.0 { here / (here + there) } else { 1.0 };
+    (most_per_weight * here).min(1.0).max(without_zones)
 }
 
 impl Survey {
@@ -217,7 +218,9 @@ impl Survey {
         PerWorker::from_fn(workers, || {
             let count = |&usable: &u64| Count {
                 usable: AtomicU64::new(usable),
-                so_far: AtomicU64::new(0),
+                to_come: AtomicU64::new(0),
+                usable_so_far: AtomicU64::new(0),
+                to_come_so_far: AtomicU64::new(0),
                 on_probation: AtomicU32::new(0),
                 bound: AtomicU32::new(0),
             };
@@ -248,9 +251,7 @@ impl Survey {
             let end = group.first + group.len;
             while at < end && left > 0 {
                 match look(at) {
-                    Found::Usable(weight) => {
-                        count.so_far.store(count.so_far.load(Relaxed) + weight, Relaxed);
-                    }
+                    Found::Usable(weight) => count.add(weight),
                     Found::OnProbation => count.on_probation.store(at as u32 + 1, Relaxed),
                     Found::Unusable => {}
                 }
@@ -265,7 +266,7 @@ impl Survey {
         }
         self.at.store(0, Relaxed);
         self.due_at.store(now.plus(COUNT_EVERY).0, Relaxed);
-        self.counts.iter().for_each(|count| count.usable.store(count.so_far.swap(0, Relaxed), Relaxed));
+        self.counts.iter().for_each(Count::round_ends);
         self.divide(groups, overprovisioning);
     }
 
@@ -275,7 +276,7 @@ impl Survey {
         let mut probe = 0;
         divide(
             groups,
-            |group| self.counts[group].usable.load(Relaxed),
+            |group| self.counts[group].present(),
             overprovisioning,
             |group, share| {
                 let count = &self.counts[group];
@@ -318,6 +319,22 @@ impl Survey {
             return None;
         }
         (self.probe.swap(0, Relaxed) as usize).checked_sub(1)
+    }
+}
+
+impl Count {
+    fn add(&self, weight: Weight) {
+        self.usable_so_far.store(self.usable_so_far.load(Relaxed) + weight.usable, Relaxed);
+        self.to_come_so_far.store(self.to_come_so_far.load(Relaxed) + weight.to_come, Relaxed);
+    }
+
+    fn round_ends(&self) {
+        self.usable.store(self.usable_so_far.swap(0, Relaxed), Relaxed);
+        self.to_come.store(self.to_come_so_far.swap(0, Relaxed), Relaxed);
+    }
+
+    fn present(&self) -> Weight {
+        Weight { usable: self.usable.load(Relaxed), to_come: self.to_come.load(Relaxed) }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Instance {
     removed: AtomicBool,
     /// When it began to get requests, in milliseconds; 0 for one that is to have its whole share at once.
     began_at: AtomicU64,
+    /// It began by joining others, and not by coming back.
+    joined: AtomicBool,
     /// The last try to connect failed.
     unreachable: AtomicBool,
     /// Told when the next health check should not wait.
@@ -79,6 +81,7 @@ impl Instance {
             health: AtomicU8::new(Health::Unchecked as u8),
             removed: AtomicBool::new(false),
             began_at: AtomicU64::new(0),
+            joined: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
             check: Notify::new(),
             loads: PerWorker::new(workers),
@@ -110,9 +113,21 @@ impl Instance {
         self.health.store(health as u8, Relaxed);
     }
 
-    /// From now on it gets requests, for the first time or again.
+    /// From now on it gets requests again.
     pub(super) fn begins(&self, now: Millis) {
+        self.joined.store(false, Relaxed);
         self.began_at.store(now.0, Relaxed);
+    }
+
+    /// From now on it gets requests, for the first time.
+    pub(super) fn joins(&self, now: Millis) {
+        self.began_at.store(now.0, Relaxed);
+        self.joined.store(true, Relaxed);
+    }
+
+    /// Whether the others have been without it before.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined.load(Relaxed)
     }
 
     /// How much of its share it is to have, up to 1, when that takes `slow_start` to grow.

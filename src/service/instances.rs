@@ -195,7 +195,7 @@ impl Instances {
             return;
         }
         let known: HashSet<u64> = before.instances().map(|instance| instance.id).collect();
-        next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.begins(now));
+        next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.joins(now));
     }
 
     fn lock(&self) -> MutexGuard<'_, SourceStatus> {

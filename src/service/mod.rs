@@ -61,7 +61,7 @@ use crate::http::rewound::Rewound;
 use crate::per_worker::WorkerId;
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use balance::Picker;
-use groups::Group;
+use groups::{Found, Group, Weight};
 use sticky::SessionKey;
 
 /// The instance's side of a tunnel: its connection after a switch of protocols.
@@ -231,9 +231,20 @@ impl Service {
         rng: &mut fastrand::Rng,
     ) -> Result<Picked, NoPick> {
         let set = self.instances.set();
+        self.picker(&set, worker, wish, tried, now).pick(rng)
+    }
+
+    fn picker<'a>(
+        &'a self,
+        set: &'a InstanceSet,
+        worker: WorkerId,
+        wish: Wish,
+        tried: &'a [u64],
+        now: Millis,
+    ) -> Picker<'a> {
         let code = |(sticky, code): (&Sticky, SessionCode)| set.with_code(code, sticky.key());
-        let picker = Picker {
-            set: &set,
+        Picker {
+            set,
             rule: self.settings.rule,
             key: wish.key,
             session: self.sticky.as_ref().zip(wish.session).and_then(code),
@@ -246,8 +257,7 @@ impl Service {
             worker,
             tried,
             now,
-        };
-        picker.pick(rng)
+        }
     }
 
     /// Whether an attempt at `at` would find an instance.
@@ -260,9 +270,18 @@ impl Service {
 
     /// How the requests are divided among priorities and zones at present, in the order of preference.
     pub fn shares(&self) -> Vec<GroupShare> {
-        let (set, now) = (self.instances.set(), clock::now());
-        let counted: Vec<(usize, u64)> =
-            set.groups.iter().map(|group| self.usable(&set, group, now)).collect();
+        let set = self.instances.set();
+        let picker = self.picker(&set, WorkerId(0), Wish::default(), &[], clock::now());
+        let count = |group: &Group| {
+            let own = (group.first..group.first + group.len).map(|index| picker.look(index));
+            own.fold((0, Weight::default()), |(count, sum), found| match found {
+                Found::Usable(Weight { usable, to_come }) => {
+                    (count + 1, Weight { usable: sum.usable + usable, to_come: sum.to_come + to_come })
+                }
+                Found::OnProbation | Found::Unusable => (count, sum),
+            })
+        };
+        let counted: Vec<(usize, Weight)> = set.groups.iter().map(count).collect();
         let mut shares = Vec::with_capacity(counted.len());
         groups::divide(
             &set.groups,
@@ -274,18 +293,6 @@ impl Service {
             },
         );
         shares
-    }
-
-    /// How many instances of a group take their share, and their weight.
-    fn usable(&self, set: &InstanceSet, group: &Group, now: Millis) -> (usize, u64) {
-        let despite_health = self.is_panicking();
-        let members = (group.first..group.first + group.len).map(|index| &set.member(index).instance);
-        let usable = members.filter(|one| one.takes_its_share(now, &self.settings.breaker, despite_health));
-        let weight = |instance: &Instance| {
-            let share = self.settings.slow_start.map_or(1.0, |time| instance.share_of_its_own(time, now));
-            (f64::from(instance.weight()) * share * groups::WHOLE as f64) as u64
-        };
-        usable.fold((0, 0), |(count, sum), instance| (count + 1, sum + weight(instance)))
     }
 
     /// Whether so few instances are healthy that all get requests.

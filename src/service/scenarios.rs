@@ -4,8 +4,10 @@
 //! random worker; instances answer after their own time, well or not. Failed attempts are tried again as a
 //! route would, twice at most and within the budget. What is asserted is where the attempts went.
 
+mod table;
+
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,9 @@ struct Simulation {
     /// Requests whose last answer was bad, or for which there was no instance.
     failed: u64,
     requests: u64,
+    /// What the clients were told that stay, of so many; without any, every request is another client's.
+    sessions: HashMap<u64, SessionCode>,
+    clients: Option<u64>,
     rng: fastrand::Rng,
     now_us: u64,
     /// Attempts that are on their way, by the time of their end.
@@ -96,7 +101,8 @@ struct Simulation {
 
 struct Attempt {
     worker: WorkerId,
-    key: u64,
+    wish: Wish,
+    client: u64,
     tried: Vec<u64>,
     picked: Picked,
     began_us: u64,
@@ -120,6 +126,8 @@ impl Simulation {
             attempts: vec![0; instances.len()],
             failed: 0,
             requests: 0,
+            sessions: HashMap::new(),
+            clients: None,
             rng: fastrand::Rng::with_seed(42),
             now_us: 0,
             ends: BinaryHeap::new(),
@@ -147,8 +155,9 @@ impl Simulation {
             self.requests += 1;
             let worker = WorkerId(self.rng.usize(..WORKERS));
             self.service.budget.count_request(worker, self.now());
-            let key = self.rng.u64(..);
-            self.attempt(worker, key, Vec::new());
+            let client = self.rng.u64(..self.clients.unwrap_or(u64::MAX));
+            let wish = Wish { key: Some(client), session: self.sessions.get(&client).copied() };
+            self.attempt(worker, wish, client, Vec::new());
         }
     }
 
@@ -156,11 +165,9 @@ impl Simulation {
         Millis(self.now_us / 1000)
     }
 
-    fn attempt(&mut self, worker: WorkerId, key: u64, tried: Vec<u64>) {
+    fn attempt(&mut self, worker: WorkerId, wish: Wish, client: u64, tried: Vec<u64>) {
         let now = self.now();
-        let Ok(picked) =
-            self.service.pick(worker, Wish { key: Some(key), session: None }, &tried, now, &mut self.rng)
-        else {
+        let Ok(picked) = self.service.pick(worker, wish, &tried, now, &mut self.rng) else {
             self.failed += 1;
             return;
         };
@@ -168,13 +175,13 @@ impl Simulation {
         self.attempts[index] += 1;
         let takes_us = self.behaviours[index].answer_ms * 1000.0 * (0.5 + self.rng.f64());
         self.ends.push(Reverse((self.now_us + takes_us as u64, self.on_their_way.len())));
-        self.on_their_way.push(Some(Attempt { worker, key, tried, picked, began_us: self.now_us }));
+        self.on_their_way.push(Some(Attempt { worker, wish, client, tried, picked, began_us: self.now_us }));
     }
 
     fn end(&mut self, slot: usize) {
         let attempt = self.on_their_way[slot].take().expect("an attempt ends once");
-        let Attempt { worker, key, mut tried, picked: Picked { instance, admission, in_flight }, began_us } =
-            attempt;
+        let Attempt { worker, wish, client, mut tried, picked, began_us } = attempt;
+        let Picked { instance, admission, in_flight } = picked;
         drop(in_flight);
         let now = self.now();
         let settings = &self.service.settings;
@@ -183,7 +190,12 @@ impl Simulation {
             instance.waited(Duration::from_micros(self.now_us - began_us), outcome == Outcome::Well, now);
         }
         let failure = match outcome {
-            Outcome::Well => return admission.success(now, &settings.breaker),
+            Outcome::Well => {
+                if let Some(code) = self.service.session(&instance, wish) {
+                    self.sessions.insert(client, code);
+                }
+                return admission.success(now, &settings.breaker);
+            }
             Outcome::Unavailable => Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
             Outcome::Error => Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
             Outcome::Refused => Failure::Connect,
@@ -198,7 +210,7 @@ impl Simulation {
             && self.service.budget.try_retry(settings.retries.budget, now);
         if again {
             tried.push(instance.id);
-            self.attempt(worker, key, tried);
+            self.attempt(worker, wish, client, tried);
         } else {
             self.failed += 1;
         }

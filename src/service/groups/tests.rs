@@ -211,6 +211,23 @@ fn what_is_back_gets_its_requests_by_and_by() {
     }
 }
 
+/// What joins takes nothing from those that were enough before it.
+#[test]
+fn one_that_joins_sends_nothing_away() {
+    let mut slowly = config(LoadBalancing::RoundRobin, &[]);
+    slowly.slow_start = Some(Duration::from_secs(30));
+    slowly.failover.local_zone = Some("a".into());
+    let service = of(&slowly, &[some(0, "a", 2, 2), some(0, "b", 2, 2), some(1, "a", 2, 2)]);
+    at(&service, 0, "a")[0].joins(Millis(1000));
+    at(&service, 0, "b").iter().for_each(|one| one.joins(Millis(1000)));
+    assert!(picks(&service, 500, 1000).iter().all(|pick| *pick == ("a".into(), 0)));
+    let alone = of(&slowly, &[some(0, "", 2, 2), some(1, "", 2, 2)]);
+    at(&alone, 0, "").iter().for_each(|one| one.joins(Millis(1000)));
+    assert!(picks(&alone, 500, 1000).iter().all(|(_, priority)| *priority == 0), "all are new");
+    at(&alone, 0, "")[0].set_health(Health::Unhealthy);
+    assert!(picks(&alone, 500, 1200).iter().any(|(_, priority)| *priority == 1), "one has failed");
+}
+
 /// The health of all instances together says nothing where one priority is well.
 #[test]
 fn there_is_no_panic_while_a_priority_has_enough() {
@@ -235,7 +252,7 @@ fn a_request_counts_a_part_of_a_large_set_only() {
         let looked = std::cell::Cell::new(0);
         survey.count(&set.groups, Millis(now), 1.4, |index| {
             looked.set(looked.get() + 1);
-            if index < 2500 { Found::Unusable } else { Found::Usable(WHOLE) }
+            if index < 2500 { Found::Unusable } else { Found::Usable(Weight { usable: WHOLE, to_come: 0 }) }
         });
         looked.get()
     };
