@@ -32,6 +32,8 @@ mod verdict;
 mod window;
 
 #[cfg(test)]
+mod large_sets;
+#[cfg(test)]
 mod scenarios;
 
 use std::sync::Arc;
