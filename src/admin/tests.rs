@@ -71,6 +71,14 @@ impl ControlSurface for Stage {
             name: "users".into(),
             panicking: false,
             groups: Vec::new(),
+            balancing: BalancingStatus {
+                consistent_hash: None,
+                slow_start_ms: Some(30_000),
+                sticky_cookie: None,
+                local_zone: None,
+                overprovisioning_percent: 140,
+                panic_threshold_percent: None,
+            },
             load_balancing: load_balancing_name(&crate::config::LoadBalancing::LeastRequests),
             source: SourceStatus::of(&crate::config::InstanceSource::Registry),
             retries: 1,
@@ -181,6 +189,7 @@ async fn what_is_known_is_shown() {
         json!({ "services": [{
             "name": "users",
             "load_balancing": "least_requests",
+            "balancing": { "slow_start_ms": 30_000, "overprovisioning_percent": 140 },
             "panicking": false,
             "source": { "kind": "registry", "state": "ok" },
             "retries": 1,

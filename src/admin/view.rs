@@ -1,6 +1,7 @@
 //! The documents of the admin interface: what may be seen, and nothing secret. `docs/admin-api.md`
 //! has the same fields for readers.
 
+mod balancing;
 mod route;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+pub use balancing::{BalancingStatus, GroupStatus, load_balancing_name};
 pub use route::{ActionStatus, MatchStatus, PolicyStatus, RouteStatus};
 
 use crate::config;
@@ -100,6 +102,7 @@ impl From<&config::Problem> for ProblemStatus {
 pub struct ServiceStatus {
     pub name: String,
     pub load_balancing: &'static str,
+    pub balancing: BalancingStatus,
     /// How requests are divided among priorities and zones, where there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupStatus>,
@@ -116,20 +119,6 @@ pub struct ServiceStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<StaleStatus>,
     pub instances: Vec<InstanceStatus>,
-}
-
-/// Instances of one priority, in the gateway's zone or not.
-#[derive(Clone, Debug, Serialize)]
-pub struct GroupStatus {
-    pub priority: u8,
-    /// `local` or `other`; absent where the gateway prefers no zone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zone: Option<&'static str>,
-    pub instances: usize,
-    /// Those of them that take their share.
-    pub usable: usize,
-    /// Per cent of the service's requests that the group gets at present.
-    pub percent: f64,
 }
 
 /// What a route keeps for the time of errors.
@@ -218,18 +207,6 @@ pub enum SourceState {
     Waiting,
     /// It failed or fell silent: the last good set is kept.
     Failing,
-}
-
-/// As the configuration writes it.
-pub fn load_balancing_name(rule: &config::LoadBalancing) -> &'static str {
-    match rule {
-        config::LoadBalancing::RoundRobin => "round_robin",
-        config::LoadBalancing::Weighted => "weighted",
-        config::LoadBalancing::Random => "random",
-        config::LoadBalancing::LeastRequests => "least_requests",
-        config::LoadBalancing::PeakEwma => "peak_ewma",
-        config::LoadBalancing::ConsistentHash(_) => "consistent_hash",
-    }
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::Gateway;
 use crate::admin::view::{
-    self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, EjectionStatus,
-    GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus,
-    ServiceStatus, SourceState, SourceStatus, StaleStatus,
+    self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus,
+    EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome,
+    RouteStatus, ServiceStatus, SourceState, SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -173,6 +173,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
     ServiceStatus {
         name: service.name.to_string(),
         load_balancing: view::load_balancing_name(&written.load_balancing),
+        balancing: BalancingStatus::of(written),
         groups: groups(service, |share| GroupStatus {
             priority: share.priority,
             zone: zone_name(share.zone),

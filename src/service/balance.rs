@@ -9,7 +9,7 @@
 //! the rule chooses among the group's instances. It goes on to the other groups when none of these can take it.
 //!
 //! Picking allocates nothing, costs the same for three instances and for thousands as long as most of
-//! them are usable, and passes each a few times at most when they are not.
+//! them are usable, and passes a bounded number when they are not, unless the last few of thousands have changed just now.
 
 mod by_key;
 
@@ -124,6 +124,9 @@ enum Spare {
 
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
+/// So many instances are passed in search of one that can be used, before some are asked that were seen when the
+/// worker counted; where it saw none, there is none for this tenth of a second. Smaller groups are always searched.
+const FAR: usize = 1024;
 /// How many times faster an instance must be for its weight to matter less than that.
 const CLEARLY: f64 = 2.0;
 
@@ -289,8 +292,8 @@ impl Picker<'_> {
 
     /// The group's next usable instance from the spare cursor on: by the rule's order for as many turns as there
     /// are instances, then simply each once, because the order of uneven weights can be long.
-    fn next_spare(&self, group: usize, which: Spare) -> Option<Picked> {
-        let group = &self.set.groups[group];
+    fn next_spare(&self, number: usize, which: Spare) -> Option<Picked> {
+        let group = &self.set.groups[number];
         let order = self.order(group);
         let spare = &group.cursors.of(self.worker).spare;
         let start = (spare.load(Relaxed) % order.len() as u64) as usize;
@@ -298,20 +301,29 @@ impl Picker<'_> {
         let in_order = (start..start + instances).map(|turn| (turn, order.at(turn % order.len())));
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
-        for (turn, place) in in_order.chain(one_by_one) {
-            let index = group.first + place;
-            let instance = &self.set.member(index).instance;
-            if which == Spare::InFullShare && self.share(instance) < 1.0
-                || which == Spare::Ejected && !instance.is_ejected()
-            {
-                continue;
+        for (step, (turn, place)) in in_order.chain(one_by_one).enumerate() {
+            if step == FAR && which != Spare::Ejected {
+                let survey = self.survey();
+                let own = group.first..group.first + group.len;
+                let mut seen = survey.seen().filter(|index| own.contains(index));
+                let picked = seen.find_map(|index| self.take_spare(index, which));
+                if picked.is_some() || survey.usable_weight(number) == 0.0 {
+                    return picked;
+                }
             }
-            if let Some(picked) = self.take(index, which) {
+            if let Some(picked) = self.take_spare(group.first + place, which) {
                 spare.store(turn as u64 + 1, Relaxed);
                 return Some(picked);
             }
         }
         None
+    }
+
+    fn take_spare(&self, index: usize, which: Spare) -> Option<Picked> {
+        let instance = &self.set.member(index).instance;
+        let is_passed = which == Spare::InFullShare && self.share(instance) < 1.0
+            || which == Spare::Ejected && !instance.is_ejected();
+        if is_passed { None } else { self.take(index, which) }
     }
 
     fn take(&self, index: usize, which: Spare) -> Option<Picked> {
@@ -379,7 +391,9 @@ impl Picker<'_> {
 
     fn why_none(&self) -> NoPick {
         use super::instance::Health;
-        let all_unhealthy = || self.set.instances().all(|instance| instance.health() == Health::Unhealthy);
+        // Of thousands, some tell.
+        let mut some = self.set.instances().take(FAR);
+        let mut all_unhealthy = || some.all(|instance| instance.health() == Health::Unhealthy);
         if !self.despite_health && all_unhealthy() { NoPick::AllUnhealthy } else { NoPick::AllOpen }
     }
 }

@@ -61,6 +61,10 @@ pub(super) struct Survey {
     counts: Box<[Count]>,
     /// One more than the position of an instance that a request is to try, because nothing else would; or 0.
     probe: AtomicU32,
+    /// One more than the positions of some instances that a request could go to, or 0.
+    seen: [AtomicU32; SEEN],
+    /// How many there have been.
+    seen_so_far: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -99,6 +103,7 @@ const OVERPROVISIONING: f64 = 1.4;
 /// Instances that one request counts.
 const AT_ONCE: usize = 128;
 const COUNT_EVERY: Duration = Duration::from_millis(100);
+const SEEN: usize = 16;
 
 /// Brings the members into the order of their groups, which is otherwise that in which they came.
 pub(super) fn arrange(members: &mut [Member], local: Option<&str>, workers: usize) -> Box<[Group]> {
@@ -229,6 +234,8 @@ impl Survey {
                 due_at: AtomicU64::new(0),
                 counts: usable.iter().map(count).collect(),
                 probe: AtomicU32::new(0),
+                seen: Default::default(),
+                seen_so_far: AtomicU32::new(0),
             };
             survey.divide(groups, OVERPROVISIONING);
             survey
@@ -250,7 +257,13 @@ impl Survey {
         for (group, count) in groups.iter().zip(&self.counts) {
             let end = group.first + group.len;
             while at < end && left > 0 {
-                match look(at) {
+                let found = look(at);
+                if !matches!(found, Found::Unusable) {
+                    let seen = self.seen_so_far.load(Relaxed);
+                    self.seen[seen as usize % SEEN].store(at as u32 + 1, Relaxed);
+                    self.seen_so_far.store(seen.wrapping_add(1), Relaxed);
+                }
+                match found {
                     Found::Usable(weight) => count.add(weight),
                     Found::OnProbation => count.on_probation.store(at as u32 + 1, Relaxed),
                     Found::Unusable => {}
@@ -311,6 +324,11 @@ impl Survey {
     /// The weight of the group's instances that can be used.
     pub fn usable_weight(&self, group: usize) -> f64 {
         self.counts[group].usable.load(Relaxed) as f64 / WHOLE as f64
+    }
+
+    /// Some of the instances that a request could go to when they were counted, wherever they are.
+    pub fn seen(&self) -> impl Iterator<Item = usize> {
+        self.seen.iter().filter_map(|one| (one.load(Relaxed) as usize).checked_sub(1))
     }
 
     /// An instance that is to be tried, in a group that gets no requests otherwise.

@@ -149,7 +149,10 @@ impl Instances {
         let _no_set_comes_meanwhile = self.lock();
         let key = key.unwrap_or(self.random_key);
         *self.session_key() = Some(key);
-        self.set.load().build_codes(key);
+        let set = self.set.load_full();
+        if !set.build_codes(key) {
+            self.set.store(self.make(set.members.to_vec()));
+        }
         key
     }
 
@@ -201,6 +204,19 @@ impl Instances {
         next.instances().filter(|instance| !known.contains(&instance.id)).for_each(|new| new.joins(now));
     }
 
+    /// A set of these, with all that requests look things up in.
+    fn make(&self, members: Vec<Member>) -> Arc<InstanceSet> {
+        let set = InstanceSet::new(members, self.local_zone.as_deref(), self.workers);
+        if self.by_key.load(Relaxed) {
+            set.build_ring();
+        }
+        let session_key = *self.session_key();
+        if let Some(key) = session_key {
+            set.build_codes(key);
+        }
+        Arc::new(set)
+    }
+
     fn lock(&self) -> MutexGuard<'_, SourceStatus> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,15 +228,8 @@ impl Publish for Instances {
         source.last_set = Some(clock::now());
         let before = self.set.load_full();
         let Some(members) = before.successor(found, self.workers, &self.in_flight) else { return };
-        let next = Arc::new(InstanceSet::new(members, self.local_zone.as_deref(), self.workers));
+        let next = self.make(members);
         self.begin_slowly(&before, &next);
-        if self.by_key.load(Relaxed) {
-            next.build_ring();
-        }
-        let session_key = *self.session_key();
-        if let Some(key) = session_key {
-            next.build_codes(key);
-        }
         self.set.store(next.clone());
         // Only now: a worker that sees the mark must not find the instance in a set any more.
         let kept: HashSet<u64, Hashing> = next.instances().map(|instance| instance.id).collect();
@@ -291,8 +300,8 @@ impl InstanceSet {
         !self.is_empty() && levels.all(is_short)
     }
 
-    /// The position of the instance with that code under that key. All of them are looked at only between a change of
-    /// the key and the next set.
+    /// The position of the instance with that code under that key. All of them are looked at only where a snapshot goes
+    /// by another key than the one that was compiled last.
     pub(super) fn with_code(&self, code: SessionCode, key: SessionKey) -> Option<usize> {
         match self.codes.get().filter(|codes| codes.key == key) {
             Some(codes) => codes.find(code),
@@ -300,9 +309,10 @@ impl InstanceSet {
         }
     }
 
-    fn build_codes(&self, key: SessionKey) {
+    /// Says whether these are the codes that it has now: once made, they stay.
+    fn build_codes(&self, key: SessionKey) -> bool {
         let addresses = self.instances().map(|instance| instance.address);
-        self.codes.get_or_init(|| SessionCodes::new(key, addresses));
+        self.codes.get_or_init(|| SessionCodes::new(key, addresses)).key == key
     }
 
     fn build_ring(&self) {
@@ -468,6 +478,26 @@ mod tests {
             assert_eq!([Some(100), Some(50), Some(1)].map(panics_at), at, "{unhealthy} are unhealthy");
             assert!(!panics_at(None));
         }
+    }
+
+    #[test]
+    fn another_key_finds_codes_of_its_own() {
+        let instances = Instances::new(1);
+        instances.publish((1..=4).map(|port| found(port, 1)).collect());
+        let known = |key: SessionKey| {
+            let set = instances.current();
+            assert!(set.codes.get().is_some_and(|codes| codes.key == key), "they are looked up");
+            (0..4).all(|at| set.with_code(key.code(set.members[at].instance.address), key) == Some(at))
+        };
+        let (one, other) = (SessionKey::of("one", "users"), SessionKey::of("other", "users"));
+        instances.keep_codes(Some(one));
+        assert!(known(one));
+        let before = ids(&instances);
+        instances.keep_codes(Some(other));
+        assert!(known(other));
+        assert_eq!(ids(&instances), before);
+        instances.publish((1..=5).map(|port| found(port, 1)).collect());
+        assert!(known(other));
     }
 
     #[test]

@@ -35,6 +35,8 @@ mod verdict;
 mod window;
 
 #[cfg(test)]
+mod large_sets;
+#[cfg(test)]
 mod scenarios;
 
 use std::sync::Arc;

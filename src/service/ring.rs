@@ -48,17 +48,9 @@ impl Ring {
             let count = (u64::from(weight) * each / usual).max(1);
             points.extend((0..count).map(|number| Point { place: place(seed, number), index }));
         }
-        points.sort_unstable();
         let part_bits = points.len().max(1).ilog2();
-        let mut parts = Vec::with_capacity(1 << part_bits);
-        let mut first = 0;
-        for part in 0..1u64 << part_bits {
-            while points.get(first).is_some_and(|point| part_of(point.place, part_bits) < part) {
-                first += 1;
-            }
-            parts.push(first as u32);
-        }
-        Ring { points: points.into(), parts: parts.into(), part_bits }
+        let parts = sort(&mut points, part_bits);
+        Ring { points: points.into(), parts, part_bits }
     }
 
     /// The positions of instances from the key's place on, some of them again and again, for ever unless there are none.
@@ -72,6 +64,28 @@ impl Ring {
         let (before, from) = self.points.split_at(first);
         from.iter().chain(before).cycle().map(|point| point.index as usize)
     }
+}
+
+/// Sorts the points, and says where each part begins. Points are spread evenly, so that a part has but a few, and what takes
+/// time is to put each into its part.
+fn sort(points: &mut [Point], part_bits: u32) -> Box<[u32]> {
+    let mut begins = vec![0u32; (1 << part_bits) + 1];
+    points.iter().for_each(|point| begins[part_of(point.place, part_bits) as usize + 1] += 1);
+    for part in 1..begins.len() {
+        begins[part] += begins[part - 1];
+    }
+    let mut next = begins.clone();
+    let unsorted = points.to_vec();
+    for point in unsorted {
+        let at = &mut next[part_of(point.place, part_bits) as usize];
+        points[*at as usize] = point;
+        *at += 1;
+    }
+    for ends in begins.windows(2) {
+        points[ends[0] as usize..ends[1] as usize].sort_unstable();
+    }
+    begins.pop();
+    begins.into()
 }
 
 fn part_of(place: u32, bits: u32) -> u64 {
@@ -130,6 +144,7 @@ mod tests {
                 (next..next + 5).map(|at| ring.points[at % ring.points.len()].index as usize).collect();
             assert_eq!(ring.from(key).take(5).collect::<Vec<_>>(), expected);
         }
+        assert!(ring.points.is_sorted());
         assert_eq!(self::ring(&[]).from(5).next(), None);
         assert_eq!(self::ring(&[(1, 1)]).from(5).next(), Some(0));
     }

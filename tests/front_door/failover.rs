@@ -222,3 +222,27 @@ async fn sources_bring_zones_and_priorities() {
     let kept = gateway.instance("users", b.address).await.expect("it is there");
     assert_eq!(kept["attempts"], 20);
 }
+
+#[tokio::test]
+async fn the_settings_of_balancing_are_shown() {
+    let origin = Origin::text("a").await;
+    let gateway = Gateway::start(&configuration(
+        "zone: a",
+        &[(&origin, "weight: 1")],
+        "load_balancing: { consistent_hash: { key: header:X-User, max_load: off } }, slow_start: 30s, \
+         sticky: { cookie: at, secret: sixteen-or-more-of-it }, failover: { overprovisioning: 120% }, \
+         health_check: { path: /, panic_threshold: 40% }",
+    ));
+    let shown = gateway.service("users").await;
+    assert_eq!(shown["load_balancing"], "consistent_hash");
+    let settings = json!({
+        "consistent_hash": { "key": "header:x-user", "max_load_percent": null },
+        "slow_start_ms": 30_000,
+        "sticky_cookie": "at",
+        "local_zone": "a",
+        "overprovisioning_percent": 120,
+        "panic_threshold_percent": 40,
+    });
+    assert_eq!(shown["balancing"], settings);
+    assert!(!shown.to_string().contains("sixteen"), "{shown}");
+}

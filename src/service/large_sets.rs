@@ -1,0 +1,96 @@
+//! What as many instances as a set can hold cost: to make the set, beside the requests, and to pick from it.
+//!
+//! The bounds on time are far above what it takes, since a test runs unoptimised on a machine that has other things
+//! to do; they are there for what grows with the square of the number.
+
+use std::time::{Duration, Instant};
+
+use super::discovered::{Discovered, MAX_INSTANCES, Publish};
+use super::instance::Health;
+use super::scenarios::{config, found};
+use super::*;
+use crate::config::{ConsistentHash, HashKey, LoadBalancing, Sticky};
+use crate::telemetry::metrics::Metrics;
+
+/// Three rounds of counting ten thousand instances.
+const BATCHES: usize = 20;
+const BATCH: usize = 30;
+const ALL: usize = BATCHES * BATCH;
+
+const RULES: [LoadBalancing; 4] = [
+    LoadBalancing::RoundRobin,
+    LoadBalancing::Weighted,
+    LoadBalancing::PeakEwma,
+    LoadBalancing::ConsistentHash(ConsistentHash { key: HashKey::Ip, max_load: Some(125) }),
+];
+
+/// In three zones and with two priorities.
+fn all(weight: impl Fn(u32) -> u32) -> Vec<Discovered> {
+    let ports: Vec<(u16, u32)> = (1..).zip((0..MAX_INSTANCES as u32).map(weight)).collect();
+    let zones: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
+    let placed = (0..).zip(found(&ports)).map(|(number, one): (usize, Discovered)| Discovered {
+        zone: Some(zones[number % 3].clone()),
+        priority: u8::from(number % 7 == 0),
+        ..one
+    });
+    placed.collect()
+}
+
+fn service(rule: LoadBalancing) -> Arc<Service> {
+    let mut config = config(rule, &[]);
+    config.failover.local_zone = Some("a".into());
+    config.sticky = Some(Sticky { cookie: "at".into(), secret: None });
+    Service::compile(&config, None, 2, &Metrics::new(2))
+}
+
+/// What a request takes in the fastest of so many batches, one request a millisecond, and how many there was an instance for.
+fn picks(service: &Service, from: u64) -> (Duration, usize) {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let (mut fastest, mut picked) = (Duration::MAX, 0);
+    for batch in 0..BATCHES {
+        let began = Instant::now();
+        for number in 0..BATCH {
+            let now = Millis(from + (batch * BATCH + number) as u64);
+            let wish = Wish { key: Some(rng.u64(..)), session: None };
+            picked += usize::from(service.pick(WorkerId(0), wish, &[], now, &mut rng).is_ok());
+        }
+        fastest = fastest.min(began.elapsed() / BATCH as u32);
+    }
+    (fastest, picked)
+}
+
+#[test]
+fn a_large_set_is_made_and_changed_in_time() {
+    for rule in RULES {
+        let service = service(rule.clone());
+        for (what, weights) in [("made", 0), ("reweighed", 1), ("reweighed again", 2)] {
+            let set = all(|number| 1 + number * weights % 100);
+            let began = Instant::now();
+            service.instances.publish(set);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(5), "{rule:?}: {what} in {took:?}");
+        }
+        let (took, picked) = picks(&service, 0);
+        assert_eq!(picked, ALL);
+        assert!(took < Duration::from_micros(200), "{rule:?}: a request takes {took:?}");
+    }
+}
+
+/// However few of them can be used: somebody is found within a tenth of a second, and found again.
+#[test]
+fn what_is_left_of_a_large_set_is_used() {
+    for rule in RULES {
+        let service = service(rule.clone());
+        service.instances.publish(all(|_| 1));
+        let set = service.instances.current();
+        set.instances().for_each(|instance| instance.set_health(Health::Unhealthy));
+        let (took, picked) = picks(&service, 0);
+        assert_eq!(picked, 0);
+        assert!(took < Duration::from_millis(20), "{rule:?}: with none, a request takes {took:?}");
+        set.instances().nth(7777).expect("there are more").set_health(Health::Healthy);
+        picks(&service, 1000);
+        let (took, picked) = picks(&service, 2000);
+        assert_eq!(picked, ALL);
+        assert!(took < Duration::from_millis(2), "{rule:?}: with one, a request takes {took:?}");
+    }
+}
