@@ -118,6 +118,7 @@ fn services() {
         backoff_base: Duration::from_millis(10),
         backoff_max: seconds(2),
         budget: 10,
+        keep_body: 1 << 20,
     };
     assert_eq!(users.retries, retries);
     let total = Some(seconds(40));
@@ -277,7 +278,8 @@ fn actions() {
     let template = Template(vec![literal("/internal/users/"), TemplatePiece::PathParameter("id".to_owned())]);
     assert_eq!(user.rewrite, Rewrite::Template(template));
     assert_eq!(user.host, HostHeader::Fixed("users.internal".parse().unwrap()));
-    let retries = RetriesGiven { attempts: Some(0), budget: Some(5), ..RetriesGiven::default() };
+    let retries =
+        RetriesGiven { attempts: Some(0), budget: Some(5), keep_body: Some(0), ..RetriesGiven::default() };
     let overrides = user.overrides.as_ref().unwrap();
     assert_eq!(overrides.retries, retries);
     assert_eq!(overrides.timeouts, TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() });
@@ -288,7 +290,7 @@ fn actions() {
     let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
     assert_eq!(overrides.breaker_failures, Some(failures));
     let usual = Retries::default();
-    assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, ..usual });
+    assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, keep_body: 0, ..usual });
     assert_eq!(users.overrides, None);
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };

@@ -353,6 +353,14 @@ pub struct InFlight {
     by_key: bool,
 }
 
+impl InFlight {
+    /// The attempt was none: nothing was sent, and nothing tried.
+    pub(super) fn withdraw(self) {
+        let attempts = &self.instance.load().attempts;
+        attempts.store(attempts.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.instance.load().in_flight.fetch_sub(1, Relaxed);

@@ -65,6 +65,8 @@ pub struct RetrySettings {
     pub backoff_max: Duration,
     /// Per cent of the service's requests in the last 10 s, 0 to 100.
     pub budget: u8,
+    /// So many bytes of a request's body are kept to be sent again.
+    pub keep_body: u64,
 }
 
 /// Per instance, over all workers.
@@ -241,6 +243,7 @@ impl RetrySettings {
             backoff_base: config.backoff_base,
             backoff_max: config.backoff_max,
             budget: config.budget,
+            keep_body: config.keep_body,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::config::model::{
 use crate::config::reader::Reader;
 use crate::config::values::NonEmpty;
 use crate::config::values::path::LiteralPath;
-use crate::config::values::units::{Number, Percent, Wait};
+use crate::config::values::units::{Number, Percent, Size, Wait};
 use crate::config::yaml::{Kind, Node};
 
 block! {
@@ -157,6 +157,8 @@ block! {
         backoff: Backoff,
         /// Share of the service's requests of the last 10s that may be retries. Default 20%.
         budget: Percent<0>,
+        /// So much of a request's body is kept to be sent again; longer ones are only streamed. Default 64KiB.
+        keep_body: Size<0, 16_777_216>,
     }
 }
 
@@ -171,6 +173,7 @@ impl RetriesBlock {
             backoff_base: backoff.base,
             backoff_max: backoff.max,
             budget: self.budget.optional()?,
+            keep_body: self.keep_body.optional()?,
         })
     }
 }
@@ -215,6 +218,7 @@ block! {
         /// For all of it: waiting, attempts, and the body of the response. Default: no limit.
         total: Wait,
     }
+    later { "tls" }
 }
 
 impl TimeoutsBlock {

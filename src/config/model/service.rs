@@ -188,6 +188,8 @@ pub struct Retries {
     pub backoff_max: Duration,
     /// Per cent of the service's requests in the last 10 s, 0 to 100.
     pub budget: u8,
+    /// So many bytes of a request's body are kept to be sent again; 0 for none.
+    pub keep_body: u64,
 }
 
 impl Default for Retries {
@@ -204,6 +206,7 @@ impl Default for Retries {
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_secs(1),
             budget: 20,
+            keep_body: 64 << 10,
         }
     }
 }
@@ -263,6 +266,7 @@ pub struct RetriesGiven {
     pub backoff_base: Option<Duration>,
     pub backoff_max: Option<Duration>,
     pub budget: Option<u8>,
+    pub keep_body: Option<u64>,
 }
 
 /// The keys of [`Timeouts`] that are written.
@@ -293,6 +297,7 @@ impl RetriesGiven {
             backoff_base: base,
             backoff_max: max,
             budget: self.budget.unwrap_or(usual.budget),
+            keep_body: self.keep_body.unwrap_or(usual.keep_body),
         }
     }
 }
