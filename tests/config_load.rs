@@ -287,8 +287,25 @@ fn actions() {
     assert_eq!(overrides.hedging, Some(hedging));
     let stale = StaleIfError { keep_for: seconds(3600), max_bytes: 1 << 20 };
     assert_eq!((user.stale_if_error, users.stale_if_error), (Some(stale), None));
-    let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
-    assert_eq!(overrides.breaker_failures, Some(failures));
+    let breaker = BreakerGiven {
+        consecutive_failures: Some(7),
+        failure_ratio: Some(None),
+        minimum_requests: Some(9),
+        window: Some(seconds(4)),
+        open_for: Some(seconds(1)),
+        max_open_for: Some(seconds(60)),
+        half_open_requests: Some(4),
+        failures: Some(vec![FailureKind::Status(StatusRange { from: 500, to: 599 })]),
+    };
+    assert_eq!(overrides.circuit_breaker, breaker);
+    assert!(breaker.is_own());
+    let usual = CircuitBreaker::default();
+    let few = BreakerGiven { failures: breaker.failures.clone(), ..BreakerGiven::default() };
+    assert!(!few.is_own() && few.over(&usual).consecutive_failures == 5);
+    let short = BreakerGiven { max_open_for: Some(seconds(2)), ..BreakerGiven::default() }.over(&usual);
+    assert_eq!((short.open_for, short.max_open_for), (seconds(2), seconds(2)));
+    let long = BreakerGiven { open_for: Some(seconds(900)), ..BreakerGiven::default() }.over(&usual);
+    assert_eq!(long.max_open_for, seconds(900));
     let usual = Retries::default();
     assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, keep_body: 0, ..usual });
     assert_eq!(users.overrides, None);

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
-    HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState,
-    SourceStatus, StaleStatus,
+    HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteBreakerStatus, RouteStatus, ServiceStatus,
+    SourceState, SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -133,15 +133,28 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
             .map(|instance| InstanceGauges {
                 address: instance.address,
                 healthy: instance.health() != service::Health::Unhealthy,
-                breaker: match instance.breaker.status().state {
-                    service::BreakerState::Closed => Breaker::Closed,
-                    service::BreakerState::HalfOpen => Breaker::HalfOpen,
-                    service::BreakerState::Open => Breaker::Open,
-                },
+                breaker: breaker_gauge(&instance.breaker.status()),
+                route_breakers: service
+                    .instances
+                    .route_breakers()
+                    .iter()
+                    .filter_map(|own| {
+                        let status = instance.breaker_status(own.of)?;
+                        Some((own.route.clone(), breaker_gauge(&status), status.opens))
+                    })
+                    .collect(),
                 breaker_opens: instance.breaker.status().opens,
                 in_flight: instance.totals().in_flight,
             })
             .collect(),
+    }
+}
+
+fn breaker_gauge(breaker: &service::BreakerStatus) -> Breaker {
+    match breaker.state {
+        service::BreakerState::Closed => Breaker::Closed,
+        service::BreakerState::HalfOpen => Breaker::HalfOpen,
+        service::BreakerState::Open => Breaker::Open,
     }
 }
 
@@ -166,10 +179,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
         stale: Vec::new(),
-        instances: set
-            .instances()
-            .map(|instance| instance_status(instance, service.settings.slow_start))
-            .collect(),
+        instances: set.instances().map(|instance| instance_status(instance, service)).collect(),
     }
 }
 
@@ -210,8 +220,8 @@ fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {
     }
 }
 
-fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> InstanceStatus {
-    let breaker = instance.breaker.status();
+fn instance_status(instance: &Instance, service: &Service) -> InstanceStatus {
+    let slow_start = service.settings.slow_start;
     let totals = instance.totals();
     let share = slow_start.map(|slow_start| instance.share_of_its_own(slow_start, clock::now()));
     InstanceStatus {
@@ -228,20 +238,33 @@ fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> Instanc
             took_ms: check.took.as_millis().try_into().unwrap_or(u64::MAX),
             failure: check.failure,
         }),
-        breaker: BreakerStatus {
-            state: match breaker.state {
-                service::BreakerState::Closed => BreakerState::Closed,
-                service::BreakerState::HalfOpen => BreakerState::HalfOpen,
-                service::BreakerState::Open => BreakerState::Open,
-            },
-            consecutive_failures: breaker.consecutive_failures,
-            opened_at: breaker.opened_at.map(moment),
-            next_probe_at: breaker.next_probe_at.map(moment),
-        },
+        breaker: breaker_status(&instance.breaker.status()),
+        route_breakers: service
+            .instances
+            .route_breakers()
+            .iter()
+            .filter_map(|own| {
+                let breaker = breaker_status(&instance.breaker_status(own.of)?);
+                Some(RouteBreakerStatus { route: own.route.to_string(), breaker })
+            })
+            .collect(),
         latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,
         attempts: totals.attempts,
         failures: totals.failures,
+    }
+}
+
+fn breaker_status(breaker: &service::BreakerStatus) -> BreakerStatus {
+    BreakerStatus {
+        state: match breaker.state {
+            service::BreakerState::Closed => BreakerState::Closed,
+            service::BreakerState::HalfOpen => BreakerState::HalfOpen,
+            service::BreakerState::Open => BreakerState::Open,
+        },
+        consecutive_failures: breaker.consecutive_failures,
+        opened_at: breaker.opened_at.map(moment),
+        next_probe_at: breaker.next_probe_at.map(moment),
     }
 }
 

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*}
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, BreakerState, Pass};
+use super::breaker::{Breaker, BreakerState, BreakerStatus, Pass};
 use super::latency::{Known, Latency};
-use super::settings::BreakerSettings;
+use super::settings::{BreakerOf, BreakerSettings};
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -27,6 +28,8 @@ pub struct Instance {
     /// What `host: instance` sends. Workers clone [`InstanceRef::authority`] instead.
     pub authority: HeaderValue,
     pub breaker: Breaker,
+    /// Of routes that have one of their own. Each is made with the route's first request.
+    route_breakers: ArcSwapOption<RouteBreakers>,
     weight: AtomicU32,
     health: AtomicU8,
     removed: AtomicBool,
@@ -66,6 +69,9 @@ pub struct Totals {
     pub failures: u64,
 }
 
+/// Few: each is a route of the configuration.
+type RouteBreakers = Vec<(BreakerOf, Arc<Breaker>)>;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Instance {
@@ -75,6 +81,7 @@ impl Instance {
             address,
             authority,
             breaker: Breaker::new(workers),
+            route_breakers: ArcSwapOption::empty(),
             weight: AtomicU32::new(weight),
             health: AtomicU8::new(Health::Unchecked as u8),
             removed: AtomicBool::new(false),
@@ -158,6 +165,9 @@ impl Instance {
     pub fn reached(&self, now: Millis) {
         if self.unreachable.swap(false, Relaxed) {
             self.breaker.probe_from(now);
+            for (_, breaker) in self.route_breakers.load().as_deref().into_iter().flatten() {
+                breaker.probe_from(now);
+            }
             self.check.notify_one();
         }
     }
@@ -179,7 +189,45 @@ impl Instance {
 
     /// Whether a request may be sent here now.
     pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings, despite_health: bool) -> bool {
-        (despite_health || self.health() != Health::Unhealthy) && self.breaker.admits(now, settings)
+        let is_in_rotation = despite_health || self.health() != Health::Unhealthy;
+        // One that is not there yet is closed.
+        is_in_rotation
+            && self.with_breaker(settings.of, |breaker| breaker.admits(now, settings)).unwrap_or(true)
+    }
+
+    fn with_breaker<T>(&self, of: BreakerOf, use_it: impl FnOnce(&Breaker) -> T) -> Option<T> {
+        if of == BreakerOf::SERVICE {
+            return Some(use_it(&self.breaker));
+        }
+        let all = self.route_breakers.load();
+        let (_, breaker) = all.as_deref()?.iter().find(|(whose, _)| *whose == of)?;
+        Some(use_it(breaker))
+    }
+
+    fn add_breaker(&self, of: BreakerOf) {
+        self.route_breakers.rcu(|all| {
+            let mut all: RouteBreakers = all.as_deref().cloned().unwrap_or_default();
+            if all.iter().all(|(whose, _)| *whose != of) {
+                all.push((of, Arc::new(Breaker::new(self.loads.workers()))));
+            }
+            Some(Arc::new(all))
+        });
+    }
+
+    /// Forgets the breakers of routes that have none any more.
+    pub(super) fn keep_breakers(&self, wanted: impl Fn(BreakerOf) -> bool) {
+        let is_stray = |all: &RouteBreakers| all.iter().any(|(of, _)| !wanted(*of));
+        if self.route_breakers.load().as_deref().is_some_and(is_stray) {
+            self.route_breakers.rcu(|all| {
+                let all = all.iter().flat_map(|all| &**all).filter(|(of, _)| wanted(*of));
+                Some(Arc::new(all.cloned().collect::<RouteBreakers>()))
+            });
+        }
+    }
+
+    /// The breaker that requests of a route with one of its own go by; `None` before its first request.
+    pub fn breaker_status(&self, of: BreakerOf) -> Option<BreakerStatus> {
+        self.with_breaker(of, Breaker::status)
     }
 
     /// How busy the instance is from one worker's point of view, in [`UNIT`]s for each request.
@@ -322,8 +370,15 @@ impl InstanceRef {
     }
 
     pub(super) fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Admission> {
-        let pass = self.breaker.admit(now, settings)?;
-        Some(Admission { instance: self.clone(), pass: Some(pass) })
+        let admit = |breaker: &Breaker| breaker.admit(now, settings);
+        let pass = match self.with_breaker(settings.of, admit) {
+            Some(pass) => pass?,
+            None => {
+                self.add_breaker(settings.of);
+                self.with_breaker(settings.of, admit)??
+            }
+        };
+        Some(Admission { instance: self.clone(), pass: Some(pass), of: settings.of })
     }
 
     /// The head of an answer came, or nobody waits for it any longer. Only a good answer can make the instance faster.
@@ -377,6 +432,7 @@ impl Drop for InFlight {
 pub struct Admission {
     instance: InstanceRef,
     pass: Option<Pass>,
+    of: BreakerOf,
 }
 
 impl Admission {
@@ -389,8 +445,10 @@ impl Admission {
     pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
         let Some(pass) = self.pass.take() else { return };
         let was_probe = pass.is_probe();
-        self.instance.breaker.success(pass, self.instance.worker(), now, settings);
-        if was_probe && self.instance.breaker.status().state == BreakerState::Closed {
+        let worker = self.instance.worker();
+        self.instance.with_breaker(self.of, |breaker| breaker.success(pass, worker, now, settings));
+        let is_closed = || self.instance.breaker.status().state == BreakerState::Closed;
+        if was_probe && self.of == BreakerOf::SERVICE && is_closed() {
             self.instance.begins(now);
         }
     }
@@ -410,7 +468,8 @@ impl Admission {
         bump(&load.failures);
         load.penalty.add(now);
         if let Some(pass) = self.pass.take() {
-            self.instance.breaker.failure(pass, self.instance.worker(), now, settings);
+            let worker = self.instance.worker();
+            self.instance.with_breaker(self.of, |breaker| breaker.failure(pass, worker, now, settings));
         }
     }
 
@@ -423,7 +482,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.instance.breaker.ignored(pass);
+            self.instance.with_breaker(self.of, |breaker| breaker.ignored(pass));
         }
     }
 }
@@ -502,6 +561,7 @@ mod tests {
             open_for: Duration::from_secs(1),
             max_open_for: Duration::from_secs(1),
             half_open_requests: 1,
+            of: BreakerOf::SERVICE,
         };
         let admit = || instance.admit(clock::now(), &settings).expect("it is not open");
         admit().success(clock::now(), &settings);

@@ -2,6 +2,7 @@
 //! the request path reads configuration types.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +53,21 @@ pub struct BreakerSettings {
     pub max_open_for: Duration,
     /// 1 or more.
     pub half_open_requests: u32,
+    pub of: BreakerOf,
+}
+
+/// Whose breaker it is that an instance has: the service's, or that of a route which has one of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BreakerOf(u32);
+
+impl BreakerOf {
+    pub const SERVICE: BreakerOf = BreakerOf(0);
+
+    /// Another route's than any before.
+    pub fn another_route() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        BreakerOf(NEXT.fetch_add(1, Relaxed))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -229,6 +245,7 @@ impl BreakerSettings {
             open_for: config.open_for,
             max_open_for: config.max_open_for,
             half_open_requests: config.half_open_requests.max(1),
+            of: BreakerOf::SERVICE,
         }
     }
 }

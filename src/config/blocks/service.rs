@@ -9,8 +9,8 @@ use super::discovery::Discovery;
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, Pool, Retries,
-    RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts, TimeoutsGiven,
+    At, BreakerGiven, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, Pool,
+    Retries, RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -73,7 +73,7 @@ block! {
         /// Ask every instance whether it is well. Default: not asked.
         health_check: HealthCheck,
         /// Stop using an instance that fails. One breaker per instance; always on.
-        circuit_breaker: CircuitBreaker,
+        circuit_breaker: BreakerGiven,
         /// Try again on another instance.
         retries: RetriesGiven,
         /// Ask another instance when the first is slow. Default: not done.
@@ -97,7 +97,7 @@ impl ServiceBlock {
         let slow_start = self.slow_start.optional::<Wait>();
         let sticky = self.sticky.optional();
         let health_check = self.health_check.optional();
-        let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
+        let circuit_breaker = self.circuit_breaker.or(BreakerGiven::default());
         let retries = self.retries.or(RetriesGiven::default());
         let timeouts = self.timeouts.or(TimeoutsGiven::default());
         let pool = self.pool.or(Pool::default());
@@ -110,7 +110,7 @@ impl ServiceBlock {
             slow_start: slow_start?.map(|wait| wait.0),
             sticky: sticky?,
             health_check: health_check?,
-            circuit_breaker: circuit_breaker?,
+            circuit_breaker: circuit_breaker?.over(&CircuitBreaker::default()),
             retries: retries?.over(&Retries::default()),
             timeouts: timeouts?.over(&Timeouts::default()),
             pool: pool?,

@@ -26,6 +26,7 @@ fn gauges() -> Gauges {
                 address: address(),
                 healthy: false,
                 breaker: Breaker::HalfOpen,
+                route_breakers: vec![("search".into(), Breaker::Open, 4)],
                 breaker_opens: 1,
                 in_flight: 9,
             }],
@@ -141,6 +142,9 @@ fn attempts_retries_and_breakers() {
     ] {
         assert_eq!(read.value(name, "service=\"users\""), Some(expected), "{name}");
     }
+    let of_route = format!("{of_instance},route=\"search\"");
+    assert_eq!(read.value("gatehouse_route_breaker_state", &of_route), Some(2.0));
+    assert_eq!(read.value("gatehouse_route_breaker_opened_total", &of_route), Some(4.0));
     let refused = |reason: &str| {
         read.value("gatehouse_concurrency_refused_total", &format!("service=\"users\",reason=\"{reason}\""))
     };

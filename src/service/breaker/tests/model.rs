@@ -140,6 +140,7 @@ fn any_settings() -> impl Strategy<Value = BreakerSettings> {
             open_for: Duration::from_millis(open_ms),
             max_open_for: Duration::from_millis(open_ms * 3),
             half_open_requests,
+            of: BreakerOf::SERVICE,
         },
     )
 }
