@@ -74,6 +74,10 @@ impl Progress for UpstreamRecord {
         self.began.get_or_insert(at);
     }
 
+    fn withdrawn(&mut self) {
+        self.attempts -= 1;
+    }
+
     fn answered_by(&mut self, instance: SocketAddr) {
         self.instance = Some(instance);
     }

@@ -294,7 +294,7 @@ impl Gateway {
     ) {
         let snapshot = self.published.load_full();
         control.upkeep.apply(config, &snapshot);
-        snapshot.services.iter().for_each(|service| service.take_effect());
+        snapshot.take_effect();
         let admin = |token| Admin::new(Arc::new(surface::Surface(self.clone())), token);
         control.listeners.take_effect(opening, &control.workers, control.registry.as_ref(), admin);
         for worker in &control.workers {

@@ -115,8 +115,10 @@ reasons! {
     KeysUnavailable = "keys_unavailable", 503, "Token keys unavailable", Some("proxy_internal_error");
     /// Connecting to an instance took longer than `timeouts.connect`.
     ConnectTimeout = "connect_timeout", 504, "Service unreachable in time", Some("connection_timeout");
-    /// The response's head took longer than `timeouts.response`, or the body paused longer than `timeouts.idle`.
+    /// The response's head took longer than `timeouts.response`.
     ResponseTimeout = "response_timeout", 504, "Service too slow", Some("http_response_timeout");
+    /// The response's body paused longer than `timeouts.idle`.
+    IdleTimeout = "idle_timeout", 504, "Service stopped in its answer", Some("http_response_timeout");
     /// The call, with its attempts and the body of the response, took longer than `timeouts.total`.
     TotalTimeout = "total_timeout", 504, "Not done in time", Some("http_response_timeout");
     /// A required part of an aggregate was not complete within its `timeout`.

@@ -21,7 +21,7 @@ use crate::policy::cors::Cors;
 use crate::policy::headers::HeaderEdit;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::{Table, parameter_names};
-use crate::service::{Service, Stale, StaleStore};
+use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 pub struct Snapshot {
@@ -35,10 +35,23 @@ pub struct Snapshot {
     pub limiters: Vec<Arc<RateLimiter>>,
     /// What routes keep for the time of errors.
     pub stale: Vec<RouteStale>,
+    /// Routes with breakers of their own, each with the name of its service.
+    pub route_breakers: Vec<(String, RouteBreaker)>,
     pub trusted_proxies: TrustedProxies,
     pub request_id_header: HeaderName,
     /// Fields by which authenticators tell services who asks; nobody else may set them.
     pub identity_headers: Vec<HeaderName>,
+}
+
+impl Snapshot {
+    /// It serves from now on: what is shared with the snapshot before obeys it.
+    pub fn take_effect(&self) {
+        for service in &self.services {
+            service.take_effect();
+            let own = self.route_breakers.iter().filter(|(name, _)| **name == *service.name);
+            service.instances.keep_breakers(own.map(|(_, own)| own.clone()).collect());
+        }
+    }
 }
 
 /// Among many routes each is out of the nearer caches when its request comes, so it is small: what several of
@@ -93,12 +106,13 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     let mut routes = Vec::with_capacity(config.routes.len());
     let (mut known_policies, mut known_actions) =
         (Known::new(have_same_policies), Known::new(have_same_action));
-    let mut stale = Vec::new();
+    let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
     for route in &config.routes {
-        let kept = route_stale(route, ground);
+        let own = Own { stale: route_stale(route, ground), breaker: route_breaker(route, ground) };
         let policies = known_policies.like(route, || Ok(policies(route, config, &names)));
-        let action = known_actions.like(route, || action(route, config, &names, kept.as_ref()));
-        stale.extend(kept);
+        let action = known_actions.like(route, || action(route, config, &names, &own));
+        stale.extend(own.stale);
+        route_breakers.extend(own.breaker);
         match policies.and_then(|policies| Ok((policies, action?))) {
             Ok((policies, action)) => {
                 let metrics = ground.metrics.route(&route.name);
@@ -124,6 +138,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         authenticators: names.authenticators.into_values().collect(),
         limiters: names.limiters.into_values().collect(),
         stale,
+        route_breakers,
         trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
         request_id_header: config.defaults.request_id_header.clone(),
         identity_headers: identity_headers(config),
@@ -249,8 +264,12 @@ fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
 fn have_same_action(one: &config::Route, other: &config::Route) -> bool {
     match (&one.action, &other.action) {
         (config::Action::Forward(forward), config::Action::Forward(_)) => {
-            // What a route keeps of answers is its own.
+            // What a route keeps of answers is its own, and so is its breaker.
             forward.stale_if_error.is_none()
+                && forward
+                    .overrides
+                    .as_ref()
+                    .is_none_or(|own| own.circuit_breaker == config::BreakerGiven::default())
                 && !matches!(forward.rewrite, config::Rewrite::Template(_))
                 && one.action == other.action
         }
@@ -279,6 +298,25 @@ fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
     }
 }
 
+/// What a route has of its own beside its service, and keeps over reloads.
+struct Own {
+    stale: Option<RouteStale>,
+    breaker: Option<(String, RouteBreaker)>,
+}
+
+/// The breaker that the route has of its own, if it has: that of the snapshot before, where it goes to the same service.
+fn route_breaker(route: &config::Route, ground: &Ground<'_>) -> Option<(String, RouteBreaker)> {
+    let config::Action::Forward(forward) = &route.action else { return None };
+    forward.overrides.as_ref().filter(|overrides| overrides.circuit_breaker.is_own())?;
+    let service = &forward.service.value;
+    let mut before = ground.previous.iter().flat_map(|previous| &previous.route_breakers);
+    let known = before.find(|(name, own)| name == service && *own.route == **route.name);
+    Some(known.cloned().unwrap_or_else(|| {
+        let own = RouteBreaker { route: route.name.as_str().into(), of: BreakerOf::another_route() };
+        (service.clone(), own)
+    }))
+}
+
 /// The answers that the route keeps, if it does: those of the snapshot before, where they are what it would answer now.
 fn route_stale(route: &config::Route, ground: &Ground<'_>) -> Option<RouteStale> {
     let config::Action::Forward(forward) = &route.action else { return None };
@@ -294,12 +332,7 @@ fn route_stale(route: &config::Route, ground: &Ground<'_>) -> Option<RouteStale>
     Some(RouteStale { route: route.name.value.clone(), store, forward })
 }
 
-fn action(
-    route: &config::Route,
-    config: &Config,
-    names: &Names,
-    stale: Option<&RouteStale>,
-) -> Result<Action, String> {
+fn action(route: &config::Route, config: &Config, names: &Names, own: &Own) -> Result<Action, String> {
     let parameters = parameter_names(&route.matches.path);
     let service = |name: &config::Ref| {
         names.services.get(&name.value).cloned().ok_or_else(|| format!("there is no service {}", name.value))
@@ -311,13 +344,17 @@ fn action(
         config::Action::Forward(forward) => {
             let service = service(&forward.service)?;
             let written = || config.services.iter().find(|written| *written.name == *forward.service);
-            let stale = forward.stale_if_error.zip(stale);
+            let stale = forward.stale_if_error.zip(own.stale.as_ref());
+            let breaker = own.breaker.as_ref().map_or(BreakerOf::SERVICE, |(_, own)| own.of);
             let stale = stale.map(|(how, kept)| Stale { keep_for: how.keep_for, store: kept.store.clone() });
             let service = match (&forward.overrides, written()) {
                 (None, _) if stale.is_none() => service,
-                (overrides, Some(written)) => {
-                    service.overridden(written, overrides.as_deref().unwrap_or(&Default::default()), stale)
-                }
+                (overrides, Some(written)) => service.overridden(
+                    written,
+                    overrides.as_deref().unwrap_or(&Default::default()),
+                    stale,
+                    breaker,
+                ),
                 (_, None) => service,
             };
             Action::Forward(Forward {

@@ -149,6 +149,7 @@ fn services() {
         backoff_base: Duration::from_millis(10),
         backoff_max: seconds(2),
         budget: 10,
+        keep_body: 1 << 20,
     };
     assert_eq!(users.retries, retries);
     let total = Some(seconds(40));
@@ -318,7 +319,8 @@ fn actions() {
     let template = Template(vec![literal("/internal/users/"), TemplatePiece::PathParameter("id".to_owned())]);
     assert_eq!(user.rewrite, Rewrite::Template(template));
     assert_eq!(user.host, HostHeader::Fixed("users.internal".parse().unwrap()));
-    let retries = RetriesGiven { attempts: Some(0), budget: Some(5), ..RetriesGiven::default() };
+    let retries =
+        RetriesGiven { attempts: Some(0), budget: Some(5), keep_body: Some(0), ..RetriesGiven::default() };
     let overrides = user.overrides.as_ref().unwrap();
     assert_eq!(overrides.retries, retries);
     assert_eq!(overrides.timeouts, TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() });
@@ -326,10 +328,27 @@ fn actions() {
     assert_eq!(overrides.hedging, Some(hedging));
     let stale = StaleIfError { keep_for: seconds(3600), max_bytes: 1 << 20 };
     assert_eq!((user.stale_if_error, users.stale_if_error), (Some(stale), None));
-    let failures = vec![FailureKind::Status(StatusRange { from: 500, to: 599 })];
-    assert_eq!(overrides.breaker_failures, Some(failures));
+    let breaker = BreakerGiven {
+        consecutive_failures: Some(7),
+        failure_ratio: Some(None),
+        minimum_requests: Some(9),
+        window: Some(seconds(4)),
+        open_for: Some(seconds(1)),
+        max_open_for: Some(seconds(60)),
+        half_open_requests: Some(4),
+        failures: Some(vec![FailureKind::Status(StatusRange { from: 500, to: 599 })]),
+    };
+    assert_eq!(overrides.circuit_breaker, breaker);
+    assert!(breaker.is_own());
+    let usual = CircuitBreaker::default();
+    let few = BreakerGiven { failures: breaker.failures.clone(), ..BreakerGiven::default() };
+    assert!(!few.is_own() && few.over(&usual).consecutive_failures == 5);
+    let short = BreakerGiven { max_open_for: Some(seconds(2)), ..BreakerGiven::default() }.over(&usual);
+    assert_eq!((short.open_for, short.max_open_for), (seconds(2), seconds(2)));
+    let long = BreakerGiven { open_for: Some(seconds(900)), ..BreakerGiven::default() }.over(&usual);
+    assert_eq!(long.max_open_for, seconds(900));
     let usual = Retries::default();
-    assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, ..usual });
+    assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, keep_body: 0, ..usual });
     assert_eq!(users.overrides, None);
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };

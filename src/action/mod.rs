@@ -64,4 +64,8 @@ impl Progress for Attempts {
     fn attempt(&mut self, _instance: SocketAddr, _at: Instant) {
         self.count += 1;
     }
+
+    fn withdrawn(&mut self) {
+        self.count -= 1;
+    }
 }

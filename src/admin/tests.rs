@@ -101,6 +101,7 @@ impl ControlSurface for Stage {
                     opened_at: Some(Moment(SystemTime::UNIX_EPOCH)),
                     next_probe_at: None,
                 },
+                route_breakers: Vec::new(),
                 latency_ms: None,
                 in_flight: 3,
                 attempts: 10,

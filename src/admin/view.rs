@@ -229,6 +229,9 @@ pub struct InstanceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ejections: Option<u64>,
     pub breaker: BreakerStatus,
+    /// Of routes that have one of their own, once they had a request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route_breakers: Vec<RouteBreakerStatus>,
     /// How long it takes to answer, where the balancing rule goes by that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<f64>,
@@ -279,6 +282,13 @@ pub struct BreakerStatus {
     /// When a request will be let through to try the instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_probe_at: Option<Moment>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteBreakerStatus {
+    pub route: String,
+    #[serde(flatten)]
+    pub breaker: BreakerStatus,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::service::{BreakerState, Health, Instance, Instances};
+use crate::service::{BreakerOf, BreakerState, BreakerStatus, Health, Instance, Instances};
 use crate::telemetry::events;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ pub type Watched = (Arc<str>, Arc<Instances>);
 
 /// Watches what `services` names at the moment, until its sender is dropped.
 pub async fn run(services: watch::Receiver<Vec<Watched>>) {
-    let mut known: HashMap<u64, Seen> = HashMap::new();
+    let mut known: HashMap<(u64, BreakerOf), Seen> = HashMap::new();
     let mut panicking: HashSet<Arc<str>> = HashSet::new();
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,12 +41,27 @@ pub async fn run(services: watch::Receiver<Vec<Watched>>) {
                 events::info(format_args!("service {service}: enough instances are healthy again"));
             }
             for instance in instances.current().instances() {
+                let key = (instance.id, BreakerOf::SERVICE);
                 let seen = Seen::of(instance);
-                let before = known.get(&instance.id).copied().unwrap_or(Seen::NEW);
+                let before = known.get(&key).copied().unwrap_or(Seen::NEW);
                 for change in before.changes(seen) {
-                    report(service, instance, change);
+                    report(
+                        &At(service, instance.address, None),
+                        instance,
+                        &instance.breaker.status(),
+                        change,
+                    );
                 }
-                next.insert(instance.id, seen);
+                next.insert(key, seen);
+                for own in &*instances.route_breakers() {
+                    let Some(status) = instance.breaker_status(own.of) else { continue };
+                    let (key, seen) = ((instance.id, own.of), Seen::of_breaker(&status));
+                    let before = known.get(&key).copied().unwrap_or(Seen::NEW);
+                    for change in before.changes(seen) {
+                        report(&At(service, instance.address, Some(&own.route)), instance, &status, change);
+                    }
+                    next.insert(key, seen);
+                }
             }
         }
         known = next;
@@ -77,14 +92,16 @@ impl Seen {
     const NEW: Seen = Seen { healthy: true, closed: true, opens: 0, ejected: false, ejections: 0 };
 
     fn of(instance: &Instance) -> Self {
-        let breaker = instance.breaker.status();
         Seen {
             healthy: instance.health() != Health::Unhealthy,
-            closed: breaker.state == BreakerState::Closed,
-            opens: breaker.opens,
             ejected: instance.is_ejected(),
             ejections: instance.ejections().iter().map(|(_, count)| count).sum(),
+            ..Self::of_breaker(&instance.breaker.status())
         }
+    }
+
+    fn of_breaker(breaker: &BreakerStatus) -> Self {
+        Seen { closed: breaker.state == BreakerState::Closed, opens: breaker.opens, ..Seen::NEW }
     }
 
     fn changes(self, now: Seen) -> impl Iterator<Item = Change> {
@@ -103,8 +120,7 @@ impl Seen {
     }
 }
 
-fn report(service: &str, instance: &Instance, change: Change) {
-    let at = At(service, instance.address);
+fn report(at: &At<'_>, instance: &Instance, breaker: &BreakerStatus, change: Change) {
     match change {
         Change::Unhealthy => {
             let why = instance.last_check().and_then(|check| check.failure);
@@ -113,8 +129,7 @@ fn report(service: &str, instance: &Instance, change: Change) {
         }
         Change::Healthy => events::info(format_args!("{at} is healthy again")),
         Change::Opened => {
-            let next = instance.breaker.status().next_probe_at;
-            let left = next.map_or(Duration::ZERO, |at| at.since(clock::now()));
+            let left = breaker.next_probe_at.map_or(Duration::ZERO, |at| at.since(clock::now()));
             events::warn(format_args!(
                 "{at} fails: its circuit breaker has opened, to try again in {:.1} s",
                 left.as_secs_f64()
@@ -133,11 +148,13 @@ fn report(service: &str, instance: &Instance, change: Change) {
     }
 }
 
-struct At<'a>(&'a str, SocketAddr);
+/// Of a service, and of a route where that has a breaker of its own.
+struct At<'a>(&'a str, SocketAddr, Option<&'a str>);
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "service {}: {}", self.0, self.1)
+        write!(f, "service {}: {}", self.0, self.1)?;
+        self.2.map_or(Ok(()), |route| write!(f, " on route {route}"))
     }
 }
 

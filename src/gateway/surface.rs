@@ -10,7 +10,7 @@ use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus,
     EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome,
-    RouteStatus, ServiceStatus, SourceState, SourceStatus, StaleStatus,
+    RouteBreakerStatus, RouteStatus, ServiceStatus, SourceState, SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -144,17 +144,30 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
             .map(|instance| InstanceGauges {
                 address: instance.address,
                 healthy: instance.health() != service::Health::Unhealthy,
-                breaker: match instance.breaker.status().state {
-                    service::BreakerState::Closed => Breaker::Closed,
-                    service::BreakerState::HalfOpen => Breaker::HalfOpen,
-                    service::BreakerState::Open => Breaker::Open,
-                },
+                breaker: breaker_gauge(&instance.breaker.status()),
+                route_breakers: service
+                    .instances
+                    .route_breakers()
+                    .iter()
+                    .filter_map(|own| {
+                        let status = instance.breaker_status(own.of)?;
+                        Some((own.route.clone(), breaker_gauge(&status), status.opens))
+                    })
+                    .collect(),
                 breaker_opens: instance.breaker.status().opens,
                 ejected: service.settings.outlier_detection.map(|_| instance.is_ejected()),
                 ejections: instance.ejections().map(|(reason, count)| (reason.name(), count)),
                 in_flight: instance.totals().in_flight,
             })
             .collect(),
+    }
+}
+
+fn breaker_gauge(breaker: &service::BreakerStatus) -> Breaker {
+    match breaker.state {
+        service::BreakerState::Closed => Breaker::Closed,
+        service::BreakerState::HalfOpen => Breaker::HalfOpen,
+        service::BreakerState::Open => Breaker::Open,
     }
 }
 
@@ -192,7 +205,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
             .map(|(instance, zone, priority)| InstanceStatus {
                 zone: zone.map(str::to_owned),
                 priority,
-                ..instance_status(instance, &service.settings)
+                ..instance_status(instance, service)
             })
             .collect(),
     }
@@ -254,8 +267,8 @@ fn concurrency_status(present: &service::BulkheadStatus) -> ConcurrencyStatus {
     }
 }
 
-fn instance_status(instance: &Instance, settings: &service::Settings) -> InstanceStatus {
-    let breaker = instance.breaker.status();
+fn instance_status(instance: &Instance, service: &Service) -> InstanceStatus {
+    let settings = &service.settings;
     let totals = instance.totals();
     let share = settings.slow_start.map(|slow_start| instance.share_of_its_own(slow_start, clock::now()));
     InstanceStatus {
@@ -283,20 +296,33 @@ fn instance_status(instance: &Instance, settings: &service::Settings) -> Instanc
         ejections: settings
             .outlier_detection
             .map(|_| instance.ejections().iter().map(|(_, count)| count).sum()),
-        breaker: BreakerStatus {
-            state: match breaker.state {
-                service::BreakerState::Closed => BreakerState::Closed,
-                service::BreakerState::HalfOpen => BreakerState::HalfOpen,
-                service::BreakerState::Open => BreakerState::Open,
-            },
-            consecutive_failures: breaker.consecutive_failures,
-            opened_at: breaker.opened_at.map(moment),
-            next_probe_at: breaker.next_probe_at.map(moment),
-        },
+        breaker: breaker_status(&instance.breaker.status()),
+        route_breakers: service
+            .instances
+            .route_breakers()
+            .iter()
+            .filter_map(|own| {
+                let breaker = breaker_status(&instance.breaker_status(own.of)?);
+                Some(RouteBreakerStatus { route: own.route.to_string(), breaker })
+            })
+            .collect(),
         latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,
         attempts: totals.attempts,
         failures: totals.failures,
+    }
+}
+
+fn breaker_status(breaker: &service::BreakerStatus) -> BreakerStatus {
+    BreakerStatus {
+        state: match breaker.state {
+            service::BreakerState::Closed => BreakerState::Closed,
+            service::BreakerState::HalfOpen => BreakerState::HalfOpen,
+            service::BreakerState::Open => BreakerState::Open,
+        },
+        consecutive_failures: breaker.consecutive_failures,
+        opened_at: breaker.opened_at.map(moment),
+        next_probe_at: breaker.next_probe_at.map(moment),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The bodies that pass through: counted, bounded, and with a limit on silence. Nothing is buffered
-//! here; back-pressure is the reader's poll.
+//! The bodies that pass through: counted, bounded, and with a limit on silence. Back-pressure is the reader's poll; nothing is
+//! buffered but what [`RequestBody::keep_for_replay`] asks for.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::alike;
 use super::fields::Fields;
+use super::replay::{Again, Replay};
 
 /// Why a request body could not be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +124,7 @@ impl Http2Body {
     }
 }
 
-/// A request body that outlives a failed attempt as long as no byte of it was taken.
+/// A request body that outlives a failed attempt as long as no byte of it was taken, or all that were are kept.
 pub struct RequestBody {
     source: RefCell<Option<ClientBody>>,
     hint: SizeHint,
@@ -138,6 +139,7 @@ pub struct RequestBody {
     awaited: Cell<bool>,
     /// Fields that the client must not say anything in, in a trailer either.
     spoken_for: RefCell<Vec<HeaderName>>,
+    replay: RefCell<Replay>,
 }
 
 thread_local! {
@@ -169,6 +171,7 @@ impl RequestBody {
             taken_at: Cell::new(None),
             awaited: Cell::new(false),
             spoken_for: RefCell::default(),
+            replay: RefCell::default(),
         })
     }
 
@@ -191,7 +194,23 @@ impl RequestBody {
 
     /// Whether another attempt can still send it from the beginning.
     pub fn is_replayable(&self) -> bool {
-        self.is_empty() || self.source.borrow().is_some()
+        let is_untouched = || self.received.get() == 0 && self.source.borrow().is_some();
+        self.is_empty() || self.failure.get().is_none() && (is_untouched() || self.replay.borrow().is_whole())
+    }
+
+    /// Keeps what is taken of it, so that another attempt can send it again: up to `limit` bytes.
+    pub fn keep_for_replay(&self, limit: u64) {
+        // What is told to be longer is not worth the beginning.
+        if !self.is_empty() && self.hint.lower() <= limit {
+            self.replay.borrow_mut().keep(limit);
+        }
+    }
+
+    /// It will not be sent again.
+    pub fn end_replay(&self) {
+        if !self.is_empty() {
+            self.replay.borrow_mut().end();
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -223,22 +242,27 @@ impl RequestBody {
     pub fn attempt(self: &Rc<Self>, idle: Duration) -> AttemptBody {
         self.idle.set(idle);
         if self.is_empty() {
-            return AttemptBody { shared: None, taken: ClientBody::Empty, timer: None };
+            return AttemptBody::empty();
         }
-        AttemptBody { shared: Some(self.clone()), taken: ClientBody::Empty, timer: None }
+        self.awaited.set(false);
+        let again = self.replay.borrow().again();
+        AttemptBody { shared: Some(self.clone()), taken: ClientBody::Empty, again, timer: None }
     }
 }
 
-/// What one attempt sends; it takes the client's body at its first poll.
+/// What one attempt sends; it takes the client's body at its first poll, and gives it back when it is dropped and another
+/// can go on with it.
 pub struct AttemptBody {
     shared: Option<Rc<RequestBody>>,
     taken: ClientBody,
+    /// What was taken by the attempts before.
+    again: Again,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl AttemptBody {
     pub fn empty() -> Self {
-        AttemptBody { shared: None, taken: ClientBody::Empty, timer: None }
+        AttemptBody { shared: None, taken: ClientBody::Empty, again: Again::default(), timer: None }
     }
 }
 
@@ -251,6 +275,12 @@ impl Body for AttemptBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(shared) = self.shared.clone() else { return Poll::Ready(None) };
+        if !self.again.data.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.again.data)))));
+        }
+        if shared.ended.get() {
+            return Poll::Ready(self.again.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))));
+        }
         if let Some(source) = shared.source.borrow_mut().take() {
             self.taken = source;
         }
@@ -270,11 +300,23 @@ impl Body for AttemptBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.ended.get())
+        let is_sent = self.again.data.is_empty() && self.again.trailers.is_none();
+        is_sent && self.shared.as_ref().is_none_or(|shared| shared.ended.get())
     }
 
     fn size_hint(&self) -> SizeHint {
         self.shared.as_ref().map_or(SizeHint::with_exact(0), |shared| shared.hint)
+    }
+}
+
+impl Drop for AttemptBody {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared
+            && !matches!(self.taken, ClientBody::Empty)
+            && shared.is_replayable()
+        {
+            *shared.source.borrow_mut() = Some(std::mem::replace(&mut self.taken, ClientBody::Empty));
+        }
     }
 }
 
@@ -289,9 +331,14 @@ impl RequestBody {
                     let received = self.received.get() + data.len() as u64;
                     self.received.set(received);
                     self.taken_at.set(Some(Instant::now()));
+                    self.replay.borrow_mut().add(&data);
                     if received > self.limit { Err(BodyError::TooLarge) } else { Ok(Frame::data(data)) }
                 }
-                Err(frame) => Ok(Frame::trailers(self.end_to_end_trailers(frame))),
+                Err(frame) => {
+                    let trailers = self.end_to_end_trailers(frame);
+                    self.replay.borrow_mut().add_trailers(&trailers);
+                    Ok(Frame::trailers(trailers))
+                }
             },
             Some(Err(error)) => Err(error),
             None => {

@@ -20,6 +20,7 @@ pub mod path;
 pub mod problem;
 pub mod query;
 mod random;
+mod replay;
 pub mod request_id;
 pub mod response;
 pub mod rewound;

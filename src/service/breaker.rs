@@ -9,7 +9,7 @@
 //! a run of failures. Every change of phase begins a new epoch, and a result counts only in the epoch
 //! that its request was admitted in: a late answer can neither close a breaker nor open it.
 
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
 use super::settings::BreakerSettings;
@@ -21,6 +21,9 @@ use crate::per_worker::{PerWorker, WorkerId};
 pub struct Breaker {
     word: AtomicU64,
     windows: PerWorker<Window>,
+    /// Probes that are at the instance, those of former epochs included: one that hangs while the breaker opens again
+    /// goes on taking a place.
+    probes: AtomicU32,
     /// For the status only; written after the word, so for an instant it can be that of the last time.
     opened_at: AtomicU64,
     opens: AtomicU64,
@@ -64,11 +67,19 @@ impl Pass {
     }
 }
 
+impl BreakerSettings {
+    /// Requests that may be at a half-open instance.
+    fn probes(&self) -> u32 {
+        self.half_open_requests.clamp(1, MAX_PROBES)
+    }
+}
+
 impl Breaker {
     pub fn new(workers: usize) -> Self {
         Breaker {
             word: AtomicU64::new(State::NEW.pack()),
             windows: PerWorker::new(workers),
+            probes: AtomicU32::new(0),
             opened_at: AtomicU64::new(0),
             opens: AtomicU64::new(0),
         }
@@ -77,7 +88,8 @@ impl Breaker {
     /// Whether [`Breaker::admit`] would let a request through at this moment.
     pub fn admits(&self, now: Millis, settings: &BreakerSettings) -> bool {
         let state = self.state();
-        matches!(state.phase, Phase::Closed { .. }) || state.admit(now, settings).is_some()
+        matches!(state.phase, Phase::Closed { .. })
+            || state.admit(now, settings).is_some() && self.probes.load(Acquire) < settings.probes()
     }
 
     pub fn is_closed(&self) -> bool {
@@ -93,18 +105,31 @@ impl Breaker {
                 return Some(Pass { epoch: state.epoch, probe: false });
             }
             let next = state.admit(now, settings)?;
+            if !self.take_place(settings) {
+                return None;
+            }
             match self.word.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
                 Ok(_) => return Some(Pass { epoch: next.epoch, probe: true }),
                 Err(actual) => word = actual,
             }
+            self.leave_place();
         }
+    }
+
+    fn take_place(&self, settings: &BreakerSettings) -> bool {
+        let taken = |probes| (probes < settings.probes()).then_some(probes + 1);
+        self.probes.fetch_update(AcqRel, Acquire, taken).is_ok()
+    }
+
+    fn leave_place(&self) {
+        self.probes.fetch_sub(1, AcqRel);
     }
 
     /// The request got an answer that is not one of `failures`.
     pub fn success(&self, pass: Pass, worker: WorkerId, now: Millis, settings: &BreakerSettings) {
         if pass.probe {
             self.change(now, |state| state.probe_succeeded(&pass, settings));
-            return;
+            return self.leave_place();
         }
         let state = self.state();
         if state.epoch != pass.epoch {
@@ -122,7 +147,7 @@ impl Breaker {
     pub fn failure(&self, pass: Pass, worker: WorkerId, now: Millis, settings: &BreakerSettings) {
         if pass.probe {
             self.change(now, |state| state.probe_failed(&pass, now, settings));
-            return;
+            return self.leave_place();
         }
         if self.state().epoch != pass.epoch {
             return;
@@ -140,6 +165,7 @@ impl Breaker {
     pub fn ignored(&self, pass: Pass) {
         if pass.probe {
             self.change(Millis::default(), |state| state.probe_abandoned(&pass));
+            self.leave_place();
         }
     }
 
@@ -244,7 +270,7 @@ impl State {
                 (now >= until).then(|| self.enter(Phase::HalfOpen { out: 1, succeeded: 0 }))
             }
             Phase::HalfOpen { out, succeeded } => {
-                let wanted = settings.half_open_requests.clamp(1, MAX_PROBES);
+                let wanted = settings.probes();
                 // The first half of the condition is for a reload that asks for fewer successes than
                 // there have been: without it no probe would ever go out again.
                 let free = out == 0 || out + succeeded < wanted;

@@ -43,6 +43,14 @@ impl RetryBudget {
         self.retries.try_take(self.share(percent, second).max(LEAST), second)
     }
 
+    /// Takes one out of the budget for a request that met a connection which the instance had closed. That is no retry, and is
+    /// allowed without a budget for them; but the instance may have seen the request, and one that closes all of
+    /// its connections must not get twice the load.
+    pub fn try_replacement(&self, percent: u8, now: Millis) -> bool {
+        let second = second(now);
+        self.retries.try_take(self.share(percent, second).max(LEAST), second)
+    }
+
     /// Takes one second attempt out of a budget of their own. There is no floor but one: nothing has failed.
     pub fn try_hedge(&self, percent: u8, now: Millis) -> bool {
         let second = second(now);
@@ -171,6 +179,14 @@ mod tests {
         assert_eq!(taken as u64, LEAST);
         assert!(!budget.try_retry(1, Millis(9_999)));
         assert!(budget.try_retry(1, Millis(10_000)), "ten seconds later they are forgotten");
+    }
+
+    #[test]
+    fn replacements_come_out_of_the_same_budget_and_have_the_floor_at_least() {
+        let budget = RetryBudget::new(1);
+        assert_eq!((0..1000).filter(|_| budget.try_replacement(0, Millis(0))).count() as u64, LEAST);
+        assert!(!budget.try_retry(20, Millis(0)));
+        assert!(budget.try_retry(20, Millis(10_000)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::admittance::enter;
 use super::attempt::{AttemptError, Head, Responded};
 use super::bulkhead::Slot;
-use super::errand::{Attempted, Errand, Got};
+use super::errand::{Attempted, Errand, Got, How};
 use super::pool::Pools;
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
@@ -48,6 +48,9 @@ pub struct Call {
 /// How far a call came, kept outside of it so that it is known even when the call is dropped.
 pub trait Progress {
     fn attempt(&mut self, instance: SocketAddr, at: Instant);
+
+    /// The last attempt was none: it goes elsewhere.
+    fn withdrawn(&mut self) {}
 
     /// Which of the instances gave the answer, where it was not the last.
     fn answered_by(&mut self, _instance: SocketAddr) {}
@@ -142,8 +145,8 @@ pub async fn call(
         progress.attempt(picked.instance.address, now);
         let step = match tries.hedge_after(&picked) {
             None => {
-                let (response, fresh) = tries.begin(&picked);
-                let attempted = tries.errand.attempt(picked, now, response, fresh).await;
+                let how = tries.begin(&picked);
+                let attempted = tries.errand.attempt(picked, now, how).await;
                 tries.judge(attempted)
             }
             // Boxed, so that the requests that are not hedged are no larger for it.
@@ -153,9 +156,13 @@ pub async fn call(
             }
         };
         match step {
-            Step::Answer(answer) => return Ok(answer.held(slot)),
+            Step::Answer(answer) => {
+                call.body.end_replay();
+                return Ok(answer.held(slot));
+            }
             Step::GiveUp(error) => return Err(tries.errand.name(error)),
             Step::Again { after: None } => {}
+            Step::Elsewhere => progress.withdrawn(),
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
         now = Instant::now();
@@ -167,7 +174,11 @@ pub async fn call(
 enum Step {
     Answer(Answer),
     GiveUp(AttemptError),
-    Again { after: Option<Duration> },
+    Again {
+        after: Option<Duration>,
+    },
+    /// Nothing was tried: the instance has no connection free.
+    Elsewhere,
 }
 
 /// What has been tried so far, and what may still be.
@@ -195,10 +206,16 @@ pub(super) struct Tries<'c> {
 impl<'c> Tries<'c> {
     fn new(errand: Errand<'c>, began: Instant) -> Self {
         let Errand { service, call, .. } = errand;
+        let retries = &service.settings.retries;
+        let method_allows = retries.methods.contains(&call.head.method);
+        let idempotent = call.head.method.is_idempotent();
+        if !call.body.is_empty() && (idempotent || method_allows && retries.attempts > 0) {
+            call.body.keep_for_replay(retries.keep_body);
+        }
         Tries {
             errand,
-            method_allows: service.settings.retries.methods.contains(&call.head.method),
-            idempotent: call.head.method.is_idempotent(),
+            method_allows,
+            idempotent,
             tried: [0; MAX_TRIED],
             tried_count: 0,
             retries: 0,
@@ -212,12 +229,22 @@ impl<'c> Tries<'c> {
         }
     }
 
-    /// An attempt at `picked` begins: how long its response may take, and whether it wants a new connection.
-    pub fn begin(&mut self, picked: &Picked) -> (Duration, bool) {
+    /// An attempt at `picked` begins.
+    pub fn begin(&mut self, picked: &Picked) -> How {
+        let may_wait = self.may_wait(picked);
         self.remember(picked.instance.id);
         // The first attempt has all of it, however long connecting takes.
         let all = self.errand.service.settings.response_timeout;
-        (if self.retries == 0 { all } else { self.left() }, std::mem::take(&mut self.fresh))
+        let response = if self.retries == 0 { all } else { self.left() };
+        How { response, fresh: std::mem::take(&mut self.fresh), may_wait }
+    }
+
+    /// An instance without a free connection is waited for only when there is no other, or when the client is to stay with it.
+    fn may_wait(&self, picked: &Picked) -> bool {
+        let tried = &self.tried[..self.tried_count];
+        tried.len() == MAX_TRIED
+            || tried.contains(&picked.instance.id)
+            || tried.is_empty() && self.errand.call.wish.session.is_some()
     }
 
     fn judge(&mut self, attempted: Attempted) -> Step {
@@ -272,8 +299,12 @@ impl<'c> Tries<'c> {
     }
 
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {
+        if error.is_full() {
+            admission.ignored();
+            return Step::Elsewhere;
+        }
         let settings = &self.errand.service.settings;
-        if self.stale_left && error.is_stale_connection() && self.may_replace_connection(&error) {
+        if self.stale_left && error.is_stale_connection() && self.take_replacement(&error) {
             // The instance closed a kept connection as we used it: its right, and no failure of its own.
             admission.ignored();
             self.stale_left = false;
@@ -298,8 +329,10 @@ impl<'c> Tries<'c> {
         Step::GiveUp(error)
     }
 
-    fn may_replace_connection(&self, error: &AttemptError) -> bool {
-        self.errand.call.body.is_replayable() && (self.idempotent || error.nothing_written())
+    fn take_replacement(&self, error: &AttemptError) -> bool {
+        let service = self.errand.service;
+        let replaced = || service.budget.try_replacement(service.settings.retries.budget, clock::now());
+        self.errand.call.body.is_replayable() && (error.nothing_written() || self.idempotent && replaced())
     }
 
     fn may_repeat(&self, nothing_written: bool) -> bool {

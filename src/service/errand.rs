@@ -22,6 +22,17 @@ pub struct Errand<'c> {
     pub total: Option<Instant>,
 }
 
+/// How an attempt is to be made.
+#[derive(Clone, Copy)]
+pub struct How {
+    /// So long may its response take.
+    pub response: Duration,
+    /// On a new connection.
+    pub fresh: bool,
+    /// For a connection to become free, when all are in use.
+    pub may_wait: bool,
+}
+
 /// A response whose head has come, and what its attempt holds.
 pub struct Got {
     pub responded: Responded,
@@ -53,27 +64,22 @@ impl Errand<'_> {
         if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
     }
 
-    /// One attempt at the instance that was picked for it, whose response may take so long. `fresh`: on a new connection.
-    pub async fn attempt(
-        &self,
-        picked: Picked,
-        began: Instant,
-        response: Duration,
-        fresh: bool,
-    ) -> Attempted {
+    /// One attempt at the instance that was picked for it.
+    pub async fn attempt(&self, picked: Picked, began: Instant, how: How) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
         let timed = self.service.settings.times_answers().then_some(&instance);
         let body = &*self.call.body;
         let recording =
-            Recording { pool: &pool, timed, body, began, ended: None, outcome: Outcome::Cancelled };
+            Recording { pool: &pool, timed, body, began, ended: None, outcome: Some(Outcome::Cancelled) };
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,
             host: self.call.head.host.as_deref().unwrap_or_else(|| instance.authority().as_bytes()),
             body: &self.call.body,
-            limits: self.limits(response),
-            fresh,
+            limits: self.limits(how.response),
+            fresh: how.fresh,
+            may_wait: how.may_wait,
             began,
         };
         match attempt.run().await {
@@ -86,6 +92,11 @@ impl Errand<'_> {
                 }
                 let session = self.service.session(&instance, self.call.wish);
                 Ok(Got { responded, in_flight, admission, at, session })
+            }
+            Err(error) if error.is_full() => {
+                recording.forget();
+                in_flight.withdraw();
+                Err((error, admission))
             }
             Err(error) => {
                 // Whatever the instance's side made of it, the client's failure came first.
@@ -151,20 +162,26 @@ struct Recording<'p> {
     body: &'p RequestBody,
     began: Instant,
     ended: Option<Instant>,
-    outcome: Outcome,
+    /// `None` when there was nothing to count.
+    outcome: Option<Outcome>,
 }
 
 impl Recording<'_> {
     /// Counts it now, and says when that is.
     fn end(mut self, outcome: Outcome) -> Instant {
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
         *self.ended.insert(Instant::now())
+    }
+
+    /// Nothing was tried.
+    fn forget(mut self) {
+        self.outcome = None;
     }
 
     /// Tells how long the instance took, from the last on that it was given of the request. A client that doesn't send
     /// its request is not the instance's fault; being turned away is no sign of its being fast.
-    fn time(&self, instance: &InstanceRef, ended: Instant) {
-        let good = matches!(self.outcome, Outcome::Status(status) if status < 500 && status != 429);
+    fn time(&self, instance: &InstanceRef, outcome: Outcome, ended: Instant) {
+        let good = matches!(outcome, Outcome::Status(status) if status < 500 && status != 429);
         if !good && (self.body.waits_for_client() || self.body.failure().is_some()) {
             return;
         }
@@ -175,10 +192,11 @@ impl Recording<'_> {
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
+        let Some(outcome) = self.outcome else { return };
         let ended = self.ended.unwrap_or_else(Instant::now);
-        self.pool.record(self.outcome, ended.saturating_duration_since(self.began));
+        self.pool.record(outcome, ended.saturating_duration_since(self.began));
         if let Some(instance) = self.timed {
-            self.time(instance, ended);
+            self.time(instance, outcome, ended);
         }
     }
 }

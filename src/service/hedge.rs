@@ -13,7 +13,7 @@ use http::header;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::{Progress, Tries};
-use super::errand::{Attempted, Errand};
+use super::errand::{Attempted, Errand, How};
 use super::samples::Samples;
 use super::verdict::Verdict;
 use super::{Failure, HedgeAfter, Picked};
@@ -87,8 +87,8 @@ impl<'c> Tries<'c> {
         progress: &mut dyn Progress,
     ) -> Attempted {
         let (address, errand) = (picked.instance.address, self.errand);
-        let (response, fresh) = self.begin(&picked);
-        let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, response, fresh));
+        let how = self.begin(&picked);
+        let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, how));
         let due = began.checked_add(after);
         let alone = match due {
             Some(due) => timeout_at(due, &mut first).await.ok(),
@@ -103,7 +103,8 @@ impl<'c> Tries<'c> {
             errand.count_latency(began, true);
             return attempted;
         };
-        let second: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), self.left(), false));
+        let how = How { response: self.left(), fresh: false, may_wait: true };
+        let second: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), how));
         let (attempted, is_first) = errand.race(first, second).await;
         // A first attempt that was cancelled has taken so long at least.
         errand.count_latency(began, true);

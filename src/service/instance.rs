@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*}
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, BreakerState, Pass};
+use super::breaker::{Breaker, BreakerState, BreakerStatus, Pass};
 use super::ejection::Ejections;
 use super::latency::{Known, Latency};
-use super::settings::BreakerSettings;
+use super::settings::{BreakerOf, BreakerSettings};
 use super::tally::Tally;
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
@@ -31,6 +32,8 @@ pub struct Instance {
     /// What `host: instance` sends. Workers clone [`InstanceRef::authority`] instead.
     pub authority: HeaderValue,
     pub breaker: Breaker,
+    /// Of routes that have one of their own. Each is made with the route's first request.
+    route_breakers: ArcSwapOption<RouteBreakers>,
     weight: AtomicU32,
     health: AtomicU8,
     ejections: Ejections,
@@ -73,6 +76,9 @@ pub struct Totals {
     pub failures: u64,
 }
 
+/// Few: each is a route of the configuration.
+type RouteBreakers = Vec<(BreakerOf, Arc<Breaker>)>;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Instance {
@@ -82,6 +88,7 @@ impl Instance {
             address,
             authority,
             breaker: Breaker::new(workers),
+            route_breakers: ArcSwapOption::empty(),
             weight: AtomicU32::new(weight),
             health: AtomicU8::new(Health::Unchecked as u8),
             ejections: Ejections::default(),
@@ -179,6 +186,9 @@ impl Instance {
     pub fn reached(&self, now: Millis) {
         if self.unreachable.swap(false, Relaxed) {
             self.breaker.probe_from(now);
+            for (_, breaker) in self.route_breakers.load().as_deref().into_iter().flatten() {
+                breaker.probe_from(now);
+            }
             self.check.notify_one();
             let tallied = self.ejections.run_of().map(|_| self.tallied());
             if self.ejections.reached(now, tallied) {
@@ -204,7 +214,45 @@ impl Instance {
 
     /// Whether a request may be sent here now.
     pub(super) fn is_usable(&self, now: Millis, settings: &BreakerSettings, despite_health: bool) -> bool {
-        (despite_health || self.health() != Health::Unhealthy) && self.breaker.admits(now, settings)
+        let is_in_rotation = despite_health || self.health() != Health::Unhealthy;
+        // One that is not there yet is closed.
+        is_in_rotation
+            && self.with_breaker(settings.of, |breaker| breaker.admits(now, settings)).unwrap_or(true)
+    }
+
+    fn with_breaker<T>(&self, of: BreakerOf, use_it: impl FnOnce(&Breaker) -> T) -> Option<T> {
+        if of == BreakerOf::SERVICE {
+            return Some(use_it(&self.breaker));
+        }
+        let all = self.route_breakers.load();
+        let (_, breaker) = all.as_deref()?.iter().find(|(whose, _)| *whose == of)?;
+        Some(use_it(breaker))
+    }
+
+    fn add_breaker(&self, of: BreakerOf) {
+        self.route_breakers.rcu(|all| {
+            let mut all: RouteBreakers = all.as_deref().cloned().unwrap_or_default();
+            if all.iter().all(|(whose, _)| *whose != of) {
+                all.push((of, Arc::new(Breaker::new(self.loads.workers()))));
+            }
+            Some(Arc::new(all))
+        });
+    }
+
+    /// Forgets the breakers of routes that have none any more.
+    pub(super) fn keep_breakers(&self, wanted: impl Fn(BreakerOf) -> bool) {
+        let is_stray = |all: &RouteBreakers| all.iter().any(|(of, _)| !wanted(*of));
+        if self.route_breakers.load().as_deref().is_some_and(is_stray) {
+            self.route_breakers.rcu(|all| {
+                let all = all.iter().flat_map(|all| &**all).filter(|(of, _)| wanted(*of));
+                Some(Arc::new(all.cloned().collect::<RouteBreakers>()))
+            });
+        }
+    }
+
+    /// The breaker that requests of a route with one of its own go by; `None` before its first request.
+    pub fn breaker_status(&self, of: BreakerOf) -> Option<BreakerStatus> {
+        self.with_breaker(of, Breaker::status)
     }
 
     /// Whether it can take its share of the requests, and not only one to see whether it is back.
@@ -214,7 +262,8 @@ impl Instance {
         settings: &BreakerSettings,
         despite_health: bool,
     ) -> bool {
-        self.breaker.is_closed() && self.is_usable(now, settings, despite_health)
+        self.with_breaker(settings.of, Breaker::is_closed).unwrap_or(true)
+            && self.is_usable(now, settings, despite_health)
     }
 
     /// Likewise, as far as can be said without knowing the service.
@@ -363,8 +412,15 @@ impl InstanceRef {
     }
 
     pub(super) fn admit(&self, now: Millis, settings: &BreakerSettings) -> Option<Admission> {
-        let pass = self.breaker.admit(now, settings)?;
-        Some(Admission { instance: self.clone(), pass: Some(pass) })
+        let admit = |breaker: &Breaker| breaker.admit(now, settings);
+        let pass = match self.with_breaker(settings.of, admit) {
+            Some(pass) => pass?,
+            None => {
+                self.add_breaker(settings.of);
+                self.with_breaker(settings.of, admit)??
+            }
+        };
+        Some(Admission { instance: self.clone(), pass: Some(pass), of: settings.of })
     }
 
     /// The head of an answer came, or nobody waits for it any longer. Only a good answer can make the instance faster.
@@ -406,6 +462,14 @@ pub struct InFlight {
     by_key: bool,
 }
 
+impl InFlight {
+    /// The attempt was none: nothing was sent, and nothing tried.
+    pub(super) fn withdraw(self) {
+        let attempts = &self.instance.load().attempts;
+        attempts.store(attempts.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.instance.load().in_flight.fetch_sub(1, Relaxed);
@@ -422,6 +486,7 @@ impl Drop for InFlight {
 pub struct Admission {
     instance: InstanceRef,
     pass: Option<Pass>,
+    of: BreakerOf,
 }
 
 impl Admission {
@@ -435,8 +500,10 @@ impl Admission {
         let Some(pass) = self.pass.take() else { return };
         self.instance.tell(false);
         let was_probe = pass.is_probe();
-        self.instance.breaker.success(pass, self.instance.worker(), now, settings);
-        if was_probe && self.instance.breaker.status().state == BreakerState::Closed {
+        let worker = self.instance.worker();
+        self.instance.with_breaker(self.of, |breaker| breaker.success(pass, worker, now, settings));
+        let is_closed = || self.instance.breaker.status().state == BreakerState::Closed;
+        if was_probe && self.of == BreakerOf::SERVICE && is_closed() {
             self.instance.begins(now);
         }
     }
@@ -457,7 +524,8 @@ impl Admission {
         load.penalty.add(now);
         if let Some(pass) = self.pass.take() {
             self.instance.tell(true);
-            self.instance.breaker.failure(pass, self.instance.worker(), now, settings);
+            let worker = self.instance.worker();
+            self.instance.with_breaker(self.of, |breaker| breaker.failure(pass, worker, now, settings));
         }
     }
 
@@ -470,7 +538,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.instance.breaker.ignored(pass);
+            self.instance.with_breaker(self.of, |breaker| breaker.ignored(pass));
         }
     }
 }
@@ -549,6 +617,7 @@ mod tests {
             open_for: Duration::from_secs(1),
             max_open_for: Duration::from_secs(1),
             half_open_requests: 1,
+            of: BreakerOf::SERVICE,
         };
         let admit = || instance.admit(clock::now(), &settings).expect("it is not open");
         admit().success(clock::now(), &settings);

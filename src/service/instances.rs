@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::discovered::{Discovered, MAX_PRIORITY, Publish};
 use super::groups::{Group, Survey, arrange};
 use super::instance::{Health, Instance, InstanceRef};
+use super::settings::BreakerOf;
 use super::sticky::{SessionCode, SessionCodes, SessionKey};
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
@@ -42,6 +43,15 @@ pub struct Instances {
     /// When the service came to have instances after it had none, in milliseconds.
     filled_at: AtomicU64,
     published: watch::Sender<u64>,
+    /// The routes whose requests go by a breaker of their own.
+    route_breakers: ArcSwap<Vec<RouteBreaker>>,
+}
+
+/// A route that has a breaker of its own at each instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteBreaker {
+    pub route: Arc<str>,
+    pub of: BreakerOf,
 }
 
 /// How the source of the instances is doing.
@@ -123,7 +133,20 @@ impl Instances {
             panicking: AtomicBool::new(false),
             filled_at: AtomicU64::new(0),
             published: watch::Sender::new(0),
+            route_breakers: ArcSwap::default(),
         })
+    }
+
+    /// These routes have breakers of their own from now on; those of others are forgotten.
+    pub fn keep_breakers(&self, routes: Vec<RouteBreaker>) {
+        for instance in self.current().instances() {
+            instance.keep_breakers(|of| routes.iter().any(|known| known.of == of));
+        }
+        self.route_breakers.store(Arc::new(routes));
+    }
+
+    pub fn route_breakers(&self) -> Arc<Vec<RouteBreaker>> {
+        self.route_breakers.load_full()
     }
 
     /// The present set, for a moment's use on the request path.

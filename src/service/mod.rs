@@ -52,11 +52,11 @@ pub use ejection::{Ejection, EjectionReason, EjectionTime};
 pub use groups::Zone;
 pub use hedge::RecentLatency;
 pub use instance::{Admission, Check, Health, InFlight, Instance, InstanceRef, Totals};
-pub use instances::{InstanceSet, Instances, SourceStatus};
+pub use instances::{InstanceSet, Instances, RouteBreaker, SourceStatus};
 pub use pool::Pools;
 pub use settings::{
-    BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthProbe, HealthSettings, HedgeAfter,
-    Hedging, HttpProbe, OutlierSettings, PoolSettings, RetrySettings, Settings,
+    BreakerOf, BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthProbe, HealthSettings,
+    HedgeAfter, Hedging, HttpProbe, OutlierSettings, PoolSettings, RetrySettings, Settings,
 };
 pub use stale::{Asked, Copying, Kept, Stale, StaleHeld, StaleStore};
 pub use sticky::{SessionCode, Sticky};
@@ -184,18 +184,19 @@ impl Service {
         written: &config::Service,
         overrides: &config::Overrides,
         stale: Option<Stale>,
+        breaker: BreakerOf,
     ) -> Arc<Service> {
         let mut written = written.clone();
         written.retries = overrides.retries.clone().over(&written.retries);
         written.timeouts = overrides.timeouts.clone().over(&written.timeouts);
-        if let Some(failures) = &overrides.breaker_failures {
-            written.circuit_breaker.failures.clone_from(failures);
-        }
+        written.circuit_breaker = overrides.circuit_breaker.clone().over(&written.circuit_breaker);
         written.hedging = overrides.hedging.or(written.hedging);
         written.fallback = overrides.fallback.clone().or(written.fallback);
+        let mut settings = Settings::compile(&written);
+        settings.breaker.of = breaker;
         Arc::new(Service {
             name: self.name.clone(),
-            settings: Settings::compile(&written),
+            settings,
             sticky: self.sticky.clone(),
             instances: self.instances.clone(),
             budget: self.budget.clone(),

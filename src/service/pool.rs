@@ -43,6 +43,9 @@ pub enum ConnectError {
     TimedOut,
     #[error("all connections, or what the machine has for them, are in use")]
     Exhausted,
+    /// Another instance may have one that is free.
+    #[error("all connections to this instance are in use")]
+    Full,
 }
 
 impl ConnectError {
@@ -103,6 +106,8 @@ pub struct Wanted {
     pub fresh: bool,
     /// The request can't be repeated, and must not meet a connection that the instance has closed already.
     pub surely_open: bool,
+    /// With all connections in use, one is waited for.
+    pub may_wait: bool,
 }
 
 impl Pools {
@@ -199,6 +204,9 @@ impl InstancePool {
                 if self.open() < self.limits.get().max_connections {
                     return self.connect(deadline).await;
                 }
+            }
+            if !wanted.may_wait {
+                return Err(ConnectError::Full);
             }
             let _waiting = Waiting::begin(self);
             if timeout_at(deadline, self.changed.notified()).await.is_err() {
@@ -303,7 +311,7 @@ mod tests {
     use crate::service::discovered::{Discovered, Publish};
     use crate::service::{InstanceRef, Instances};
 
-    const ANY: Wanted = Wanted { fresh: false, surely_open: false };
+    const ANY: Wanted = Wanted { fresh: false, surely_open: false, may_wait: true };
 
     /// A pool of one connection, which is in use.
     struct Full {
@@ -347,6 +355,15 @@ mod tests {
         drop(lease);
         late.await.expect("nobody else is left");
         assert_eq!(pool.waiting.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_want_to_wait_is_told_at_once() {
+        let Full { only, pool, deadline, _listener, .. } = full().await;
+        let at_once = Wanted { may_wait: false, ..ANY };
+        assert!(matches!(pool.lease(at_once, deadline).await, Err(ConnectError::Full)));
+        drop(only);
+        assert!(pool.lease(at_once, deadline).await.is_ok());
     }
 
     #[tokio::test]

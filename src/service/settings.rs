@@ -2,6 +2,7 @@
 //! the request path reads configuration types.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,6 +57,21 @@ pub struct BreakerSettings {
     pub max_open_for: Duration,
     /// 1 or more.
     pub half_open_requests: u32,
+    pub of: BreakerOf,
+}
+
+/// Whose breaker it is that an instance has: the service's, or that of a route which has one of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BreakerOf(u32);
+
+impl BreakerOf {
+    pub const SERVICE: BreakerOf = BreakerOf(0);
+
+    /// Another route's than any before.
+    pub fn another_route() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        BreakerOf(NEXT.fetch_add(1, Relaxed))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +85,8 @@ pub struct RetrySettings {
     pub backoff_max: Duration,
     /// Per cent of the service's requests in the last 10 s, 0 to 100.
     pub budget: u8,
+    /// So many bytes of a request's body are kept to be sent again.
+    pub keep_body: u64,
 }
 
 /// Per instance, over all workers.
@@ -278,6 +296,7 @@ impl BreakerSettings {
             open_for: config.open_for,
             max_open_for: config.max_open_for,
             half_open_requests: config.half_open_requests.max(1),
+            of: BreakerOf::SERVICE,
         }
     }
 }
@@ -292,6 +311,7 @@ impl RetrySettings {
             backoff_base: config.backoff_base,
             backoff_max: config.backoff_max,
             budget: config.budget,
+            keep_body: config.keep_body,
         }
     }
 }

@@ -165,7 +165,7 @@ impl Held {
             Some(_) if reason == Reason::TotalTimeout => {}
             // A client that broke off its request took the connection, and so the response, with it.
             Some(verdict) if self.sent.failure().is_none() => {
-                verdict.broken(reason == Reason::ResponseTimeout);
+                verdict.broken(reason == Reason::IdleTimeout);
             }
             _ => {}
         }
@@ -220,7 +220,7 @@ impl Flowing {
         let silent = *self.silent_since.get_or_insert_with(Instant::now) + self.limits.idle;
         let (due, reason) = match self.limits.total {
             Some(total) if total < silent => (total, Reason::TotalTimeout),
-            _ => (silent, Reason::ResponseTimeout),
+            _ => (silent, Reason::IdleTimeout),
         };
         if connection.is_over(due, cx) { Poll::Ready(Err(reason)) } else { Poll::Pending }
     }

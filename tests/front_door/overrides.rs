@@ -1,5 +1,7 @@
 //! Routes that want something else of a service than others do.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::support::{Client, Gateway, Origin, origin};
@@ -88,6 +90,103 @@ async fn one_breaker_opens_by_what_each_route_counts() {
     for path in ["/0", "/1"] {
         assert_eq!(client.get(path).await.code(), "circuit_open", "{path}");
     }
+}
+
+/// With more than `failures` of its own a route has a breaker of its own: it opens by the route's requests, for the route alone.
+#[tokio::test]
+async fn a_breaker_of_its_own_opens_for_the_route_alone() {
+    let erring = Origin::status(503).await;
+    let of_service = "circuit_breaker: { consecutive_failures: 6, failure_ratio: off, open_for: 60s }, retries: { attempts: 0 }";
+    let own = "circuit_breaker: { consecutive_failures: 2, open_for: 60s }";
+    let gateway = routes(&[&erring], of_service, &["", own, "circuit_breaker: { consecutive_failures: 50 }"]);
+    let client = Client::new(gateway.http());
+    for _ in 0..2 {
+        assert_eq!(client.get("/1").await.header("proxy-status"), None);
+    }
+    assert_eq!(client.get("/1").await.code(), "circuit_open");
+    // Neither have the others seen anything of it, nor does it see anything of them.
+    for _ in 0..6 {
+        assert_eq!(client.get("/0").await.header("proxy-status"), None);
+    }
+    assert_eq!(client.get("/0").await.code(), "circuit_open");
+    assert_eq!(client.get("/2").await.header("proxy-status"), None);
+    assert_eq!(erring.count(), 2 + 6 + 1);
+
+    let instance = gateway.instance("users", erring.address).await.expect("it is there");
+    assert_eq!(instance["breaker"]["state"], "open");
+    let own = &instance["route_breakers"];
+    assert_eq!((&own[0]["route"], &own[0]["state"]), (&"r1".into(), &"open".into()));
+    assert!(own[0]["next_probe_at"].is_string(), "{own}");
+    assert_eq!((&own[1]["route"], &own[1]["consecutive_failures"]), (&"r2".into(), &1.into()));
+    let labels = ["service=\"users\"", "route=\"r1\""];
+    assert_eq!(gateway.metric("gatehouse_route_breaker_state", &labels).await, 2.0);
+    assert_eq!(gateway.metric("gatehouse_route_breaker_opened_total", &labels).await, 1.0);
+    gateway.wait_for(&format!(
+        "service users: {} on route r1 fails: its circuit breaker has opened",
+        erring.address
+    ));
+}
+
+#[tokio::test]
+async fn a_breaker_of_its_own_closes_again_and_lives_on_over_reloads() {
+    let status = Arc::new(AtomicU16::new(503));
+    let current = status.clone();
+    let origin = Origin::start(move |_| origin::status(current.load(SeqCst))).await;
+    let own = |more: &str| {
+        format!("circuit_breaker: {{ consecutive_failures: 1, open_for: 500ms, max_open_for: 500ms{more} }}")
+    };
+    let text = |overrides: &str| {
+        format!(
+            "services: {{ users: {{ instances: [\"{}\"], retries: {{ attempts: 0 }} }} }}\n\
+             routes: [{{ name: own, match: {{ path: /own }}, forward: {{ service: users, {overrides} }} }}]\n",
+            origin.url()
+        )
+    };
+    let gateway = Gateway::start(&text(&own("")));
+    let client = Client::new(gateway.http());
+    let state = async || {
+        gateway.instance("users", origin.address).await.expect("it is there")["route_breakers"][0]["state"]
+            .clone()
+    };
+    client.get("/own").await;
+    assert_eq!(state().await, "open");
+    gateway.reconfigure(&text(&own(", window: 20s"))).await;
+    assert_eq!(state().await, "open", "the reload has not forgotten it");
+    status.store(200, SeqCst);
+    crate::support::eventually("it closes", || async {
+        (client.get("/own").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(state().await, "closed");
+    gateway.wait_for("on route own answers: its circuit breaker has closed");
+    // A route that has none any more goes by the service's.
+    gateway.reconfigure(&text("host: preserve")).await;
+    assert!(
+        gateway.instance("users", origin.address).await.expect("it is there").get("route_breakers").is_none()
+    );
+    status.store(503, SeqCst);
+    for _ in 0..5 {
+        assert_eq!(client.get("/own").await.header("proxy-status"), None);
+    }
+    assert_eq!(client.get("/own").await.code(), "circuit_open");
+}
+
+/// All workers go by one breaker of the route, at every instance.
+#[tokio::test]
+async fn a_breaker_of_its_own_leads_to_the_other_instance() {
+    let (bad, well) = (Origin::status(503).await, Origin::text("well").await);
+    let text = format!(
+        "workers: 4\nservices: {{ users: {{ instances: [\"{}\", \"{}\"], load_balancing: round_robin }} }}\n\
+         routes: [{{ name: own, match: {{ prefix: / }}, forward: {{ service: users, \
+         circuit_breaker: {{ consecutive_failures: 3, failure_ratio: off, open_for: 60s }} }} }}]\n",
+        bad.url(),
+        well.url()
+    );
+    let gateway = Gateway::start(&text);
+    for _ in 0..60 {
+        assert_eq!(Client::new(gateway.http()).get("/").await.text(), "well");
+    }
+    assert_eq!(bad.count(), 3);
 }
 
 #[tokio::test]

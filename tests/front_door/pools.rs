@@ -89,6 +89,69 @@ async fn who_waits_too_long_for_a_connection_is_told() {
     assert_eq!(first.await.expect("no panic").status, 200);
 }
 
+/// A full pool is no reason to wait while another instance could answer, whatever the rule and the method.
+#[tokio::test]
+async fn another_instance_answers_when_one_has_no_connection_left() {
+    for rule in ["round_robin", "random", "least_requests", "{ consistent_hash: { key: path } }"] {
+        let (busy, gate) = gated().await;
+        let gateway = Gateway::start(&one_worker(
+            &[busy.url()],
+            &format!("load_balancing: {rule}, pool: {{ max_connections: 1 }}, timeouts: {{ connect: 15s }}"),
+        ));
+        let client = Client::new(gateway.http());
+        let held = get_in_background(&client).await;
+        eventually("it is busy", || async { (busy.count() == 1).then_some(()) }).await;
+        let well = Origin::text("well").await;
+        gateway
+            .reconfigure(&one_worker(
+                &[busy.url(), well.url()],
+                &format!(
+                    "load_balancing: {rule}, pool: {{ max_connections: 1 }}, timeouts: {{ connect: 15s }}"
+                ),
+            ))
+            .await;
+        let began = Instant::now();
+        for method in [Method::GET, Method::POST] {
+            for _ in 0..10 {
+                let reply = client.send(method.clone(), "/", "body".into()).await;
+                assert_eq!((reply.status, reply.text().as_str()), (200, "well"), "{rule}");
+            }
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{rule}: somebody has waited");
+        assert_eq!(busy.count(), 1);
+        assert_eq!(gateway.service("users").await["retries"], 0, "it is no retry");
+        let entry = gateway.log_entry(|entry| entry["method"] == "POST");
+        assert_eq!(entry["attempts"], 1, "{entry}");
+        assert_eq!(gateway.instance("users", busy.address).await.expect("it is there")["attempts"], 1);
+        gate.add_permits(1);
+        assert_eq!(held.await.expect("no panic").status, 200);
+    }
+}
+
+/// With all of them full, one is waited for.
+#[tokio::test]
+async fn without_a_free_connection_anywhere_one_is_waited_for() {
+    let (one, other) = (gated().await, gated().await);
+    let gateway = Gateway::start(&one_worker(
+        &[one.0.url(), other.0.url()],
+        "load_balancing: round_robin, pool: { max_connections: 1 }, timeouts: { connect: 15s }",
+    ));
+    let client = Client::new(gateway.http());
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        all.push(get_in_background(&client).await);
+    }
+    eventually("both are busy", || async { (one.0.count() == 1 && other.0.count() == 1).then_some(()) })
+        .await;
+    one.1.add_permits(8);
+    other.1.add_permits(8);
+    for reply in all {
+        assert_eq!(reply.await.expect("no panic").status, 200);
+    }
+    assert_eq!(one.0.count() + other.0.count(), 8);
+    assert_eq!(one.0.connections() + other.0.connections(), 2);
+}
+
 #[tokio::test]
 async fn no_more_than_max_idle_are_kept() {
     let (origin, gate) = gated().await;

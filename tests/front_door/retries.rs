@@ -166,6 +166,28 @@ async fn the_instance_may_say_when() {
     let began = Instant::now();
     assert_eq!(client.get("/").await.status, 200);
     assert!(began.elapsed() >= Duration::from_secs(1));
+    // A date, to the second; of a moment that has passed it means at once.
+    for (ahead, at_least) in [(2, 1), (-60, 0)] {
+        let when = std::time::SystemTime::now();
+        let moment =
+            if ahead > 0 { when + Duration::from_secs(ahead as u64) } else { when - Duration::from_secs(60) };
+        let date = httpdate::fmt_http_date(moment);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let origin = Origin::start(move |_| {
+            let status = if asked.fetch_add(1, SeqCst) == 0 { 503 } else { 200 };
+            let response = Response::builder().status(status).header("retry-after", &date);
+            response.body(Full::default()).expect("constants")
+        })
+        .await;
+        let gateway = Gateway::start(&one_service(
+            &[origin.url()],
+            &format!("{NO_BREAKER}, retries: {{ backoff: {{ base: 14s, max: 14s }} }}"),
+        ));
+        let began = Instant::now();
+        assert_eq!(Client::new(gateway.http()).get("/").await.status, 200);
+        assert!(began.elapsed() >= Duration::from_secs(at_least), "{ahead}");
+        assert!(began.elapsed() < Duration::from_secs(12), "{ahead}: the backoff was waited for");
+    }
     // Longer than the response may take: the answer is passed on at once.
     let began = Instant::now();
     let reply = client.get("/long").await;
@@ -241,6 +263,7 @@ async fn when_everything_fails_the_budget_bounds_the_load() {
     assert_eq!(gateway.service("users").await["retries"], seen - 200);
 }
 
+/// Unless it is kept, which here it isn't.
 #[tokio::test]
 async fn a_body_that_was_taken_is_not_sent_again() {
     let broken = RawOrigin::start(|mut stream, _| async move {
@@ -250,7 +273,7 @@ async fn a_body_that_was_taken_is_not_sent_again() {
     let well = Origin::text("well").await;
     let gateway = Gateway::start(&one_service(
         &[broken.url(), well.url()],
-        &format!("load_balancing: round_robin, {NO_BREAKER}"),
+        &format!("load_balancing: round_robin, {NO_BREAKER}, retries: {{ keep_body: 0 }}"),
     ));
     let client = Client::new(gateway.http());
     let (mut ok, mut failed) = (0, 0);

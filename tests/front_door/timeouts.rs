@@ -90,7 +90,7 @@ async fn a_pause_in_the_body() {
     let broken = Client::new(gateway.http()).try_send(http::Method::GET, "/", Default::default()).await;
     assert!(broken.is_err(), "a body that stopped looked whole: {broken:?}");
     let entry = gateway.log_entry(|entry| entry["path"] == "/");
-    assert_eq!((&entry["status"], &entry["reason"]), (&200.into(), &"response_timeout".into()));
+    assert_eq!((&entry["status"], &entry["reason"]), (&200.into(), &"idle_timeout".into()));
     assert_eq!(entry["bytes_out"], 5);
 }
 

@@ -194,7 +194,7 @@ fn overrides(overrides: &config::Overrides) -> Vec<&'static str> {
         ("retries", overrides.retries != config::RetriesGiven::default()),
         ("timeouts", overrides.timeouts != config::TimeoutsGiven::default()),
         ("hedging", overrides.hedging.is_some()),
-        ("circuit_breaker", overrides.breaker_failures.is_some()),
+        ("circuit_breaker", overrides.circuit_breaker != config::BreakerGiven::default()),
         ("fallback", overrides.fallback.is_some()),
     ];
     given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
@@ -317,7 +317,7 @@ mod tests {
             rewrite: Rewrite::StripPrefix("/api".into()),
             host: HostHeader::Preserve,
             overrides: Some(Box::new(Overrides {
-                breaker_failures: Some(Vec::new()),
+                circuit_breaker: BreakerGiven { failures: Some(Vec::new()), ..BreakerGiven::default() },
                 ..Overrides::default()
             })),
             stale_if_error: Some(StaleIfError { keep_for: Duration::from_secs(60), max_bytes: 1 << 20 }),

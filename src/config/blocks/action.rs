@@ -4,14 +4,13 @@ use http::{HeaderValue, StatusCode};
 use serde_json::Value as Json;
 
 use super::references::ServiceRef;
-use super::resilience::CountedFailures;
 use super::response::Fallback;
 use super::route::{path_parameters, unknown_parameter};
 use super::stale::StaleIfErrorValue;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, Forward, Hedging, HostHeader, Match, Overrides, PathMatch, Redirect, Ref, RetriesGiven, Rewrite,
-    TimeoutsGiven,
+    At, BreakerGiven, Forward, Hedging, HostHeader, Match, Overrides, PathMatch, Redirect, Ref, RetriesGiven,
+    Rewrite, TimeoutsGiven,
 };
 use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
@@ -82,8 +81,8 @@ block! {
         timeouts: TimeoutsGiven,
         /// Instead of the service's.
         hedging: Hedging,
-        /// What counts as a failure on this route.
-        circuit_breaker: CountedFailures,
+        /// What is not given is the service's. With more than `failures` it is a breaker of the route's own.
+        circuit_breaker: BreakerGiven,
         /// Instead of the service's.
         fallback: Fallback,
         /// Keep the last good answers for so long, and give them where there would be an error. Default: not done.
@@ -129,7 +128,7 @@ fn overrides(
     retries: Field<RetriesGiven>,
     timeouts: Field<TimeoutsGiven>,
     hedging: Field<Hedging>,
-    circuit_breaker: Field<CountedFailures>,
+    circuit_breaker: Field<BreakerGiven>,
     fallback: Field<Fallback>,
 ) -> Option<Overrides> {
     let (retries, timeouts) = (retries.or(RetriesGiven::default()), timeouts.or(TimeoutsGiven::default()));
@@ -137,7 +136,7 @@ fn overrides(
         retries: retries?,
         timeouts: timeouts?,
         hedging: hedging.optional()?,
-        breaker_failures: circuit_breaker.or(CountedFailures(None))?.0,
+        circuit_breaker: circuit_breaker.or(BreakerGiven::default())?,
         fallback: fallback.optional()?,
     })
 }

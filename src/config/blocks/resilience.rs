@@ -6,10 +6,10 @@ use http::Method;
 use serde_json::{Value as Json, json};
 
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, CircuitBreaker, FailureKind, Pool, RetriesGiven, TimeoutsGiven};
+use crate::config::model::{At, BreakerGiven, FailureKind, Pool, RetriesGiven, TimeoutsGiven};
 use crate::config::reader::Reader;
 use crate::config::values::NonEmpty;
-use crate::config::values::units::{Number, Percent, Wait};
+use crate::config::values::units::{Number, Percent, Size, Wait};
 use crate::config::yaml::{Kind, Node};
 
 /// A percentage, or `off`.
@@ -31,7 +31,7 @@ impl Value for Ratio {
 
 block! {
     /// When to stop using an instance, and when to try it again.
-    "a circuit breaker" BreakerBlock => CircuitBreaker {
+    "a circuit breaker" BreakerBlock => BreakerGiven {
         /// Failures in a row that open it. Default 5.
         consecutive_failures: Number<1, 1_000_000>,
         /// Share of failures over `window` that opens it; `off` for never. Default 50%.
@@ -52,26 +52,24 @@ block! {
 }
 
 impl BreakerBlock {
-    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<CircuitBreaker> {
-        let default = CircuitBreaker::default();
-        let open_for: Duration = self.open_for.or(default.open_for)?;
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<BreakerGiven> {
+        let open_for = self.open_for.optional::<Duration>()?;
         let max_open_for = self.max_open_for.optional::<At<Wait>>()?;
-        if let Some(most) = max_open_for.as_ref().filter(|most| most.value.0 < open_for) {
+        if let (Some(open_for), Some(most)) = (open_for, &max_open_for)
+            && most.value.0 < open_for
+        {
             reader.error(most.span, "max_open_for is shorter than open_for", "make it as long or longer");
             return None;
         }
-        Some(CircuitBreaker {
-            consecutive_failures: self.consecutive_failures.or(default.consecutive_failures)?,
-            failure_ratio: self
-                .failure_ratio
-                .optional::<Ratio>()?
-                .map_or(default.failure_ratio, |Ratio(ratio)| ratio),
-            minimum_requests: self.minimum_requests.or(default.minimum_requests)?,
-            window: self.window.or(default.window)?,
+        Some(BreakerGiven {
+            consecutive_failures: self.consecutive_failures.optional()?,
+            failure_ratio: self.failure_ratio.optional::<Ratio>()?.map(|Ratio(ratio)| ratio),
+            minimum_requests: self.minimum_requests.optional()?,
+            window: self.window.optional()?,
             open_for,
-            max_open_for: max_open_for.map_or(default.max_open_for.max(open_for), |most| most.value.0),
-            half_open_requests: self.half_open_requests.or(default.half_open_requests)?,
-            failures: self.failures.or(default.failures)?,
+            max_open_for: max_open_for.map(|most| most.value.0),
+            half_open_requests: self.half_open_requests.optional()?,
+            failures: self.failures.optional()?,
         })
     }
 }
@@ -91,6 +89,8 @@ block! {
         backoff: Backoff,
         /// Share of the service's requests of the last 10s that may be retries. Default 20%.
         budget: Percent<0>,
+        /// So much of a request's body is kept to be sent again; longer ones are only streamed. Default 64KiB.
+        keep_body: Size<0, 16_777_216>,
     }
 }
 
@@ -105,6 +105,7 @@ impl RetriesBlock {
             backoff_base: backoff.base,
             backoff_max: backoff.max,
             budget: self.budget.optional()?,
+            keep_body: self.keep_body.optional()?,
         })
     }
 }
@@ -149,6 +150,7 @@ block! {
         /// For all of it: waiting, attempts, and the body of the response. Default: no limit.
         total: Wait,
     }
+    later { "tls" }
 }
 
 impl TimeoutsBlock {
@@ -159,23 +161,6 @@ impl TimeoutsBlock {
             idle: self.idle.optional()?,
             total: self.total.optional()?,
         })
-    }
-}
-
-/// What of a breaker a route may say differently: the rest is one state for all routes.
-pub(super) struct CountedFailures(pub Option<Vec<FailureKind>>);
-
-block! {
-    /// What counts as a failure on this route.
-    "a route's circuit breaker" CountedFailuresBlock => CountedFailures {
-        /// Default: those of the service.
-        failures: NonEmpty<FailureKind>,
-    }
-}
-
-impl CountedFailuresBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<CountedFailures> {
-        self.failures.optional().map(CountedFailures)
     }
 }
 

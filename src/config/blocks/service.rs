@@ -10,8 +10,9 @@ use super::failover::{FailoverGiven, ZoneName};
 use super::response::Fallback;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    At, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing, OutlierDetection,
-    Pool, Retries, RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts, TimeoutsGiven,
+    At, BreakerGiven, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing,
+    OutlierDetection, Pool, Retries, RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts,
+    TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -83,7 +84,7 @@ block! {
         /// Stop using an instance that does worse than the others. Default: not compared.
         outlier_detection: OutlierDetection,
         /// Stop using an instance that fails. One breaker per instance; always on.
-        circuit_breaker: CircuitBreaker,
+        circuit_breaker: BreakerGiven,
         /// Try again on another instance.
         retries: RetriesGiven,
         /// Ask another instance when the first is slow. Default: not done.
@@ -109,7 +110,7 @@ impl ServiceBlock {
         let failover = self.failover.or(FailoverGiven::default());
         let (health_check, outlier_detection) =
             (self.health_check.optional(), self.outlier_detection.optional());
-        let circuit_breaker = self.circuit_breaker.or(CircuitBreaker::default());
+        let circuit_breaker = self.circuit_breaker.or(BreakerGiven::default());
         let retries = self.retries.or(RetriesGiven::default());
         let timeouts = self.timeouts.or(TimeoutsGiven::default());
         let pool = self.pool.or(Pool::default());
@@ -124,7 +125,7 @@ impl ServiceBlock {
             failover: failover?,
             health_check: health_check?,
             outlier_detection: outlier_detection?,
-            circuit_breaker: circuit_breaker?,
+            circuit_breaker: circuit_breaker?.over(&CircuitBreaker::default()),
             retries: retries?.over(&Retries::default()),
             timeouts: timeouts?.over(&Timeouts::default()),
             pool: pool?,

@@ -257,6 +257,8 @@ pub struct Retries {
     pub backoff_max: Duration,
     /// Per cent of the service's requests in the last 10 s, 0 to 100.
     pub budget: u8,
+    /// So many bytes of a request's body are kept to be sent again; 0 for none.
+    pub keep_body: u64,
 }
 
 impl Default for Retries {
@@ -273,6 +275,7 @@ impl Default for Retries {
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_secs(1),
             budget: 20,
+            keep_body: 64 << 10,
         }
     }
 }
@@ -318,8 +321,51 @@ pub struct Overrides {
     pub retries: RetriesGiven,
     pub timeouts: TimeoutsGiven,
     pub hedging: Option<Hedging>,
-    pub breaker_failures: Option<Vec<FailureKind>>,
+    pub circuit_breaker: BreakerGiven,
     pub fallback: Option<StaticResponse>,
+}
+
+/// The keys of [`CircuitBreaker`] that are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BreakerGiven {
+    pub consecutive_failures: Option<u32>,
+    /// `Some(None)` when the ratio is never to open it.
+    pub failure_ratio: Option<Option<u8>>,
+    pub minimum_requests: Option<u32>,
+    pub window: Option<Duration>,
+    pub open_for: Option<Duration>,
+    pub max_open_for: Option<Duration>,
+    pub half_open_requests: Option<u32>,
+    pub failures: Option<Vec<FailureKind>>,
+}
+
+impl BreakerGiven {
+    /// Whether more is said than what counts as a failure: then one state can't be right for both.
+    pub fn is_own(&self) -> bool {
+        *self != BreakerGiven { failures: self.failures.clone(), ..BreakerGiven::default() }
+    }
+
+    /// The rest is as in `usual`.
+    pub fn over(self, usual: &CircuitBreaker) -> CircuitBreaker {
+        // Of the two bounds, the one that is written has its way.
+        let (open_for, max_open_for) = match (self.open_for, self.max_open_for) {
+            (None, Some(max)) => (usual.open_for.min(max), max),
+            (open_for, max) => {
+                let open_for = open_for.unwrap_or(usual.open_for);
+                (open_for, max.unwrap_or(usual.max_open_for).max(open_for))
+            }
+        };
+        CircuitBreaker {
+            consecutive_failures: self.consecutive_failures.unwrap_or(usual.consecutive_failures),
+            failure_ratio: self.failure_ratio.unwrap_or(usual.failure_ratio),
+            minimum_requests: self.minimum_requests.unwrap_or(usual.minimum_requests),
+            window: self.window.unwrap_or(usual.window),
+            open_for,
+            max_open_for,
+            half_open_requests: self.half_open_requests.unwrap_or(usual.half_open_requests),
+            failures: self.failures.unwrap_or_else(|| usual.failures.clone()),
+        }
+    }
 }
 
 /// The keys of [`Retries`] that are written.
@@ -332,6 +378,7 @@ pub struct RetriesGiven {
     pub backoff_base: Option<Duration>,
     pub backoff_max: Option<Duration>,
     pub budget: Option<u8>,
+    pub keep_body: Option<u64>,
 }
 
 /// The keys of [`Timeouts`] that are written.
@@ -362,6 +409,7 @@ impl RetriesGiven {
             backoff_base: base,
             backoff_max: max,
             budget: self.budget.unwrap_or(usual.budget),
+            keep_body: self.keep_body.unwrap_or(usual.keep_body),
         }
     }
 }

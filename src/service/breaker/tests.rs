@@ -13,6 +13,7 @@ use super::*;
 use crate::config::{LoadBalancing, StatusRange};
 use crate::service::Settings;
 use crate::service::scenarios;
+use crate::service::settings::BreakerOf;
 
 const ONE: WorkerId = WorkerId(0);
 

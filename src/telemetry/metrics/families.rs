@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Families;
-use super::gauges::{Breaker, ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges};
+use super::gauges::{ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges};
 use super::process::Process;
 use super::{Metrics, ServiceMetrics, TokenCache};
 
@@ -222,22 +222,46 @@ fn instances(gauges: &Gauges, out: &mut Families) -> fmt::Result {
     out.gauge(
         "gatehouse_breaker_state",
         "State of the instance's breaker: 0 closed, 1 half-open, 2 open",
-        each(|instance| match instance.breaker {
-            Breaker::Closed => 0,
-            Breaker::HalfOpen => 1,
-            Breaker::Open => 2,
-        }),
+        each(|instance| instance.breaker.number()),
     )?;
     out.counter(
         "gatehouse_breaker_opened",
         "Times that the instance's breaker opened",
         each(|instance| instance.breaker_opens as i64).map(|(labels, opens)| (labels, opens as u64)),
     )?;
+    route_breakers(gauges, out)?;
     ejections(gauges, out)?;
     out.gauge(
         "gatehouse_upstream_active",
         "Requests in flight to the instance",
         each(|instance| instance.in_flight as i64),
+    )
+}
+
+fn route_breakers(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let of_routes = || {
+        gauges.services.iter().flat_map(|service| {
+            service.instances.iter().flat_map(move |instance| {
+                instance.route_breakers.iter().map(move |(route, breaker, opens)| {
+                    let labels = [
+                        ("service", service.name.to_string()),
+                        ("instance", instance.address.to_string()),
+                        ("route", route.to_string()),
+                    ];
+                    (labels, *breaker, *opens)
+                })
+            })
+        })
+    };
+    out.gauge(
+        "gatehouse_route_breaker_state",
+        "State of the breaker that a route has of its own at the instance: 0 closed, 1 half-open, 2 open",
+        of_routes().map(|(labels, breaker, _)| (labels, breaker.number())),
+    )?;
+    out.counter(
+        "gatehouse_route_breaker_opened",
+        "Times that it opened",
+        of_routes().map(|(labels, _, opens)| (labels, opens)),
     )
 }
 

@@ -64,6 +64,8 @@ pub struct InstanceGauges {
     pub address: SocketAddr,
     pub healthy: bool,
     pub breaker: Breaker,
+    /// Of routes that have one of their own: the route, its state, and how many times it opened.
+    pub route_breakers: Vec<(Arc<str>, Breaker, u64)>,
     /// How many times it opened.
     pub breaker_opens: u64,
     /// Where the service has outlier detection.
@@ -79,6 +81,16 @@ pub enum Breaker {
     Closed,
     HalfOpen,
     Open,
+}
+
+impl Breaker {
+    pub(super) fn number(self) -> i64 {
+        match self {
+            Breaker::Closed => 0,
+            Breaker::HalfOpen => 1,
+            Breaker::Open => 2,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -27,6 +27,7 @@ fn gauges() -> Gauges {
                 address: address(),
                 healthy: false,
                 breaker: Breaker::HalfOpen,
+                route_breakers: vec![("search".into(), Breaker::Open, 4)],
                 breaker_opens: 1,
                 ejected: Some(true),
                 ejections: [("consecutive_failures", 0), ("failure_ratio", 2), ("latency", 1)],
@@ -146,6 +147,9 @@ fn attempts_retries_and_breakers() {
     }
     let group = "service=\"users\",priority=\"1\",zone=\"other\"";
     assert_eq!(read.value("gatehouse_group_share_percent", group), Some(13.0));
+    let of_route = format!("{of_instance},route=\"search\"");
+    assert_eq!(read.value("gatehouse_route_breaker_state", &of_route), Some(2.0));
+    assert_eq!(read.value("gatehouse_route_breaker_opened_total", &of_route), Some(4.0));
     let refused = |reason: &str| {
         read.value("gatehouse_concurrency_refused_total", &format!("service=\"users\",reason=\"{reason}\""))
     };

@@ -13,6 +13,8 @@ struct Model {
     /// When and how requests of this era ended.
     ended: Vec<(u64, bool)>,
     probes_out: u32,
+    /// Those of former eras, too.
+    at_the_instance: u32,
     probes_well: u32,
     until: u64,
     next_open_for: Duration,
@@ -28,6 +30,7 @@ impl Model {
             in_a_row: 0,
             ended: Vec::new(),
             probes_out: 0,
+            at_the_instance: 0,
             probes_well: 0,
             until: 0,
         }
@@ -48,25 +51,29 @@ impl Model {
         self.next_open_for = (self.next_open_for * 2).min(self.settings.max_open_for);
     }
 
-    /// The era that a request is admitted in.
-    fn admit(&mut self, now: u64) -> Option<u32> {
-        if self.state == BreakerState::Open && now >= self.until {
+    /// The era that a request is admitted in, and whether it is a probe.
+    fn admit(&mut self, now: u64) -> Option<(u32, bool)> {
+        let has_place = self.at_the_instance < self.settings.half_open_requests;
+        if self.state == BreakerState::Open && now >= self.until && has_place {
             self.become_(BreakerState::HalfOpen);
         }
         match self.state {
             BreakerState::Closed => {}
             BreakerState::Open => return None,
             BreakerState::HalfOpen
-                if self.probes_out + self.probes_well < self.settings.half_open_requests =>
+                if has_place && self.probes_out + self.probes_well < self.settings.half_open_requests =>
             {
                 self.probes_out += 1;
+                self.at_the_instance += 1;
+                return Some((self.era, true));
             }
             BreakerState::HalfOpen => return None,
         }
-        Some(self.era)
+        Some((self.era, false))
     }
 
-    fn end(&mut self, era: u32, now: u64, good: Option<bool>) {
+    fn end(&mut self, (era, is_probe): (u32, bool), now: u64, good: Option<bool>) {
+        self.at_the_instance -= u32::from(is_probe);
         if era != self.era {
             return;
         }
@@ -133,6 +140,7 @@ fn any_settings() -> impl Strategy<Value = BreakerSettings> {
             open_for: Duration::from_millis(open_ms),
             max_open_for: Duration::from_millis(open_ms * 3),
             half_open_requests,
+            of: BreakerOf::SERVICE,
         },
     )
 }
@@ -147,7 +155,7 @@ proptest! {
     ) {
         let breaker = Breaker::new(3);
         let mut model = Model::new(settings);
-        let mut on_their_way: Vec<(Pass, u32)> = Vec::new();
+        let mut on_their_way: Vec<(Pass, (u32, bool))> = Vec::new();
         let mut now = 0;
         for step in steps {
             let moment = Millis(now);
