@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 pub use route::{ActionStatus, MatchStatus, PolicyStatus, RouteStatus};
 
@@ -100,6 +101,9 @@ pub struct ServiceStatus {
     /// So few instances are healthy that unhealthy ones get requests, too.
     pub panicking: bool,
     pub source: SourceStatus,
+    /// What its source tells of it: an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
     /// Attempts after the first, since the start.
     pub retries: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,6 +208,12 @@ pub fn load_balancing_name(rule: &config::LoadBalancing) -> &'static str {
 pub struct InstanceStatus {
     pub address: SocketAddr,
     pub weight: u32,
+    /// Of the program that it runs, where its source tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What else its source tells of it: an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
     /// Per cent of its share of the requests that it is to have at present; absent when that is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start_percent: Option<u8>,

@@ -21,7 +21,7 @@ use crate::discovery::registry::state_file;
 use crate::discovery::{self, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
-use crate::service::discovered::Publish;
+use crate::service::discovered::{Described, Publish};
 use crate::service::{HealthSettings, Instances};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events;
@@ -217,6 +217,10 @@ impl Publish for Reporting {
         if now != before {
             events::info(format_args!("service {}: {before} → {now} instances", self.name));
         }
+    }
+
+    fn describe(&self, described: Described) {
+        self.to.describe(described);
     }
 
     fn source_failed(&self, what: &str) {

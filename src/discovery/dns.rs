@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn addresses(source: &DnsSource) -> Wanted {
     let Some(port) = source.port else {
         let fault = format!("{}: no port is given", source.name.value);
-        return Wanted { targets: None, fault: Some(fault) };
+        return Wanted { fault: Some(fault), ..Wanted::default() };
     };
     let host = Host::parse(&source.name);
     Wanted::now(vec![Target {
@@ -26,6 +26,7 @@ pub fn addresses(source: &DnsSource) -> Wanted {
         weight: 1,
         authority: format!("{}:{port}", source.name.trim_end_matches('.')).into(),
         zone: None,
+        description: None,
     }])
 }
 
@@ -80,6 +81,7 @@ fn target_of(record: SrvRecord) -> Target {
         weight: u32::from(record.weight).max(1),
         authority,
         zone: None,
+        description: None,
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::service::discovered::Description;
+
 /// An instance as its source writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -12,6 +14,8 @@ pub struct Target {
     /// What `host: instance` sends.
     pub authority: Arc<str>,
     pub zone: Option<Arc<str>>,
+    /// What else its source tells of it.
+    pub description: Option<Arc<Description>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +32,8 @@ pub struct Wanted {
     pub targets: Option<Arc<[Target]>>,
     /// Why the source can't be read now; `targets` are then the last good ones.
     pub fault: Option<String>,
+    /// What it tells of the service: a JSON object.
+    pub metadata: Option<Arc<str>>,
 }
 
 impl Host {
@@ -56,13 +62,14 @@ impl Target {
             weight,
             authority: authority.into(),
             zone,
+            description: None,
         })
     }
 }
 
 impl Wanted {
     pub fn now(targets: Vec<Target>) -> Wanted {
-        Wanted { targets: Some(targets.into()), fault: None }
+        Wanted { targets: Some(targets.into()), ..Wanted::default() }
     }
 }
 

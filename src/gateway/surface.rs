@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde_json::value::RawValue;
+
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
@@ -143,18 +145,26 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         (None, Some(_)) => SourceState::Ok,
     };
     shown.error = source.failure;
+    let described = source.described;
     let set = service.instances.current();
     ServiceStatus {
         name: service.name.to_string(),
         load_balancing: view::load_balancing_name(&written.load_balancing),
         panicking: service.is_panicking(),
         source: shown,
+        metadata: object(described.metadata.as_ref()),
         retries: gateway.metrics.service(&service.name).retries(),
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
         instances: set
             .instances()
-            .map(|instance| instance_status(instance, service.settings.slow_start))
+            .map(|instance| {
+                let description = described.instances.get(&instance.address);
+                let mut status = instance_status(instance, service.settings.slow_start);
+                status.version = description.and_then(|it| Some(it.version.as_deref()?.to_owned()));
+                status.metadata = description.and_then(|it| object(it.metadata.as_ref()));
+                status
+            })
             .collect(),
     }
 }
@@ -189,6 +199,8 @@ fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> Instanc
     InstanceStatus {
         address: instance.address,
         weight: instance.weight(),
+        version: None,
+        metadata: None,
         slow_start_percent: share.filter(|share| *share < 1.0).map(|share| (share * 100.0) as u8),
         health: match instance.health() {
             service::Health::Healthy => Health::Healthy,
@@ -215,6 +227,10 @@ fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> Instanc
         attempts: totals.attempts,
         failures: totals.failures,
     }
+}
+
+fn object(text: Option<&Arc<str>>) -> Option<Box<RawValue>> {
+    RawValue::from_string(text?.to_string()).ok()
 }
 
 /// A moment of the monotonic clock on the one that people read.

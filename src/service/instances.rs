@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use super::discovered::{Discovered, Publish};
+use super::discovered::{Described, Discovered, Publish};
 use super::instance::{Health, Instance, InstanceRef};
 use super::order::Order;
 use super::ring::Ring;
@@ -51,6 +51,8 @@ pub struct SourceStatus {
     pub failing_since: Option<Millis>,
     /// What is wrong, while it is failing.
     pub failure: Option<String>,
+    /// What it tells beyond the set.
+    pub described: Arc<Described>,
 }
 
 /// How long after a service's first instance others still count as those that it begins with.
@@ -215,6 +217,10 @@ impl Publish for Instances {
             gone.set_removed();
         }
         self.published.send_modify(|generation| *generation += 1);
+    }
+
+    fn describe(&self, described: Described) {
+        self.lock().described = Arc::new(described);
     }
 
     fn source_failed(&self, what: &str) {

@@ -34,6 +34,7 @@ mod policies;
 mod pools;
 mod rate_limits;
 mod registry;
+mod registry_clients;
 mod reload;
 mod replies;
 mod retries;

@@ -16,7 +16,8 @@ pub async fn follow(registry: Option<Arc<Store>>, service_name: &str, wanted: wa
     let subscribed = subscribed.and_then(|store| store.subscribe(service_name).map_err(|e| e.to_string()));
     match subscribed {
         Ok(mut views) => loop {
-            wanted.send_replace(Wanted::now(targets_of(&views.look())));
+            let view = views.look();
+            wanted.send_replace(Wanted { metadata: view.metadata.given(), ..Wanted::now(targets_of(&view)) });
             views.changed().await;
         },
         Err(fault) => wanted.send_modify(|wanted| wanted.fault = Some(fault)),
@@ -38,6 +39,7 @@ fn targets_of(view: &View) -> Vec<Target> {
         weight: instance.weight,
         authority: instance.key.authority().into(),
         zone: instance.zone.clone(),
+        description: instance.description(),
     };
     view.instances.iter().map(|instance| target(instance)).collect()
 }
