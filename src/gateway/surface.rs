@@ -20,7 +20,7 @@ use crate::config;
 use crate::service::{self, Instance, Service};
 use crate::telemetry::metrics::{
     AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, InstanceGauges,
-    RateLimitGauges, ServiceGauges,
+    RateLimitGauges, RegistryGauges, ServiceGauges,
 };
 
 pub struct Surface(pub Arc<Gateway>);
@@ -99,6 +99,10 @@ impl Surface {
                     keys: limiter.stats().keys as u64,
                 })
                 .collect(),
+            registry: gateway.registry.load_full().map(|registry| {
+                let load = registry.load();
+                RegistryGauges { instances: load.instances, watchers: load.watchers, expired: load.expired }
+            }),
             access_log: AccessLogGauges { written: gateway.log.written(), dropped: gateway.log.dropped() },
             draining: gateway.draining.load(Relaxed),
         }

@@ -80,6 +80,8 @@ async fn who_falls_silent_is_taken_out() {
     .await;
     assert!(gateway.instance("users", lively.address).await.is_some());
     assert_eq!(Client::new(gateway.http()).get("/").await.text(), "lively");
+    assert_eq!(gateway.metric("gatehouse_registry_expired_total", &[]).await, 1.0);
+    assert_eq!(gateway.metric("gatehouse_registry_instances", &[]).await, 1.0);
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ pub struct Gauges {
     pub configuration: ConfigurationGauges,
     pub services: Vec<ServiceGauges>,
     pub rate_limits: Vec<RateLimitGauges>,
+    /// Where there is a registry.
+    pub registry: Option<RegistryGauges>,
     pub access_log: AccessLogGauges,
     pub draining: bool,
 }
@@ -70,6 +72,14 @@ pub struct RateLimitGauges {
     pub name: Arc<str>,
     /// Keys with a state of their own.
     pub keys: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RegistryGauges {
+    pub instances: u64,
+    pub watchers: u64,
+    /// Since the start.
+    pub expired: u64,
 }
 
 /// [`AccessLog::written`](crate::telemetry::access_log::AccessLog::written) and `dropped`.

@@ -27,7 +27,7 @@ use std::time::SystemTime;
 pub use exposition::Format;
 pub use gauges::{
     AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Gauges, InstanceGauges,
-    RateLimitGauges, ServiceGauges,
+    RateLimitGauges, RegistryGauges, ServiceGauges,
 };
 pub use instance::{InstanceMetrics, Outcome};
 pub use listener::ListenerMetrics;
