@@ -35,6 +35,7 @@ mod pools;
 mod rate_limits;
 mod registry;
 mod registry_clients;
+mod registry_watch;
 mod reload;
 mod replies;
 mod retries;
