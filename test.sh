@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests. Arguments go to `cargo test`: ./test.sh --test front_door
 #
-# The tests need Rust, a C compiler, curl, valgrind, etcd, Consul and nothing else: they start every server themselves, on
+# The tests need Rust, a C compiler, curl, Python, valgrind, etcd, Consul and nothing else: they start every server themselves, on
 # ports that are free, and use the loopback interface only. What is missing of Debian's packages is installed here.
 # A test whose needs are not met fails; none is skipped, but for those of Consul where that can't be had.
 set -euo pipefail
@@ -26,6 +26,7 @@ need cc gcc    # aws-lc-rs and jemalloc are compiled from C
 need make make # jemalloc's build
 need curl curl # the sessions that the documents show
 need valgrind valgrind # counts what a request costs
+need python3 python3 # runs the client of docs/registry.md
 need etcd etcd-server  # a source of instances
 command -v cargo >/dev/null || { echo "test.sh: cargo is missing: please install Rust" >&2; exit 1; }
 

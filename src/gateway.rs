@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::admin::Admin;
 use crate::admin::view::{ListenerStatus, Moment, ProblemStatus, ReloadOutcome, ReloadStatus};
@@ -47,6 +47,8 @@ pub struct Gateway {
     published: Arc<ArcSwap<Snapshot>>,
     /// The configuration that the published snapshot was made of.
     applied: ArcSwap<Config>,
+    /// Since the first configuration that has one.
+    registry: ArcSwapOption<Store>,
     /// Held while a configuration is applied.
     control: tokio::sync::Mutex<Control>,
     status: Mutex<Status>,
@@ -60,7 +62,6 @@ struct Control {
     workers: Vec<WorkerHandle>,
     listeners: Listeners,
     upkeep: Upkeep,
-    registry: Option<Arc<Store>>,
     applied: Files,
     /// What was refused since, until something is applied again.
     refused: Option<Files>,
@@ -136,11 +137,11 @@ impl Gateway {
             metrics,
             log,
             applied: ArcSwap::from_pointee(plan.config.clone()),
+            registry: registry.into(),
             control: tokio::sync::Mutex::new(Control {
                 workers: handles,
                 listeners,
                 upkeep,
-                registry,
                 applied: plan.files.clone(),
                 refused: None,
             }),
@@ -274,12 +275,12 @@ impl Gateway {
     }
 
     fn registry_settings(&self, control: &mut Control, config: &Config) {
-        match (&control.registry, &config.registry) {
+        match (&*self.registry.load(), &config.registry) {
             (Some(store), Some(settings)) => store.set_heartbeat_ttl(settings.heartbeat_ttl),
             (None, Some(settings)) => {
                 let store = registry(settings);
                 control.upkeep.sources().registry = Some(store.clone());
-                control.registry = Some(store);
+                self.registry.store(Some(store));
             }
             // The store stays, should the block come back; nobody can reach it.
             (_, None) => {}
@@ -296,7 +297,7 @@ impl Gateway {
         control.upkeep.apply(config, &snapshot);
         snapshot.take_effect();
         let admin = |token| Admin::new(Arc::new(surface::Surface(self.clone())), token);
-        control.listeners.take_effect(opening, &control.workers, control.registry.as_ref(), admin);
+        control.listeners.take_effect(opening, &control.workers, self.registry.load_full().as_ref(), admin);
         for worker in &control.workers {
             worker.settled().await;
         }
@@ -347,8 +348,7 @@ impl Gateway {
         self.log.shutdown(Duration::from_secs(2));
         let state_file =
             self.applied.load().registry.as_ref().and_then(|registry| registry.state_file.clone());
-        let store = self.control.lock().await.registry.clone();
-        if let (Some(path), Some(store)) = (state_file, store) {
+        if let (Some(path), Some(store)) = (state_file, self.registry.load_full()) {
             // What goes wrong now was told before.
             let _ = tokio::task::spawn_blocking(move || state_file::write(&store, &path)).await;
         }

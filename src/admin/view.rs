@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 pub use balancing::{BalancingStatus, GroupStatus, load_balancing_name};
 pub use route::{ActionStatus, MatchStatus, PolicyStatus, RouteStatus};
@@ -109,6 +110,9 @@ pub struct ServiceStatus {
     /// So few instances are healthy that unhealthy ones get requests, too.
     pub panicking: bool,
     pub source: SourceStatus,
+    /// What its source tells of it: an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
     /// Attempts after the first, since the start.
     pub retries: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,6 +220,12 @@ pub struct InstanceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     pub priority: u8,
+    /// Of the program that it runs, where its source tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What else its source tells of it: an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
     /// Per cent of its share of the requests that it is to have at present; absent when that is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start_percent: Option<u8>,

@@ -22,7 +22,7 @@ use crate::discovery::registry::state_file;
 use crate::discovery::{self, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
-use crate::service::discovered::Publish;
+use crate::service::discovered::{Described, Publish};
 use crate::service::{HealthSettings, InstanceSet, Instances, OutlierSettings};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events;
@@ -245,6 +245,10 @@ impl Publish for Reporting {
         if before > FREED_AT_ONCE && !Arc::ptr_eq(&old, &self.to.current()) {
             tokio::spawn(retire(old));
         }
+    }
+
+    fn describe(&self, described: Described) {
+        self.to.describe(described);
     }
 
     fn source_failed(&self, what: &str) {

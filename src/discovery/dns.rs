@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn addresses(source: &DnsSource) -> Wanted {
     let Some(port) = source.port else {
         let fault = format!("{}: no port is given", source.name.value);
-        return Wanted { targets: None, fault: Some(fault) };
+        return Wanted { fault: Some(fault), ..Wanted::default() };
     };
     let host = Host::parse(&source.name);
     Wanted::now(vec![Target {
@@ -27,6 +27,7 @@ pub fn addresses(source: &DnsSource) -> Wanted {
         authority: format!("{}:{port}", source.name.trim_end_matches('.')).into(),
         zone: None,
         priority: 0,
+        description: None,
     }])
 }
 
@@ -83,6 +84,7 @@ fn target_of(record: &SrvRecord, class: usize) -> Target {
         authority,
         zone: None,
         priority: class.min(MAX_PRIORITY.into()) as u8,
+        description: None,
     }
 }
 

@@ -129,6 +129,7 @@ fn apply(wanted: &mut Wanted, content: Content, path: &Path) -> bool {
             Wanted {
                 targets: wanted.targets.clone(),
                 fault: Some(format!("{}{separator}{error}", path.display())),
+                ..Wanted::default()
             }
         }
     };

@@ -13,5 +13,5 @@ pub fn wanted(instances: &[StaticInstance]) -> Wanted {
             None => fault = Some(format!("\"{}\" is not host:port", instance.authority.value)),
         }
     }
-    Wanted { targets: Some(targets.into()), fault }
+    Wanted { fault, ..Wanted::now(targets) }
 }

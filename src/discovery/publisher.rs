@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::resolver::{self, Resolve, ResolveError};
 use super::target::{Host, Target, Wanted};
-use crate::service::discovered::{Discovered, MAX_INSTANCES, Publish};
+use crate::service::discovered::{Described, Discovered, MAX_INSTANCES, Publish};
 
 /// How long a changed set waits for names that were never asked before. A file that replaces one
 /// name by another must not empty the service for the time of a lookup.
@@ -65,6 +65,7 @@ struct Publisher {
     lookups: JoinSet<Answer>,
     hold_until: Option<Instant>,
     published: Option<Vec<Discovered>>,
+    described: Described,
     fault: Option<String>,
 }
 
@@ -101,6 +102,7 @@ impl Publisher {
             lookups: JoinSet::new(),
             hold_until: None,
             published: None,
+            described: Described::default(),
             fault: None,
         }
     }
@@ -217,6 +219,11 @@ impl Publisher {
                 self.sink.publish(set.clone());
                 self.published = Some(set);
             }
+            let described = self.described();
+            if self.described != described {
+                self.sink.describe(described.clone());
+                self.described = described;
+            }
         }
         faults.extend(self.failing_names());
         let fault = (!faults.is_empty()).then(|| faults.join("; "));
@@ -242,6 +249,18 @@ impl Publisher {
         let (set, dropped) = compose(self.targets(), |host| self.addresses(host));
         let said_so = self.names.values().all(|name| name.addresses.is_some());
         (said_so || !set.is_empty()).then_some((set, dropped))
+    }
+
+    /// What the source tells beyond the set. Of two targets with one address the first counts, as it does there.
+    fn described(&self) -> Described {
+        let mut instances = HashMap::new();
+        for target in self.targets() {
+            let Some(description) = &target.description else { continue };
+            for ip in self.addresses(&target.host) {
+                instances.entry(SocketAddr::new(*ip, target.port)).or_insert_with(|| description.clone());
+            }
+        }
+        Described { metadata: self.wanted.metadata.clone(), instances }
     }
 
     fn addresses<'a>(&'a self, host: &'a Host) -> &'a [IpAddr] {

@@ -214,6 +214,15 @@ impl Told {
         });
     }
 
+    /// What it tells of the service beyond that.
+    pub fn metadata(&mut self, metadata: Option<Arc<str>>) {
+        self.wanted.send_if_modified(|wanted| {
+            let changed = wanted.metadata != metadata;
+            wanted.metadata = metadata;
+            changed
+        });
+    }
+
     /// It says what it said before, which may be believed by now.
     pub fn still(&mut self) {
         if let Some(targets) = self.doubted.take() {

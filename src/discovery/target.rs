@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::service::discovered::Description;
+
 /// An instance as its source writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -14,6 +16,8 @@ pub struct Target {
     pub zone: Option<Arc<str>>,
     /// 0 for those that are used first.
     pub priority: u8,
+    /// What else its source tells of it.
+    pub description: Option<Arc<Description>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +34,8 @@ pub struct Wanted {
     pub targets: Option<Arc<[Target]>>,
     /// Why the source can't be read now; `targets` are then the last good ones.
     pub fault: Option<String>,
+    /// What it tells of the service: a JSON object.
+    pub metadata: Option<Arc<str>>,
 }
 
 impl Host {
@@ -59,6 +65,7 @@ impl Target {
             authority: authority.into(),
             zone,
             priority: 0,
+            description: None,
         })
     }
 
@@ -69,7 +76,7 @@ impl Target {
 
 impl Wanted {
     pub fn now(targets: Vec<Target>) -> Wanted {
-        Wanted { targets: Some(targets.into()), fault: None }
+        Wanted { targets: Some(targets.into()), ..Wanted::default() }
     }
 }
 

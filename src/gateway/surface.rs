@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde_json::value::RawValue;
+
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus,
@@ -19,7 +21,7 @@ use crate::service::{self, GroupShare, Instance, Service, Zone};
 use crate::snapshot::{RouteStale, Snapshot};
 use crate::telemetry::metrics::{
     AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, GroupGauges,
-    InstanceGauges, RateLimitGauges, ServiceGauges, StaleGauges,
+    InstanceGauges, RateLimitGauges, RegistryGauges, ServiceGauges, StaleGauges,
 };
 use crate::worker::Commands;
 
@@ -116,6 +118,10 @@ impl Surface {
                     bytes: kept.store.held().bytes as u64,
                 })
                 .collect(),
+            registry: gateway.registry.load_full().map(|registry| {
+                let load = registry.load();
+                RegistryGauges { instances: load.instances, watchers: load.watchers, expired: load.expired }
+            }),
             access_log: AccessLogGauges { written: gateway.log.written(), dropped: gateway.log.dropped() },
             draining: gateway.draining.load(Relaxed),
         }
@@ -182,6 +188,7 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         (None, Some(_)) => SourceState::Ok,
     };
     shown.error = source.failure;
+    let described = source.described;
     let set = service.instances.current();
     ServiceStatus {
         name: service.name.to_string(),
@@ -196,16 +203,22 @@ fn service_status(written: &config::Service, service: &Service, gateway: &Gatewa
         }),
         panicking: service.is_panicking(),
         source: shown,
+        metadata: object(described.metadata.as_ref()),
         retries: gateway.metrics.service(&service.name).retries(),
         hedging: service.settings.hedging.map(|hedging| hedging_status(service, hedging)),
         concurrency: service.bulkhead.as_ref().map(|bulkhead| concurrency_status(&bulkhead.present())),
         stale: Vec::new(),
         instances: set
             .placed()
-            .map(|(instance, zone, priority)| InstanceStatus {
-                zone: zone.map(str::to_owned),
-                priority,
-                ..instance_status(instance, service)
+            .map(|(instance, zone, priority)| {
+                let description = described.instances.get(&instance.address);
+                InstanceStatus {
+                    zone: zone.map(str::to_owned),
+                    priority,
+                    version: description.and_then(|it| Some(it.version.as_deref()?.to_owned())),
+                    metadata: description.and_then(|it| object(it.metadata.as_ref())),
+                    ..instance_status(instance, service)
+                }
             })
             .collect(),
     }
@@ -276,6 +289,8 @@ fn instance_status(instance: &Instance, service: &Service) -> InstanceStatus {
         weight: instance.weight(),
         zone: None,
         priority: 0,
+        version: None,
+        metadata: None,
         slow_start_percent: share.filter(|share| *share < 1.0).map(|share| (share * 100.0) as u8),
         health: match instance.health() {
             service::Health::Healthy => Health::Healthy,
@@ -324,6 +339,10 @@ fn breaker_status(breaker: &service::BreakerStatus) -> BreakerStatus {
         opened_at: breaker.opened_at.map(moment),
         next_probe_at: breaker.next_probe_at.map(moment),
     }
+}
+
+fn object(text: Option<&Arc<str>>) -> Option<Box<RawValue>> {
+    RawValue::from_string(text?.to_string()).ok()
 }
 
 /// A moment of the monotonic clock on the one that people read.

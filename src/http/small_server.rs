@@ -114,3 +114,79 @@ pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<SmallBody
 pub fn text(status: StatusCode, body: impl Into<String>) -> Response<SmallBody> {
     reply(status, "text/plain; charset=utf-8", body.into() + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::{Body, Frame};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::mpsc::UnboundedSender;
+
+    use super::*;
+
+    /// Never ends, and tells when it is dropped.
+    struct Endless(UnboundedSender<()>);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 64 * 1024])))))
+        }
+    }
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    async fn start<H, F>(max_connections: usize, handler: H) -> SocketAddr
+    where
+        H: Fn(SocketAddr, Request<Bytes>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<SmallBody>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve_up_to(max_connections, listener, handler));
+        address
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_of_an_answer_is_cut_off() {
+        let (dropped, mut dropping) = tokio::sync::mpsc::unbounded_channel();
+        let address = start(4, move |_, _| {
+            let body = Endless(dropped.clone()).boxed_unsync();
+            async move { Response::new(body) }
+        })
+        .await;
+        let begun = tokio::time::Instant::now();
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
+        dropping.recv().await.expect("it is let go");
+        assert!(begun.elapsed() >= STALL, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn of_the_last_connections_none_is_kept_for_a_next_request() {
+        let address = start(8, |_, _| async { text(StatusCode::OK, "here") }).await;
+        let mut clients = Vec::new();
+        for number in 1..=12 {
+            let mut client = TcpStream::connect(address).await.expect("connected");
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
+            let mut answer = [0; 1024];
+            let size = client.read(&mut answer).await.expect("answered");
+            let closes = String::from_utf8_lossy(&answer[..size]).contains("connection: close");
+            // One more than are open counts, for the next that may come.
+            assert_eq!(closes, number >= 6, "the connection {number}");
+            clients.push(client);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! The types live on this side because a service may not import discovery. Sets are handed over
 //! whole: an instance that is not in the newest set is gone.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -28,6 +29,23 @@ pub struct Discovered {
     pub priority: u8,
 }
 
+/// What a source tells of a service beyond what requests need, for those who look at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Described {
+    /// A JSON object.
+    pub metadata: Option<Arc<str>>,
+    pub instances: HashMap<SocketAddr, Arc<Description>>,
+}
+
+/// Likewise of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Of the program that it runs.
+    pub version: Option<Arc<str>>,
+    /// A JSON object.
+    pub metadata: Option<Arc<str>>,
+}
+
 /// Takes what one source finds for one service.
 ///
 /// A set and the state of the source are reported apart: a source may publish a changed set while
@@ -35,6 +53,11 @@ pub struct Discovered {
 pub trait Publish: Send + Sync {
     /// The whole set as it is from now on. Empty only when the source said that there is nothing.
     fn publish(&self, instances: Vec<Discovered>);
+
+    /// What is told of the service and its instances from now on.
+    fn describe(&self, described: Described) {
+        drop(described);
+    }
 
     /// The source can't be asked, or not for everything; the last set stays. Called when a failure
     /// begins and when its description changes, not once for each attempt.

@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use super::discovered::{Discovered, MAX_PRIORITY, Publish};
+use super::discovered::{Described, Discovered, MAX_PRIORITY, Publish};
 use super::groups::{Group, Survey, arrange};
 use super::instance::{Health, Instance, InstanceRef};
 use super::settings::BreakerOf;
@@ -62,6 +62,8 @@ pub struct SourceStatus {
     pub failing_since: Option<Millis>,
     /// What is wrong, while it is failing.
     pub failure: Option<String>,
+    /// What it tells beyond the set.
+    pub described: Arc<Described>,
 }
 
 /// For tables of thousands of addresses, which nobody can choose so that they collide: it is keyed at random.
@@ -260,6 +262,10 @@ impl Publish for Instances {
             gone.set_removed();
         }
         self.published.send_modify(|generation| *generation += 1);
+    }
+
+    fn describe(&self, described: Described) {
+        self.lock().described = Arc::new(described);
     }
 
     fn source_failed(&self, what: &str) {

@@ -7,7 +7,9 @@
 //! - A block marked `console` is run: lines that begin with `$ ` by `sh`, in this repository, and what stands
 //!   below a command must be in its output, line by line, in that order; `…` stands for any text. The
 //!   first command of a page is `$ gatehouse run -c examples/NAME.yaml`: its listener takes the place of
-//!   127.0.0.1:8000 in the commands, and an origin that answers with the request that of 127.0.0.1:8001.
+//!   127.0.0.1:8000 in the commands, its registry that of 127.0.0.1:8500, and an origin that answers with the request that of
+//!   127.0.0.1:8001.
+//! - The clients of docs/registry.md are run by the tests of `registry_clients`.
 //! - The table of reasons is that of the code.
 
 use std::path::{Path, PathBuf};
@@ -23,11 +25,11 @@ use crate::support::{Gateway, Origin};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[derive(Debug)]
-struct Block {
+pub struct Block {
     page: PathBuf,
     line: usize,
-    kind: String,
-    text: String,
+    pub kind: String,
+    pub text: String,
 }
 
 /// README and every page in docs/.
@@ -40,7 +42,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-fn blocks(page: &Path) -> Vec<Block> {
+pub fn blocks(page: &Path) -> Vec<Block> {
     let text = std::fs::read_to_string(page).expect("a page is text");
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
@@ -156,11 +158,12 @@ async fn every_command_in_the_documents_answers_as_shown() {
         let text = std::fs::read_to_string(Path::new(ROOT).join(example)).expect("an example is text");
         let text = text
             .replace("127.0.0.1:8000", "127.0.0.1:0")
+            .replace("127.0.0.1:8500", "127.0.0.1:0")
             .replace("127.0.0.1:8001", &origin.address.to_string())
             .replace("../", &format!("{ROOT}/"));
         let gateway = Gateway::start(&text);
         for block in &session {
-            run(block, &gateway).await;
+            run(block, &gateway, &origin).await;
             ran += 1;
         }
     }
@@ -168,7 +171,7 @@ async fn every_command_in_the_documents_answers_as_shown() {
 }
 
 /// Runs the commands of a block, each with the lines below it.
-async fn run(block: &Block, gateway: &Gateway) {
+async fn run(block: &Block, gateway: &Gateway, origin: &Origin) {
     let mut lines = block.text.lines().peekable();
     while let Some(line) = lines.next() {
         let command = line.strip_prefix("$ ").unwrap_or_else(|| panic!("{block:?}: a command comes first"));
@@ -184,7 +187,12 @@ async fn run(block: &Block, gateway: &Gateway) {
         if command.starts_with("gatehouse run ") {
             continue;
         }
-        let command = command.replace("127.0.0.1:8000", &gateway.http().to_string());
+        let mut command = command.replace("127.0.0.1:8000", &gateway.http().to_string());
+        if command.contains("127.0.0.1:8500") {
+            let port = format!("\"port\":{}", origin.address.port());
+            command = command.replace("127.0.0.1:8500", &gateway.address("registry").to_string());
+            command = command.replace("\"port\":8001", &port);
+        }
         let bin = Path::new(env!("CARGO_BIN_EXE_gatehouse")).parent().expect("a binary is in a directory");
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         let mut shell = Command::new("sh");

@@ -39,6 +39,8 @@ mod pools;
 mod probes;
 mod rate_limits;
 mod registry;
+mod registry_clients;
+mod registry_watch;
 mod reload;
 mod replay;
 mod replies;

@@ -80,6 +80,8 @@ async fn who_falls_silent_is_taken_out() {
     .await;
     assert!(gateway.instance("users", lively.address).await.is_some());
     assert_eq!(Client::new(gateway.http()).get("/").await.text(), "lively");
+    assert_eq!(gateway.metric("gatehouse_registry_expired_total", &[]).await, 1.0);
+    assert_eq!(gateway.metric("gatehouse_registry_instances", &[]).await, 1.0);
 }
 
 #[tokio::test]
@@ -101,6 +103,53 @@ async fn it_answers_who_is_there() {
     let (changed, _) =
         tokio::join!(client.get(&waiting), registry.tell("deregister", "users", origin.address));
     assert_eq!(changed.json()["instances"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn what_instances_tell_of_themselves_is_shown() {
+    let gateway = Gateway::start(&configuration(""));
+    let follower = format!(
+        "services: {{ users: {{ discovery: {{ registry: {{ address: \"http://{}\" }} }} }} }}\n\
+         routes: [{{ name: all, match: {{ prefix: / }}, forward: {{ service: users }} }}]\n",
+        gateway.address("registry")
+    );
+    let follower = Gateway::start(&follower);
+    let registry = Registry::of(&gateway);
+    let origin = Origin::text("x").await;
+    let mut told = serde_json::json!({
+        "service_name": "users", "host": "127.0.0.1", "port": origin.address.port(), "version": "1.4.2",
+        "metadata": { "commit": "f00" }, "service_metadata": { "team": "accounts", "tags": ["a", "b"] },
+    });
+    assert_eq!(registry.0.post("/registry/register", told.to_string()).await.status, 200);
+    let shown_by = async |gateway: &Gateway, version: &str| {
+        eventually("it is shown", || async {
+            let service = gateway.service("users").await;
+            let instance = service["instances"].get(0).filter(|one| one["version"] == version)?;
+            assert_eq!(instance["metadata"], serde_json::json!({ "commit": "f00" }));
+            assert_eq!(service["metadata"], serde_json::json!({ "team": "accounts", "tags": ["a", "b"] }));
+            Some(())
+        })
+        .await;
+    };
+    shown_by(&gateway, "1.4.2").await;
+    shown_by(&follower, "1.4.2").await;
+    let listed = registry.0.get("/registry/services/users").await.json();
+    assert_eq!(listed["metadata"]["team"], "accounts");
+    assert_eq!(listed["instances"][0]["version"], "1.4.2");
+
+    // A heartbeat changes the instance, and leaves the service to those who register.
+    told["version"] = "1.4.3".into();
+    told["service_metadata"] = serde_json::json!({ "team": "others" });
+    assert_eq!(registry.0.post("/registry/heartbeat", told.to_string()).await.status, 200);
+    shown_by(&gateway, "1.4.3").await;
+    shown_by(&follower, "1.4.3").await;
+    let instance = gateway.instance("users", origin.address).await.unwrap();
+    assert_eq!(instance["attempts"], 0, "it is the same instance");
+
+    told["metadata"] = serde_json::json!({ "x": "y".repeat(2048) });
+    let refused = registry.0.post("/registry/heartbeat", told.to_string()).await;
+    assert_eq!((refused.status, refused.code()), (400, "invalid_member".to_owned()));
+    assert_eq!(registry.0.get("/registry/services/nobody").await.code(), "no_service");
 }
 
 /// A registry that keeps its state in this file.

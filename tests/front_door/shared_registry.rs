@@ -134,6 +134,24 @@ async fn a_killed_registry_leaves_the_last_good_set_and_is_followed_again() {
 }
 
 #[tokio::test]
+async fn a_registry_that_keeps_its_state_is_believed_at_once_when_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("registry.json");
+    let more = format!("state_file: {}", file.display());
+    let mut shared = Shared::start(&more).await;
+    eventually("it is kept", || async {
+        std::fs::read_to_string(&file).ok()?.contains("\"port\"").then_some(())
+    })
+    .await;
+    shared.keeper.signal("KILL");
+    shared.keeper.ended().await;
+    until_stale(&shared.gateway, &shared.client, "refused").await;
+    shared.keeper = Gateway::start(&keeper(shared.registry, &more));
+    until_well(&shared.gateway, &shared.client).await;
+    assert!(!shared.gateway.messages().contains("names less than half"), "{}", shared.gateway.messages());
+}
+
+#[tokio::test]
 async fn a_registry_that_hangs_is_noticed_and_takes_nobody_for_dead_for_that() {
     let shared = Shared::start("heartbeat_ttl: 3s").await;
     shared.keeper.signal("STOP");

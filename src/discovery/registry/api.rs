@@ -21,7 +21,7 @@ use super::body;
 use super::instance::{Instance, Metadata, Written, service_name_of};
 use super::problem::ApiError;
 use super::store::{Listed, Registered, Store};
-use super::watch::Watchers;
+use super::watch;
 use crate::config::Secret;
 use crate::http::small_server::{self, SmallBody};
 
@@ -45,7 +45,6 @@ pub async fn serve(listener: TcpListener, store: Arc<Store>, token: TokenSlot) {
 
 pub(super) struct Api {
     store: Arc<Store>,
-    watchers: Watchers,
     token: TokenSlot,
     for_this_machine: bool,
 }
@@ -54,7 +53,7 @@ type Answer = Result<Response<SmallBody>, ApiError>;
 
 impl Api {
     pub(super) fn new(store: Arc<Store>, token: TokenSlot, for_this_machine: bool) -> Self {
-        Api { watchers: Watchers::new(store.clone()), store, token, for_this_machine }
+        Api { store, token, for_this_machine }
     }
 
     pub(super) async fn respond(&self, request: Request<Bytes>) -> Response<SmallBody> {
@@ -81,7 +80,8 @@ impl Api {
             }
             ("watch", name) if !name.is_empty() => {
                 fetched(&request)?;
-                self.watchers.answer(&service_name_of(name)?, request.uri().query(), request.headers()).await
+                let name = service_name_of(name)?;
+                watch::answer(&self.store, &name, request.uri().query(), request.headers()).await
             }
             _ => Err(ApiError::NotFound),
         }

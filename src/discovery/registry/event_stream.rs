@@ -88,7 +88,11 @@ impl EventReader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const MAX: usize = 64;
 
     fn event(name: &'static str, data: &'static str) -> Piece {
         Piece::Event { name: name.into(), data: data.into() }
@@ -96,7 +100,7 @@ mod tests {
 
     /// All pieces of a stream that comes in parts of this size.
     fn read(text: &str, size: usize) -> Result<Vec<Piece>, TooLarge> {
-        let mut reader = EventReader::new(64);
+        let mut reader = EventReader::new(MAX);
         let mut pieces = Vec::new();
         for part in text.as_bytes().chunks(size) {
             reader.push(part);
@@ -120,6 +124,28 @@ mod tests {
         ];
         for size in [1, 2, 3, 7, 1000] {
             assert_eq!(read(text, size).expect("small").as_slice(), expected, "in parts of {size}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        /// Near enough to a stream to get somewhere.
+        #[test]
+        fn any_text_is_read_alike_in_parts_and_within_the_bound(
+            lines in proptest::collection::vec("(data|event|id)?:? ?[a-z:]{0,12}\r?", 0..20),
+            size in 1..40_usize,
+        ) {
+            let text = lines.join("\n");
+            let (whole, parts) = (read(&text, text.len().max(1)), read(&text, size));
+            // Whether the bound is passed may depend on how much comes in at once.
+            if let (Ok(whole), Ok(parts)) = (&whole, &parts) {
+                prop_assert_eq!(whole, parts);
+            }
+            for piece in parts.iter().flatten() {
+                let Piece::Event { name, data } = piece else { continue };
+                prop_assert!(name.len() + data.len() <= 2 * MAX);
+            }
         }
     }
 

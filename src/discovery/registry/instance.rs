@@ -11,13 +11,14 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::target::Host;
+use crate::service::discovered::Description;
 
 /// Names and weights are bounded as they are in a configuration.
 const MAX_SERVICE_NAME_BYTES: usize = 100;
 const MAX_WEIGHT: u32 = 1000;
 const MAX_ZONE_BYTES: usize = 64;
-const MAX_VERSION_BYTES: usize = 64;
-const MAX_METADATA_BYTES: usize = 2048;
+pub const MAX_VERSION_BYTES: usize = 64;
+pub const MAX_METADATA_BYTES: usize = 2048;
 
 /// What makes an instance the same instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +159,11 @@ impl Metadata {
         }
     }
 
+    /// The text, unless it is that of an empty object.
+    pub fn given(&self) -> Option<Arc<str>> {
+        self.0.as_ref().map(|text| text.get().into())
+    }
+
     /// Compact JSON.
     pub fn text(&self) -> &str {
         self.0.as_ref().map_or("{}", |text| text.get())
@@ -221,6 +227,13 @@ impl fmt::Display for Key {
 }
 
 impl Instance {
+    /// What requests don't need.
+    pub fn description(&self) -> Option<Arc<Description>> {
+        let (version, metadata) = (self.version.clone(), self.metadata.given());
+        let given = version.is_some() || metadata.is_some();
+        given.then(|| Arc::new(Description { version, metadata }))
+    }
+
     pub fn written(&self) -> Written<'_> {
         Written {
             service_name: Some(&self.key.service_name),

@@ -14,16 +14,19 @@ use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::event_stream::{EventReader, Piece, TooLarge};
-use super::source::Placing;
+use super::instance::{MAX_METADATA_BYTES, MAX_VERSION_BYTES};
+use super::source::priority_in;
 use super::watch::KEEP_ALIVE;
 use crate::config::RegistrySource;
 use crate::discovery::entry::{self, EntryError};
 use crate::discovery::remote::{self, Clients, PATIENCE, Pauses, RemoteError, Told, printable};
 use crate::discovery::target::{Target, Wanted};
 use crate::http::fetch::{FetchError, Fetcher};
+use crate::service::discovered::Description;
 
 /// Twice what a registry's own set may come to: ten thousand instances with as much metadata as there may be.
 const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
@@ -84,9 +87,10 @@ impl Server {
             match piece.unwrap_or(Err(FetchError::Timeout(patience).into()))? {
                 Piece::Event { name, data } if &*name == b"instances" => {
                     let ours = self.service_name.clone();
-                    let (targets, now) = remote::read(data, move |data| targets_of(data, &ours)).await?;
-                    told.targets(targets);
-                    fault = now;
+                    let set = remote::read(data, move |data| read(data, &ours)).await?;
+                    told.targets(set.targets);
+                    told.metadata(set.metadata);
+                    fault = set.fault;
                     pauses.reset();
                     patience = SILENCE;
                 }
@@ -138,51 +142,128 @@ impl Stream {
     }
 }
 
-/// What is told of a service. Members that a later registry may add are not looked at.
-#[derive(Deserialize)]
+/// What a registry has told.
+#[derive(Debug, PartialEq)]
 struct Set {
+    targets: Vec<Target>,
+    metadata: Option<Arc<str>>,
+    /// What is wrong with some of the instances.
+    fault: Option<String>,
+}
+
+/// As it stands in an event. Members that a later registry may add are not looked at.
+#[derive(Deserialize)]
+struct WrittenSet<'a> {
     service_name: String,
-    instances: Vec<Registered>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+    instances: Vec<WrittenInstance<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Registered {
+struct WrittenInstance<'a> {
     host: String,
     port: u16,
     weight: Option<u32>,
     zone: Option<String>,
-    #[serde(default)]
-    metadata: Placing,
+    version: Option<String>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
 }
 
-/// The instances, and what is wrong with some. It is an error if something is wrong with all.
-fn targets_of(data: &[u8], ours: &str) -> Result<(Vec<Target>, Option<String>), RemoteError> {
+/// It is an error if something is wrong with all instances.
+fn read(data: &[u8], ours: &str) -> Result<Set, RemoteError> {
     let unreadable = |error: serde_json::Error| RemoteError::Unreadable(printable(&error.to_string()));
-    let set: Set = serde_json::from_slice(data).map_err(unreadable)?;
+    let set: WrittenSet<'_> = serde_json::from_slice(data).map_err(unreadable)?;
     if set.service_name != ours {
         let other = printable(&set.service_name);
         return Err(RemoteError::Unreadable(format!("it is about the service {other}")));
     }
     let mut targets = Vec::with_capacity(set.instances.len());
     let mut fault = None;
-    for registered in &set.instances {
-        match target_of(registered) {
+    for instance in &set.instances {
+        match target_of(instance) {
             Ok(target) => targets.push(target),
             Err(error) => {
-                let place = printable(&entry::with_port(&registered.host, registered.port));
+                let place = printable(&entry::with_port(&instance.host, instance.port));
                 fault.get_or_insert(format!("the instance {place} can't be used: {error}"));
             }
         }
     }
     match fault {
         Some(fault) if targets.is_empty() => Err(RemoteError::Unreadable(fault)),
-        fault => Ok((targets, fault)),
+        fault => Ok(Set { targets, metadata: object(set.metadata), fault }),
     }
 }
 
-fn target_of(registered: &Registered) -> Result<Target, EntryError> {
-    let authority = entry::with_port(&registered.host, registered.port);
-    let zone = registered.zone.as_deref().map(Arc::from);
-    let target = entry::at_weighted(&authority, registered.weight, zone, None)?;
-    Ok(target.with_priority(registered.metadata.priority()))
+fn target_of(instance: &WrittenInstance<'_>) -> Result<Target, EntryError> {
+    let authority = entry::with_port(&instance.host, instance.port);
+    let zone = instance.zone.as_deref().map(Arc::from);
+    let target = entry::at_weighted(&authority, instance.weight, zone, None)?;
+    let priority = instance.metadata.map_or(0, |metadata| priority_in(metadata.get()));
+    let version = instance.version.as_deref().filter(|version| version.len() <= MAX_VERSION_BYTES);
+    let (version, metadata) = (version.map(Arc::from), object(instance.metadata));
+    let given = version.is_some() || metadata.is_some();
+    let description = given.then(|| Arc::new(Description { version, metadata }));
+    Ok(Target { description, ..target.with_priority(priority) })
+}
+
+/// Metadata as a registry takes it, which this one need not be. An empty object is none.
+fn object(metadata: Option<&RawValue>) -> Option<Arc<str>> {
+    let text = metadata?.get();
+    let good = text.starts_with('{') && text != "{}" && text.len() <= MAX_METADATA_BYTES;
+    good.then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(instances: &str) -> Result<Set, String> {
+        let text = format!(
+            r#"{{"service_name":"users","version":7,"metadata":{{"team":"x"}},"new":[],"instances":[{instances}]}}"#
+        );
+        read(text.as_bytes(), "users").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_set_is_read_as_a_registry_writes_it() {
+        let read = set(
+            r#"{"service_name":"users","host":"::1","port":1,"weight":3,"zone":"z","version":"1.2","metadata":{"a":[1]}},
+               {"service_name":"users","host":"users-2.internal","port":2,"weight":1,"metadata":{}}"#,
+        )
+        .expect("good");
+        assert_eq!((read.metadata.as_deref(), &read.fault), (Some(r#"{"team":"x"}"#), &None));
+        let [first, second] = &read.targets[..] else { panic!("{read:?}") };
+        assert_eq!((&*first.authority, first.weight, first.zone.as_deref()), ("[::1]:1", 3, Some("z")));
+        let description = first.description.as_ref().expect("given");
+        assert_eq!(description.version.as_deref(), Some("1.2"));
+        assert_eq!(description.metadata.as_deref(), Some(r#"{"a":[1]}"#));
+        assert_eq!((&*second.authority, &second.description), ("users-2.internal:2", &None));
+        assert_eq!(set("").expect("none is an answer").targets, []);
+    }
+
+    #[test]
+    fn what_can_be_used_is_and_the_rest_is_told() {
+        let good = r#"{"host":"10.0.0.1","port":1,"metadata":7,"version":null}"#;
+        let read = set(&format!(r#"{good},{{"host":"a b","port":2}}"#)).expect("one is good");
+        assert_eq!((read.targets.len(), &read.targets[0].description), (1, &None));
+        let fault = "the instance a b:2 can't be used: its value is not http://host:port";
+        assert_eq!(read.fault.as_deref(), Some(fault));
+        let many = "x".repeat(3000);
+        let large =
+            format!(r#"{{"host":"10.0.0.1","port":1,"metadata":{{"a":"{many}"}},"version":"{many}"}}"#);
+        assert_eq!(set(&large).expect("good").targets[0].description, None);
+        for garbage in [
+            r#"{"host":"10.0.0.1"}"#,
+            r#"{"host":"10.0.0.1","port":70000}"#,
+            r#"{"host":"10.0.0.1","port":0}"#,
+            r#"{"host":"10.0.0.1","port":1,"weight":0}"#,
+            r#"{"host":"10.0.0.1","port":1,"weight":-1}"#,
+            "7",
+            "{",
+        ] {
+            assert!(set(garbage).is_err(), "{garbage}");
+        }
+    }
 }

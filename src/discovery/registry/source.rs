@@ -18,7 +18,8 @@ pub async fn follow(registry: Option<Arc<Store>>, service_name: &str, wanted: wa
     let subscribed = subscribed.and_then(|store| store.subscribe(service_name).map_err(|e| e.to_string()));
     match subscribed {
         Ok(mut views) => loop {
-            wanted.send_replace(Wanted::now(targets_of(&views.look())));
+            let view = views.look();
+            wanted.send_replace(Wanted { metadata: view.metadata.given(), ..Wanted::now(targets_of(&view)) });
             views.changed().await;
         },
         Err(fault) => wanted.send_modify(|wanted| wanted.fault = Some(fault)),
@@ -40,30 +41,23 @@ fn targets_of(view: &View) -> Vec<Target> {
         weight: instance.weight,
         authority: instance.key.authority().into(),
         zone: instance.zone.clone(),
-        priority: Placing::of(instance).priority(),
+        priority: priority_in(instance.metadata.text()),
+        description: instance.description(),
     };
     view.instances.iter().map(|instance| target(instance)).collect()
 }
 
-/// What of an instance's metadata says where it belongs. The registry itself only hands metadata on: what is no
-/// priority there is none.
-#[derive(Default, Deserialize)]
-pub(super) struct Placing {
-    #[serde(default)]
-    priority: serde_json::Value,
-}
-
-impl Placing {
-    fn of(instance: &super::Instance) -> Self {
-        let text = instance.metadata.text();
-        // Few have one, and reading the metadata of thousands at every change takes a while.
-        if !text.contains("\"priority\"") {
-            return Self::default();
-        }
-        serde_json::from_str(text).unwrap_or_default()
+/// What an instance's metadata says of where it belongs. The registry itself only hands it on: what is no priority
+/// there is none.
+pub(super) fn priority_in(metadata: &str) -> u8 {
+    #[derive(Deserialize)]
+    struct Placing {
+        priority: serde_json::Value,
     }
-
-    pub(super) fn priority(&self) -> u8 {
-        self.priority.as_u64().map_or(0, |priority| priority.min(MAX_PRIORITY.into()) as u8)
+    // Few have one, and reading the metadata of thousands at every change takes a while.
+    if !metadata.contains("\"priority\"") {
+        return 0;
     }
+    let priority = serde_json::from_str(metadata).ok().and_then(|placing: Placing| placing.priority.as_u64());
+    priority.map_or(0, |priority| priority.min(MAX_PRIORITY.into()) as u8)
 }

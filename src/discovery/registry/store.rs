@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::instance::{Announcement, Instance, Key, Metadata, Written};
@@ -20,6 +20,8 @@ use crate::service::discovered::MAX_INSTANCES;
 pub const MAX_SERVICES: usize = 1024;
 /// Over all services; with the bound of metadata this bounds the registry's memory.
 pub const MAX_INSTANCES_IN_ALL: usize = 20_000;
+/// Half of the connections that the server takes: watchers can't shut heartbeats out.
+pub const MAX_WATCHERS: usize = 1024;
 /// Expiry doesn't run more often than this, however many instances there are.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often expiry looks at the clock, and how late it may be for that before the process is taken to have
@@ -110,8 +112,19 @@ pub struct Listed {
     pub instances: Vec<(Arc<Instance>, Duration)>,
 }
 
+/// What the metrics tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub instances: u64,
+    pub watchers: u64,
+    /// Instances that fell silent, since the start.
+    pub expired: u64,
+}
+
 pub struct Store {
     table: Mutex<Table>,
+    /// For clients that watch.
+    watchers: Arc<Semaphore>,
     /// Something happened that may move the next expiry.
     wake: Notify,
     /// The newest version of any service.
@@ -127,6 +140,7 @@ impl Store {
         let table = Table::new(heartbeat_ttl, version);
         Store {
             table: Mutex::new(table),
+            watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
             wake: Notify::new(),
             version: watch::Sender::new(version),
             began: Instant::now(),
@@ -211,6 +225,20 @@ impl Store {
         let name: Arc<str> = service_name.into();
         let versions = self.lock().service(&name)?.versions();
         Ok(Subscription { store: self.clone(), name, versions, seen: None, told: None, in_a_row: 0 })
+    }
+
+    /// To be held by a client that watches. `None` when there are too many.
+    pub fn watcher(&self) -> Option<OwnedSemaphorePermit> {
+        self.watchers.clone().try_acquire_owned().ok()
+    }
+
+    pub fn load(&self) -> Load {
+        let table = self.lock();
+        Load {
+            instances: table.len() as u64,
+            watchers: (MAX_WATCHERS - self.watchers.available_permits()) as u64,
+            expired: table.expired(),
+        }
     }
 
     /// How many are subscribed to the service.

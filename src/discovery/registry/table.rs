@@ -22,6 +22,8 @@ pub struct Table {
     /// The services of all instances, the longest silent instance first.
     by_silence: BTreeMap<(Instant, Place), Arc<str>>,
     next_place: u64,
+    /// How many fell silent.
+    expired: u64,
     /// The newest version of any service. One counter for all: a service that was forgotten and
     /// comes back has a higher version than it ever had.
     version: u64,
@@ -55,6 +57,7 @@ impl Table {
             places: HashMap::new(),
             by_silence: BTreeMap::new(),
             next_place: 1,
+            expired: 0,
             version,
         }
     }
@@ -71,6 +74,15 @@ impl Table {
 
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many fell silent, since the start.
+    pub fn expired(&self) -> u64 {
+        self.expired
     }
 
     /// Adds one that isn't there. Returns the service's version.
@@ -139,6 +151,7 @@ impl Table {
             }
             let name = name.clone();
             self.take_out(&name, place);
+            self.expired += 1;
             if changed.last() != Some(&name) {
                 changed.push(name);
             }

@@ -15,47 +15,34 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::ApiError;
 use super::store::{Store, Subscription};
 use crate::http::small_server::{self, SmallBody};
 
-/// Half of the connections that the server takes: watchers can't shut heartbeats out.
-pub const MAX_WATCHERS: usize = 1024;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 /// A comment in a silent stream, so that neither side takes the other for gone.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-pub struct Watchers {
-    store: Arc<Store>,
-    slots: Arc<Semaphore>,
-}
-
-impl Watchers {
-    pub fn new(store: Arc<Store>) -> Self {
-        Watchers { store, slots: Arc::new(Semaphore::new(MAX_WATCHERS)) }
+pub async fn answer(
+    store: &Arc<Store>,
+    name: &Arc<str>,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Response<SmallBody>, ApiError> {
+    let query = Query::parse(query.unwrap_or_default())?;
+    let slot = store.watcher().ok_or(ApiError::TooManyWatchers)?;
+    let subscription = store.subscribe(name)?;
+    if wants_events(headers) {
+        let views = subscription.after(last_event_id(headers).or(query.version));
+        return Ok(event_stream(Watch { views, _slot: slot }));
     }
-
-    pub async fn answer(
-        &self,
-        name: &Arc<str>,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response<SmallBody>, ApiError> {
-        let query = Query::parse(query.unwrap_or_default())?;
-        let slot = self.slots.clone().try_acquire_owned().map_err(|_| ApiError::TooManyWatchers)?;
-        let subscription = self.store.subscribe(name)?;
-        if wants_events(headers) {
-            let views = subscription.after(last_event_id(headers).or(query.version));
-            return Ok(event_stream(Watch { views, _slot: slot }));
-        }
-        let mut views = subscription.after(query.version);
-        // Without a change within that time, what there is is the answer too.
-        let _ = tokio::time::timeout(query.timeout, views.changed()).await;
-        Ok(small_server::reply(StatusCode::OK, "application/json", views.look().document()))
-    }
+    let mut views = subscription.after(query.version);
+    // Without a change within that time, what there is is the answer too.
+    let _ = tokio::time::timeout(query.timeout, views.changed()).await;
+    Ok(small_server::reply(StatusCode::OK, "application/json", views.look().document()))
 }
 
 /// One client's view of one service.

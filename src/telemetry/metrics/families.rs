@@ -381,6 +381,7 @@ fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resul
         "What they take",
         stale().map(|kept| (of_route(&kept.route), kept.bytes as i64)),
     )?;
+    registry(gauges, out)?;
     out.single_counter("gatehouse_access_log_lines", "Lines written", gauges.access_log.written)?;
     out.single_counter(
         "gatehouse_access_log_dropped",
@@ -394,6 +395,25 @@ fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resul
         f64::from(u8::from(gauges.draining)),
     )?;
     out.info("gatehouse_build", "The version that runs", [("version", env!("CARGO_PKG_VERSION"))])
+}
+
+fn registry(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let Some(registry) = gauges.registry else { return Ok(()) };
+    out.single_gauge(
+        "gatehouse_registry_instances",
+        "Instances that are registered",
+        registry.instances as f64,
+    )?;
+    out.single_gauge(
+        "gatehouse_registry_watchers",
+        "Clients that watch a service of the registry",
+        registry.watchers as f64,
+    )?;
+    out.single_counter(
+        "gatehouse_registry_expired",
+        "Instances that were taken out because they fell silent",
+        registry.expired,
+    )
 }
 
 fn process(metrics: &Metrics, out: &mut Families) -> fmt::Result {

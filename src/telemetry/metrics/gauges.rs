@@ -11,6 +11,8 @@ pub struct Gauges {
     pub services: Vec<ServiceGauges>,
     pub rate_limits: Vec<RateLimitGauges>,
     pub stale: Vec<StaleGauges>,
+    /// Where there is a registry.
+    pub registry: Option<RegistryGauges>,
     pub access_log: AccessLogGauges,
     pub draining: bool,
 }
@@ -106,6 +108,14 @@ pub struct StaleGauges {
     pub route: Arc<str>,
     pub answers: u64,
     pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RegistryGauges {
+    pub instances: u64,
+    pub watchers: u64,
+    /// Since the start.
+    pub expired: u64,
 }
 
 /// [`AccessLog::written`](crate::telemetry::access_log::AccessLog::written) and `dropped`.

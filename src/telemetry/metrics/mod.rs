@@ -27,7 +27,7 @@ use std::time::SystemTime;
 pub use exposition::Format;
 pub use gauges::{
     AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Gauges, GroupGauges, InstanceGauges,
-    RateLimitGauges, ServiceGauges, StaleGauges,
+    RateLimitGauges, RegistryGauges, ServiceGauges, StaleGauges,
 };
 pub use instance::{InstanceMetrics, Outcome};
 pub use listener::ListenerMetrics;

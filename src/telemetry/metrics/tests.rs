@@ -36,6 +36,7 @@ fn gauges() -> Gauges {
         }],
         rate_limits: vec![RateLimitGauges { name: "per-client".into(), keys: 12 }],
         stale: vec![StaleGauges { route: "users".into(), answers: 3, bytes: 4096 }],
+        registry: Some(RegistryGauges { instances: 20, watchers: 3, expired: 4 }),
         access_log: AccessLogGauges { written: 100, dropped: 5 },
         draining: false,
     }

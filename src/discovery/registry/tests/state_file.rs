@@ -96,9 +96,7 @@ async fn a_disk_that_fails_is_told_once_and_tried_again() {
     let path = directory.path().join("later/state.json");
     let store = Arc::new(Store::new(TTL));
     let (told, mut telling) = tokio::sync::mpsc::unbounded_channel();
-    let report = move |outcome: Result<(), &std::io::Error>| {
-        let _ = told.send(outcome.is_ok());
-    };
+    let report = move |outcome: Result<(), &std::io::Error>| told.send(outcome.is_ok()).expect("heard");
     let keeping = tokio::spawn(keep(store.clone(), path.clone(), report));
     assert_eq!(telling.recv().await, Some(false));
     tokio::time::sleep(Duration::from_secs(60)).await;

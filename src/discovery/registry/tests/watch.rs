@@ -3,7 +3,8 @@
 use http::HeaderValue;
 
 use super::*;
-use crate::discovery::registry::watch::{MAX_WATCHERS, Watchers};
+use crate::discovery::registry::store::MAX_WATCHERS;
+use crate::discovery::registry::watch::answer;
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -94,25 +95,25 @@ async fn event(events: &mut Incoming) -> (u64, Value) {
 /// Without sockets: a process has only so many of those.
 #[tokio::test]
 async fn only_so_many_clients_may_wait() {
-    let watchers = Watchers::new(Arc::new(Store::new(TTL)));
+    let store = Arc::new(Store::new(TTL));
     let name: Arc<str> = "users".into();
     let mut streams = Vec::new();
     for _ in 0..MAX_WATCHERS {
-        streams.push(watchers.answer(&name, None, &events_accepted()).await.expect("room"));
+        streams.push(answer(&store, &name, None, &events_accepted()).await.expect("room"));
     }
-    let refused = watchers.answer(&name, None, &HeaderMap::new()).await.expect_err("full").into_response();
+    let refused = answer(&store, &name, None, &HeaderMap::new()).await.expect_err("full").into_response();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(store.load().watchers, MAX_WATCHERS as u64);
     streams.pop();
-    assert!(watchers.answer(&name, None, &HeaderMap::new()).await.is_ok(), "a stream that ended makes room");
+    assert!(answer(&store, &name, None, &HeaderMap::new()).await.is_ok(), "a stream that ended makes room");
 }
 
 /// A client that stopped reading, on a paused clock and without a socket.
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_told_the_latest_and_nothing_is_queued_for_it() {
     let store = Arc::new(Store::new(TTL));
-    let watchers = Watchers::new(store.clone());
-    let response = watchers.answer(&"users".into(), None, &events_accepted()).await.expect("room");
+    let response = answer(&store, &"users".into(), None, &events_accepted()).await.expect("room");
     let mut events = response.into_body();
     let mut event = async || {
         let mut text = String::new();
@@ -151,9 +152,8 @@ fn events_accepted() -> HeaderMap {
 #[tokio::test(start_paused = true)]
 async fn a_silent_stream_says_that_it_is_alive() {
     let store = Arc::new(Store::new(TTL));
-    let watchers = Watchers::new(store.clone());
     let response =
-        watchers.answer(&"users".into(), Some("version=0"), &events_accepted()).await.expect("room");
+        answer(&store, &"users".into(), Some("version=0"), &events_accepted()).await.expect("room");
     let mut body = response.into_body();
     let begun = tokio::time::Instant::now();
     let frame = body.frame().await.expect("not the end").expect("no error");
