@@ -22,8 +22,8 @@ block! {
         latency: OrOff<Above100>,
         /// Requests to it in an interval below which share and latency say nothing. Default 20.
         minimum_requests: Number<1, 1_000_000>,
-        /// From one comparison to the next. Default 10s.
-        interval: Wait,
+        /// From one comparison to the next, 100ms or more. Default 10s.
+        interval: At<Wait>,
         /// How long it gets no requests; as much longer with each further time. Default 30s.
         base_ejection_time: Wait,
         /// The longest. Default 5m.
@@ -33,12 +33,16 @@ block! {
     }
 }
 
+/// Every instance is looked at in each.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
 impl OutlierBlock {
     fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<OutlierDetection> {
         let consecutive_failures = self.consecutive_failures.optional::<OrOff<Number<1, 1_000_000>>>();
         let failure_ratio = self.failure_ratio.optional::<OrOff<Percent<1>>>();
         let latency = self.latency.or(OrOff::<Above100>(None));
-        let (minimum_requests, interval) = (self.minimum_requests.or(20u32), self.interval.or(seconds(10)));
+        let (minimum_requests, interval) =
+            (self.minimum_requests.or(20u32), self.interval.optional::<At<Wait>>());
         let base: Option<Duration> = self.base_ejection_time.or(seconds(30));
         let (max, max_ejected) = (self.max_ejection_time.optional::<At<Wait>>(), self.max_ejected.or(50u8));
         let (base, max): (Duration, Option<At<Wait>>) = (base?, max?);
@@ -50,12 +54,17 @@ impl OutlierBlock {
             );
             return None;
         }
+        let interval = interval?;
+        if let Some(short) = interval.as_ref().filter(|interval| interval.value.0 < SHORTEST_INTERVAL) {
+            reader.error(short.span, "this is too short to compare anything in", "write 100ms or more");
+            return None;
+        }
         let judged = OutlierDetection {
             consecutive_failures: consecutive_failures?.map_or(Some(5), |OrOff(most)| most.map(u32::from)),
             failure_ratio: failure_ratio?.map_or(Some(30), |OrOff(ratio)| ratio.map(u8::from)),
             latency: latency?.0.map(|percent| percent.0),
             minimum_requests: minimum_requests?,
-            interval: interval?,
+            interval: interval.map_or(seconds(10), |interval| interval.value.0),
             base_ejection_time: base,
             max_ejection_time: max.map_or(seconds(300).max(base), |max| max.value.0),
             max_ejected: max_ejected?,
