@@ -18,6 +18,17 @@ pub(super) fn document(document: &impl Serialize) -> Response<SmallBody> {
     reply::json(StatusCode::OK, document)
 }
 
+/// A document that may tell of ten thousand instances: making it would hold up discovery and health checks.
+pub(super) async fn large(
+    surface: Arc<dyn ControlSurface>,
+    document: impl FnOnce(&dyn ControlSurface) -> Response<SmallBody> + Send + 'static,
+) -> Response<SmallBody> {
+    let made = tokio::task::spawn_blocking(move || document(&*surface)).await;
+    made.unwrap_or_else(|_| {
+        reply::problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the document could not be made")
+    })
+}
+
 pub(super) fn services(services: Vec<ServiceStatus>) -> Response<SmallBody> {
     document(&json!({ "services": services }))
 }

@@ -30,11 +30,11 @@ pub trait ControlSurface: Send + Sync + 'static {
 
     fn status(&self) -> GatewayStatus;
 
+    /// This and what follows is called on a thread where it may take a while.
     fn services(&self) -> Vec<ServiceStatus>;
 
     fn routes(&self) -> Vec<RouteStatus>;
 
-    /// Called on a thread where it may take a while.
     fn metrics(&self, format: Format) -> String;
 
     /// Reads the configuration file again and waits for what comes of it. It runs to its end even
@@ -99,8 +99,8 @@ impl Admin {
             "/ready" => health::ready(self.surface.ready()),
             "/metrics" => metrics::scrape(self.surface.clone(), request.headers()).await,
             "/api/status" => api::document(&self.surface.status()),
-            "/api/services" => api::services(self.surface.services()),
-            "/api/routes" => api::routes(self.surface.routes()),
+            "/api/services" => api::large(self.surface.clone(), |it| api::services(it.services())).await,
+            "/api/routes" => api::large(self.surface.clone(), |it| api::routes(it.routes())).await,
             _ => api::reload(self.surface.clone()).await,
         }
     }

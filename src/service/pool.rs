@@ -377,13 +377,14 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_closed_some_at_a_time() {
-        let Full { only, pool, pools, instance, limits, deadline, _listener } = full().await;
+        let Full { only, pool, pools, instance, limits, deadline, _listener: listener } = full().await;
         drop(only);
         let all = CLOSED_AT_ONCE * 2 + 7;
         pools.of("users", &instance, PoolLimits { max_connections: all, max_idle: all, ..limits });
-        let mut leases = Vec::new();
+        let (mut leases, mut accepted) = (Vec::new(), Vec::new());
         for _ in 0..all {
             leases.push(pool.lease(ANY, deadline).await.expect("there is room for all"));
+            accepted.push(listener.accept().await.expect("it is connected"));
         }
         for Lease { connection, .. } in leases {
             pool.idle.borrow_mut().push(Idle { connection, since: clock::now() });

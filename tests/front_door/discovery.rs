@@ -1,6 +1,7 @@
 //! Where instances come from, seen from outside: what the source says is where requests go.
 
 mod cluster;
+mod dns;
 mod large;
 mod late;
 mod liars;

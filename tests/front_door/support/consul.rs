@@ -41,11 +41,20 @@ impl Consul {
         let address = local(port());
         let (certificate, key, port) = (certificate.display(), key.display(), address.port());
         let files = format!("cert_file = \"{certificate}\" key_file = \"{key}\"");
-        Self::start_on(&format!("https = {port}"), &files).await.map(|consul| (consul, address))
+        Self::start_on(&format!("dns = -1 https = {port}"), &files).await.map(|consul| (consul, address))
+    }
+
+    /// As `start`, and as a name server: its address as that.
+    pub async fn start_name_server() -> Option<(Consul, SocketAddr)> {
+        let address = local(port());
+        // Otherwise three records of many over UDP look like all there are.
+        let settings = "dns_config { enable_truncate = true }";
+        let consul = Self::start_on(&format!("dns = {}", address.port()), settings).await?;
+        Some((consul, address))
     }
 
     async fn start_with(settings: &str) -> Option<Consul> {
-        Self::start_on("", settings).await
+        Self::start_on("dns = -1", settings).await
     }
 
     async fn start_on(more_ports: &str, settings: &str) -> Option<Consul> {
@@ -56,7 +65,7 @@ impl Consul {
         let directory = tempfile::tempdir().expect("there is a directory for temporary files");
         let address = local(port());
         let ports = format!(
-            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 dns = -1 grpc = -1 {more_ports} }}",
+            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 grpc = -1 {more_ports} }}",
             address.port(),
             port(),
             port()
