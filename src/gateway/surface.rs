@@ -112,10 +112,13 @@ impl Surface {
             stale: snapshot
                 .stale
                 .iter()
-                .map(|kept| StaleGauges {
-                    route: kept.route.as_str().into(),
-                    answers: kept.store.held().answers as u64,
-                    bytes: kept.store.held().bytes as u64,
+                .map(|kept| {
+                    let held = kept.store.held();
+                    StaleGauges {
+                        route: kept.route.as_str().into(),
+                        answers: held.answers as u64,
+                        bytes: held.bytes as u64,
+                    }
                 })
                 .collect(),
             registry: gateway.registry.load_full().map(|registry| {

@@ -144,6 +144,25 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    proptest::proptest! {
+        /// Whatever stands in the fields, and `no-store` counts wherever it is an element.
+        #[test]
+        fn no_bytes_are_too_strange(noise in proptest::collection::vec(0u8..=255, 0..60)) {
+            let mut response = Fields::new();
+            for name in [header::CACHE_CONTROL, header::AGE, header::DATE, header::EXPIRES, header::VARY] {
+                if let Ok(value) = HeaderValue::from_bytes(&noise) {
+                    response.append(name, value);
+                }
+            }
+            let control = CacheControl::of(&response);
+            freshness(&response, &control);
+            age(&response, Duration::from_secs(1), SystemTime::now());
+            vary(&response);
+            response.append(header::CACHE_CONTROL, HeaderValue::from_static("max-age=5, no-store"));
+            proptest::prop_assert!(CacheControl::of(&response).no_store);
+        }
+    }
+
     #[test]
     fn directives_are_read_in_any_form_that_they_come_in() {
         let all = control(

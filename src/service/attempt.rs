@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Failure;
 use super::http1::decode::{self, Invalid};
 use super::http1::{Connection, Failed};
-use super::pool::{ConnectError, InstancePool, Lease, Wanted};
+use super::pool::{ConnectError, InstancePool, Lease, Waits, Wanted};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
@@ -76,7 +76,9 @@ impl AttemptError {
     pub fn reason(&self) -> Reason {
         match self {
             AttemptError::Connect(ConnectError::TimedOut) => Reason::ConnectTimeout,
-            AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full) => Reason::PoolExhausted,
+            AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full { .. }) => {
+                Reason::PoolExhausted
+            }
             AttemptError::Connect(_) => Reason::ConnectFailure,
             AttemptError::Reset { .. } => Reason::UpstreamReset,
             AttemptError::TimedOut => Reason::ResponseTimeout,
@@ -92,7 +94,9 @@ impl AttemptError {
     pub fn outcome(&self) -> Outcome {
         match self {
             AttemptError::Connect(ConnectError::TimedOut) => Outcome::ConnectTimeout,
-            AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full) => Outcome::PoolExhausted,
+            AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full { .. }) => {
+                Outcome::PoolExhausted
+            }
             AttemptError::Connect(_) => Outcome::ConnectFailure,
             AttemptError::Reset { .. } => Outcome::Reset,
             AttemptError::TimedOut => Outcome::ResponseTimeout,
@@ -104,9 +108,8 @@ impl AttemptError {
     /// What the breaker and the retry rules call it; `None` when it says nothing about the instance.
     pub fn failure(&self) -> Option<Failure> {
         match self {
-            AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full) | AttemptError::Client(_) => {
-                None
-            }
+            AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full { .. })
+            | AttemptError::Client(_) => None,
             AttemptError::Connect(_) => Some(Failure::Connect),
             AttemptError::Reset { .. } | AttemptError::Invalid(_) => Some(Failure::Reset),
             AttemptError::TimedOut => Some(Failure::Timeout),
@@ -117,7 +120,10 @@ impl AttemptError {
     pub fn is_about_time(&self) -> bool {
         matches!(
             self,
-            AttemptError::TimedOut | AttemptError::Connect(ConnectError::TimedOut | ConnectError::Exhausted)
+            AttemptError::TimedOut
+                | AttemptError::Connect(
+                    ConnectError::TimedOut | ConnectError::Exhausted | ConnectError::Full { .. }
+                )
         )
     }
 
@@ -126,9 +132,13 @@ impl AttemptError {
         matches!(self, AttemptError::Connect(_) | AttemptError::Reset { written: false, .. })
     }
 
-    /// Whether nothing was tried, because all connections are in use and it was not to wait for one.
-    pub fn is_full(&self) -> bool {
-        matches!(self, AttemptError::Connect(ConnectError::Full))
+    /// Whether nothing was tried, because all connections are in use and it was not to wait for one any longer; and
+    /// if so, whether it has waited at all.
+    pub fn is_full(&self) -> Option<bool> {
+        match self {
+            AttemptError::Connect(ConnectError::Full { waited }) => Some(*waited),
+            _ => None,
+        }
     }
 
     /// Whether it is what a kept-alive connection does that the instance had closed meanwhile.
@@ -146,8 +156,7 @@ pub struct Attempt<'a> {
     pub limits: AttemptLimits,
     /// On a connection that has not carried a request before.
     pub fresh: bool,
-    /// For one to become free, when all are in use.
-    pub may_wait: bool,
+    pub waits: Waits,
     pub began: Instant,
 }
 
@@ -164,7 +173,7 @@ impl Attempt<'_> {
     pub async fn run(self) -> Result<Responded, AttemptError> {
         // Once a body is taken from the client, there is nothing to repeat the request with.
         let repeatable = self.head.method.is_idempotent() && self.body.is_empty();
-        let wanted = Wanted { fresh: self.fresh, surely_open: !repeatable, may_wait: self.may_wait };
+        let wanted = Wanted { fresh: self.fresh, surely_open: !repeatable, waits: self.waits };
         let (mut lease, mut since) = match self.pool.take_idle(wanted) {
             Some(lease) => (lease, self.began),
             None => {

@@ -14,7 +14,7 @@ use super::admittance::enter;
 use super::attempt::{AttemptError, Head, Responded};
 use super::bulkhead::Slot;
 use super::errand::{Attempted, Errand, Got, How};
-use super::pool::Pools;
+use super::pool::{Pools, Waits};
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
 use super::{
@@ -231,20 +231,24 @@ impl<'c> Tries<'c> {
 
     /// An attempt at `picked` begins.
     pub fn begin(&mut self, picked: &Picked) -> How {
-        let may_wait = self.may_wait(picked);
+        let waits = self.waits(picked);
         self.remember(picked.instance.id);
         // The first attempt has all of it, however long connecting takes.
         let all = self.errand.service.settings.response_timeout;
         let response = if self.retries == 0 { all } else { self.left() };
-        How { response, fresh: std::mem::take(&mut self.fresh), may_wait }
+        How { response, fresh: std::mem::take(&mut self.fresh), waits }
     }
 
-    /// An instance without a free connection is waited for only when there is no other, or when the client is to stay with it.
-    fn may_wait(&self, picked: &Picked) -> bool {
+    /// An instance without a free connection is waited for only when there is none that has one, or when the client is to
+    /// stay with it; and for long only when there is no other at all.
+    fn waits(&self, picked: &Picked) -> Waits {
         let tried = &self.tried[..self.tried_count];
-        tried.len() == MAX_TRIED
-            || tried.contains(&picked.instance.id)
-            || tried.is_empty() && self.errand.call.wish.session.is_some()
+        let stays = tried.is_empty() && self.errand.call.wish.session.is_some();
+        if !stays && tried.len() < MAX_TRIED && !tried.contains(&picked.instance.id) {
+            return Waits::Not;
+        }
+        let is_only = self.errand.service.instances.set().len() == 1;
+        if stays || is_only { Waits::Long } else { Waits::ALittle }
     }
 
     fn judge(&mut self, attempted: Attempted) -> Step {
@@ -299,9 +303,12 @@ impl<'c> Tries<'c> {
     }
 
     fn judge_error(&mut self, error: AttemptError, admission: Admission) -> Step {
-        if error.is_full() {
+        if let Some(waited) = error.is_full() {
             admission.ignored();
-            return Step::Elsewhere;
+            let now = Instant::now();
+            let is_over = now - self.began >= self.errand.service.settings.connect_timeout
+                || self.errand.deadline().is_some_and(|deadline| deadline <= now);
+            return if waited && is_over { Step::GiveUp(error) } else { Step::Elsewhere };
         }
         let settings = &self.errand.service.settings;
         if self.stale_left && error.is_stale_connection() && self.take_replacement(&error) {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Responded};
 use super::bulkhead::Answered;
 use super::call::{Call, CallError, Caller};
-use super::pool::{InstancePool, PoolLimits};
+use super::pool::{InstancePool, PoolLimits, Waits};
 use super::{Admission, Failure, InFlight, InstanceRef, Picked, Service, SessionCode};
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
@@ -29,8 +29,7 @@ pub struct How {
     pub response: Duration,
     /// On a new connection.
     pub fresh: bool,
-    /// For a connection to become free, when all are in use.
-    pub may_wait: bool,
+    pub waits: Waits,
 }
 
 /// A response whose head has come, and what its attempt holds.
@@ -79,7 +78,7 @@ impl Errand<'_> {
             body: &self.call.body,
             limits: self.limits(how.response),
             fresh: how.fresh,
-            may_wait: how.may_wait,
+            waits: how.waits,
             began,
         };
         match attempt.run().await {
@@ -93,7 +92,7 @@ impl Errand<'_> {
                 let session = self.service.session(&instance, self.call.wish);
                 Ok(Got { responded, in_flight, admission, at, session })
             }
-            Err(error) if error.is_full() => {
+            Err(error) if error.is_full().is_some() => {
                 recording.forget();
                 in_flight.withdraw();
                 Err((error, admission))

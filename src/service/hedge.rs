@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::call::{Progress, Tries};
 use super::errand::{Attempted, Errand, How};
+use super::pool::Waits;
 use super::samples::Samples;
 use super::verdict::Verdict;
 use super::{Failure, HedgeAfter, Picked};
@@ -103,7 +104,7 @@ impl<'c> Tries<'c> {
             errand.count_latency(began, true);
             return attempted;
         };
-        let how = How { response: self.left(), fresh: false, may_wait: true };
+        let how = How { response: self.left(), fresh: false, waits: Waits::Long };
         let second: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), how));
         let (attempted, is_first) = errand.race(first, second).await;
         // A first attempt that was cancelled has taken so long at least.

@@ -45,7 +45,7 @@ pub enum ConnectError {
     Exhausted,
     /// Another instance may have one that is free.
     #[error("all connections to this instance are in use")]
-    Full,
+    Full { waited: bool },
 }
 
 impl ConnectError {
@@ -106,9 +106,20 @@ pub struct Wanted {
     pub fresh: bool,
     /// The request can't be repeated, and must not meet a connection that the instance has closed already.
     pub surely_open: bool,
-    /// With all connections in use, one is waited for.
-    pub may_wait: bool,
+    pub waits: Waits,
 }
+
+/// For how long a request waits for one of an instance's connections, when all are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    Not,
+    /// A little, and then looks elsewhere again: who would stay might stay with the one instance that hangs.
+    ALittle,
+    /// As long as connecting may take.
+    Long,
+}
+
+const A_LITTLE: Duration = Duration::from_millis(20);
 
 impl Pools {
     pub fn new(worker: WorkerId, metrics: Arc<Metrics>, buffers: Rc<Buffers>) -> Self {
@@ -205,13 +216,13 @@ impl InstancePool {
                     return self.connect(deadline).await;
                 }
             }
-            if !wanted.may_wait {
-                return Err(ConnectError::Full);
-            }
+            let (until, ends) = match wanted.waits {
+                Waits::Not => return Err(ConnectError::Full { waited: false }),
+                Waits::ALittle => (Instant::now() + A_LITTLE, ConnectError::Full { waited: true }),
+                Waits::Long => (deadline, ConnectError::Exhausted),
+            };
             let _waiting = Waiting::begin(self);
-            if timeout_at(deadline, self.changed.notified()).await.is_err() {
-                return Err(ConnectError::Exhausted);
-            }
+            timeout_at(until.min(deadline), self.changed.notified()).await.map_err(|_| ends)?;
             is_next = true;
         }
     }
@@ -311,7 +322,7 @@ mod tests {
     use crate::service::discovered::{Discovered, Publish};
     use crate::service::{InstanceRef, Instances};
 
-    const ANY: Wanted = Wanted { fresh: false, surely_open: false, may_wait: true };
+    const ANY: Wanted = Wanted { fresh: false, surely_open: false, waits: Waits::Long };
 
     /// A pool of one connection, which is in use.
     struct Full {
@@ -360,8 +371,10 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_want_to_wait_is_told_at_once() {
         let Full { only, pool, deadline, _listener, .. } = full().await;
-        let at_once = Wanted { may_wait: false, ..ANY };
-        assert!(matches!(pool.lease(at_once, deadline).await, Err(ConnectError::Full)));
+        let at_once = Wanted { waits: Waits::Not, ..ANY };
+        let a_little = Wanted { waits: Waits::ALittle, ..ANY };
+        assert!(matches!(pool.lease(at_once, deadline).await, Err(ConnectError::Full { waited: false })));
+        assert!(matches!(pool.lease(a_little, deadline).await, Err(ConnectError::Full { waited: true })));
         drop(only);
         assert!(pool.lease(at_once, deadline).await.is_ok());
     }

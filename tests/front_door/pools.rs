@@ -152,6 +152,70 @@ async fn without_a_free_connection_anywhere_one_is_waited_for() {
     assert_eq!(one.0.connections() + other.0.connections(), 2);
 }
 
+/// Who waits does so for whichever instance has a connection first: one that hangs keeps nobody.
+#[tokio::test]
+async fn nobody_waits_for_an_instance_that_hangs_while_another_goes_on() {
+    let (hung, going) = (gated().await, gated().await);
+    for rule in ["round_robin", "random", "least_requests", "peak_ewma"] {
+        let (before, permits) = (going.0.count(), &going.1);
+        let gateway = Gateway::start(&one_worker(
+            &[hung.0.url(), going.0.url()],
+            &format!(
+                "load_balancing: {rule}, pool: {{ max_connections: 1 }}, timeouts: {{ connect: 15s, response: 60s }}"
+            ),
+        ));
+        let client = Client::new(gateway.http());
+        let taken = hung.0.count();
+        let all = tokio::sync::Mutex::new(tokio::task::JoinSet::new());
+        eventually("the one hangs", || async {
+            let client = client.clone();
+            all.lock().await.spawn(async move { client.get("/").await.status });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            permits.add_permits(1);
+            (hung.0.count() > taken).then_some(())
+        })
+        .await;
+        let mut all = all.into_inner();
+        for _ in 0..8 {
+            let client = client.clone();
+            all.spawn(async move { client.get("/").await.status });
+        }
+        permits.add_permits(100);
+        let asked = all.len();
+        let began = Instant::now();
+        for _ in 1..asked {
+            assert_eq!(all.join_next().await.expect("one hangs").expect("no panic"), 200, "{rule}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{rule}");
+        assert_eq!((hung.0.count() - taken, going.0.count() - before), (1, asked - 1), "{rule}");
+    }
+}
+
+/// For as long as connecting may take, all in all.
+#[tokio::test]
+async fn who_waits_for_several_instances_is_told_in_time() {
+    let (one, other) = (gated().await, gated().await);
+    let gateway = Gateway::start(&one_worker(
+        &[one.0.url(), other.0.url()],
+        "load_balancing: round_robin, pool: { max_connections: 1 }, timeouts: { connect: 300ms }",
+    ));
+    let client = Client::new(gateway.http());
+    let _held = [get_in_background(&client).await, get_in_background(&client).await];
+    eventually("both are busy", || async { (one.0.count() == 1 && other.0.count() == 1).then_some(()) })
+        .await;
+    let began = Instant::now();
+    let reply = client.get("/").await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "pool_exhausted"));
+    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(5));
+    gateway
+        .reconfigure(&one_worker(
+            &[one.0.url(), other.0.url()],
+            "load_balancing: round_robin, pool: { max_connections: 1 }, timeouts: { connect: 30s, total: 200ms }",
+        ))
+        .await;
+    assert_eq!(client.get("/").await.code(), "total_timeout", "that holds for the waiting, too");
+}
+
 #[tokio::test]
 async fn no_more_than_max_idle_are_kept() {
     let (origin, gate) = gated().await;

@@ -174,6 +174,11 @@ async fn a_fallback_takes_the_place_of_a_failure() {
         let reply = client.get("/").await;
         assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"users":[]}"#));
         assert_eq!(reply.header("content-type"), Some("application/json"));
+        let why = reply.header("proxy-status").expect("it says why");
+        assert!(
+            why.starts_with("gatehouse; error=") && why.ends_with(&format!("details=\"{reason}\"")),
+            "{why}"
+        );
         let entry = gateway.log_entry(|entry| entry["reason"] == reason);
         assert_eq!(entry["status"], 200);
     }
