@@ -86,6 +86,7 @@ impl ControlSurface for Stage {
                     opened_at: Some(Moment(SystemTime::UNIX_EPOCH)),
                     next_probe_at: None,
                 },
+                passed_over: Some(PassedOver::Unreachable),
                 latency_ms: None,
                 in_flight: 3,
                 attempts: 10,
@@ -184,6 +185,7 @@ async fn what_is_known_is_shown() {
                 "breaker": {
                     "state": "open", "consecutive_failures": 5, "opened_at": "1970-01-01T00:00:00.000Z",
                 },
+                "passed_over": "unreachable",
                 "in_flight": 3,
                 "attempts": 10,
                 "failures": 5,

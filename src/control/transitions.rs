@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::service::{BreakerState, Health, Instance, Instances};
+use crate::service::{BreakerState, Doubt, Health, Instance, Instances};
 use crate::telemetry::events;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -59,6 +59,7 @@ struct Seen {
     healthy: bool,
     closed: bool,
     opens: u64,
+    doubt: Option<Doubt>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +68,13 @@ enum Change {
     Healthy,
     Opened,
     Closed,
+    PassedOver(Doubt),
+    /// For this it is passed over no longer.
+    TakenUp(Doubt),
 }
 
 impl Seen {
-    const NEW: Seen = Seen { healthy: true, closed: true, opens: 0 };
+    const NEW: Seen = Seen { healthy: true, closed: true, opens: 0, doubt: None };
 
     fn of(instance: &Instance) -> Self {
         let breaker = instance.breaker.status();
@@ -78,6 +82,7 @@ impl Seen {
             healthy: instance.health() != Health::Unhealthy,
             closed: breaker.state == BreakerState::Closed,
             opens: breaker.opens,
+            doubt: instance.doubt(),
         }
     }
 
@@ -90,7 +95,13 @@ impl Seen {
         let opened = (now.opens > self.opens).then_some(Change::Opened);
         let was_open = !self.closed || opened.is_some();
         let closed = (was_open && now.closed).then_some(Change::Closed);
-        [health, opened, closed].into_iter().flatten()
+        let [passed_over, taken_up] = match (self.doubt, now.doubt) {
+            (before, now) if before == now => [None, None],
+            (before, now) => {
+                [now.map(Change::PassedOver), before.map(Change::TakenUp).filter(|_| now.is_none())]
+            }
+        };
+        [health, opened, closed, passed_over, taken_up].into_iter().flatten()
     }
 }
 
@@ -112,6 +123,16 @@ fn report(service: &str, instance: &Instance, change: Change) {
             ));
         }
         Change::Closed => events::info(format_args!("{at} answers: its circuit breaker has closed")),
+        Change::PassedOver(Doubt::Unreachable) => {
+            events::warn(format_args!(
+                "{at} can't be connected to: others get its requests, as long as there are any"
+            ));
+        }
+        Change::PassedOver(Doubt::Silent) => events::warn(format_args!(
+            "{at} answers nothing while others do: they get its requests, as long as there are any"
+        )),
+        Change::TakenUp(Doubt::Unreachable) => events::info(format_args!("{at} can be connected to again")),
+        Change::TakenUp(Doubt::Silent) => events::info(format_args!("{at} answers again")),
     }
 }
 
@@ -139,6 +160,11 @@ mod tests {
         assert_eq!(between(open, open), []);
         assert_eq!(between(open, Seen { opens: 2, ..open }), [Change::Opened]);
         assert_eq!(between(open, Seen { closed: true, ..open }), [Change::Closed]);
+        let silent = Seen { doubt: Some(Doubt::Silent), ..Seen::NEW };
+        let gone = Seen { doubt: Some(Doubt::Unreachable), ..Seen::NEW };
+        assert_eq!(between(Seen::NEW, silent), [Change::PassedOver(Doubt::Silent)]);
+        assert_eq!(between(silent, gone), [Change::PassedOver(Doubt::Unreachable)]);
+        assert_eq!(between(gone, Seen::NEW), [Change::TakenUp(Doubt::Unreachable)]);
         let ill = Seen { healthy: false, ..Seen::NEW };
         assert_eq!(between(Seen::NEW, ill), [Change::Unhealthy]);
         assert_eq!(between(ill, Seen::NEW), [Change::Healthy]);

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus, GatewayStatus, Health,
-    HedgingStatus, InstanceStatus, Moment, ReloadOutcome, RouteStatus, ServiceStatus, SourceState,
-    SourceStatus,
+    HedgingStatus, InstanceStatus, Moment, PassedOver, ReloadOutcome, RouteStatus, ServiceStatus,
+    SourceState, SourceStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -210,6 +210,10 @@ fn instance_status(instance: &Instance, slow_start: Option<Duration>) -> Instanc
             opened_at: breaker.opened_at.map(moment),
             next_probe_at: breaker.next_probe_at.map(moment),
         },
+        passed_over: instance.doubt().map(|doubt| match doubt {
+            service::Doubt::Unreachable => PassedOver::Unreachable,
+            service::Doubt::Silent => PassedOver::Silent,
+        }),
         latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,
         attempts: totals.attempts,

@@ -1,7 +1,7 @@
 //! Which instance of a service gets the next request.
 //!
-//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, and one that
-//! was tried for the same request gets it again only when there is no other. A request whose first choice
+//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, one that can't
+//! be reached or is silent only where there is no other, and so one that was tried for the same request. A request whose first choice
 //! falls away goes on from a second cursor that runs through all instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
 //!
@@ -17,6 +17,7 @@ use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
 use super::settings::BreakerSettings;
+use super::silence::{Doubt, Heard};
 use crate::clock::Millis;
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -76,6 +77,8 @@ pub(super) struct Cursor {
     /// known.
     usable_weight: AtomicU64,
     recount_at: AtomicU64,
+    /// The last good answer of any instance.
+    pub(super) heard: Heard,
 }
 
 impl Default for Cursor {
@@ -87,6 +90,7 @@ impl Default for Cursor {
             spare: AtomicU64::new(0),
             usable_weight: AtomicU64::new(0),
             recount_at: AtomicU64::new(0),
+            heard: Heard::default(),
         }
     }
 }
@@ -114,11 +118,13 @@ pub(super) struct Picker<'a> {
 }
 
 /// Which instances a request may go to whose first choice fell away.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Spare {
     /// Untried ones that have their whole share.
     InFullShare,
     Untried,
+    /// Untried ones that can't be reached or are silent, too.
+    PassedOver,
     Any,
 }
 
@@ -139,7 +145,8 @@ impl Picker<'_> {
             // the rounds between first and second attempts.
             Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
             Rule::RoundRobin | Rule::Weighted => {
-                Some(self.next_turn()).filter(|&index| self.is_let_in(index, rng))
+                let turn = Some(self.next_turn());
+                turn.filter(|&index| self.is_let_in(index, rng) && !self.passes_over(index))
             }
             Rule::Random => self.draw(rng),
             Rule::LeastRequests => self.less_busy_of_two(rng),
@@ -154,6 +161,7 @@ impl Picker<'_> {
             .and_then(|index| self.take(index, true))
             .or_else(|| if self.slow_start.is_some() { self.next_spare(Spare::InFullShare) } else { None })
             .or_else(|| self.next_spare(Spare::Untried))
+            .or_else(|| self.next_spare(Spare::PassedOver))
             .or_else(|| if self.tried.is_empty() { None } else { self.next_spare(Spare::Any) })
             .ok_or_else(|| self.why_none())
     }
@@ -245,6 +253,9 @@ impl Picker<'_> {
             if which == Spare::InFullShare && self.share(&self.set.member(index).instance) < 1.0 {
                 continue;
             }
+            if which < Spare::PassedOver && self.passes_over(index) {
+                continue;
+            }
             if let Some(picked) = self.take(index, which != Spare::Any) {
                 spare.store(turn as u64 + 1, Relaxed);
                 return Some(picked);
@@ -289,7 +300,18 @@ impl Picker<'_> {
 
     fn is_candidate(&self, index: usize) -> bool {
         let member = self.set.member(index);
-        !self.was_tried(member) && self.is_usable(&member.instance)
+        !self.was_tried(member) && self.is_usable(&member.instance) && !self.passes_over(index)
+    }
+
+    /// Whether the instance can't be reached or is silent: it gets requests only where there is no other. One of those that
+    /// wait for a silent one to answer is let through at times.
+    fn passes_over(&self, index: usize) -> bool {
+        let instance = &self.set.member(index).instance;
+        match instance.doubt() {
+            None => false,
+            Some(Doubt::Unreachable) => true,
+            Some(Doubt::Silent) => !self.is_usable(instance) || instance.silence.holds(self.now),
+        }
     }
 
     fn is_usable(&self, instance: &Instance) -> bool {

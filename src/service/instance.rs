@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::latency::{Known, Latency};
 use super::settings::BreakerSettings;
+use super::silence::{Doubt, Heard, Silence, Slowest};
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -34,6 +35,8 @@ pub struct Instance {
     began_at: AtomicU64,
     /// The last try to connect failed.
     unreachable: AtomicBool,
+    /// It answers nobody, while others answer.
+    pub(super) silence: Silence,
     /// Told when the next health check should not wait.
     check: Notify,
     loads: PerWorker<Load>,
@@ -80,6 +83,7 @@ impl Instance {
             removed: AtomicBool::new(false),
             began_at: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
+            silence: Silence::default(),
             check: Notify::new(),
             loads: PerWorker::new(workers),
             last_check: Mutex::new(None),
@@ -105,7 +109,11 @@ impl Instance {
 
     pub fn set_health(&self, health: Health) {
         if self.health() == Health::Unhealthy && health == Health::Healthy {
-            self.begins(clock::now());
+            let now = clock::now();
+            self.begins(now);
+            // Who answers checks answers requests: they need not wait to find out.
+            self.silence.end();
+            self.breaker.probe_from(now);
         }
         self.health.store(health as u8, Relaxed);
     }
@@ -160,6 +168,30 @@ impl Instance {
             self.breaker.probe_from(now);
             self.check.notify_one();
         }
+    }
+
+    /// Why others are preferred, if they are.
+    pub fn doubt(&self) -> Option<Doubt> {
+        if self.is_unreachable() {
+            Some(Doubt::Unreachable)
+        } else {
+            self.silence.is_on().then_some(Doubt::Silent)
+        }
+    }
+
+    /// Whether any answer has come after `moment`.
+    pub(super) fn was_heard_after(&self, moment: Millis) -> bool {
+        self.loads.all().any(|load| load.heard.is_after(moment))
+    }
+
+    /// The requests that wait for it to answer.
+    pub(super) fn waiting(&self) -> u32 {
+        self.loads.all().map(|load| load.waiting.load(Relaxed)).sum()
+    }
+
+    /// The longest that a good answer has taken in the last minute or two.
+    pub(super) fn slowest_of_late(&self, now: Millis) -> Option<Duration> {
+        self.loads.all().filter_map(|load| load.slowest.of_late(now)).max()
     }
 
     /// Waits until the instance is back after it could not be reached.
@@ -226,10 +258,14 @@ pub(super) const UNIT: u64 = 256;
 #[derive(Debug, Default)]
 struct Load {
     in_flight: AtomicU32,
+    /// Those of them without the head of an answer yet.
+    waiting: AtomicU32,
     attempts: AtomicU64,
     failures: AtomicU64,
     penalty: Penalty,
     latency: Latency,
+    heard: Heard,
+    slowest: Slowest,
 }
 
 /// Adds one to a counter that only this worker writes.
@@ -330,6 +366,28 @@ impl InstanceRef {
     pub(super) fn waited(&self, took: Duration, good: bool, now: Millis) {
         let latency = &self.load().latency;
         if good { latency.answered(took, now) } else { latency.waited_in_vain(took, now) }
+    }
+
+    /// A request that was sent then is answered, well or not.
+    pub(super) fn heard(&self, sent: Millis, now: Millis, good: bool) {
+        let load = self.load();
+        load.heard.note(sent, now);
+        if good {
+            load.slowest.note(now.since(sent), now);
+        }
+        self.silence.end();
+    }
+
+    /// A request begins to wait for an answer.
+    pub(super) fn waits(&self) {
+        let waiting = &self.load().waiting;
+        waiting.store(waiting.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// It does so no longer.
+    pub(super) fn has_waited(&self) {
+        let waiting = &self.load().waiting;
+        waiting.store(waiting.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
     fn load(&self) -> &Load {

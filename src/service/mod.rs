@@ -22,9 +22,11 @@ mod instances;
 mod latency;
 mod order;
 mod pool;
+mod race;
 mod ring;
 mod samples;
 mod settings;
+mod silence;
 mod sticky;
 mod upstream_body;
 mod verdict;
@@ -50,6 +52,7 @@ pub use settings::{
     BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthSettings, HedgeAfter, Hedging,
     PoolSettings, RetrySettings, Settings,
 };
+pub use silence::Doubt;
 pub use sticky::{SessionCode, Sticky};
 pub use upstream_body::UpstreamBody;
 
@@ -234,7 +237,16 @@ impl Service {
             tried,
             now,
         };
-        picker.pick(rng)
+        match picker.pick(rng) {
+            Err(NoPick::AllOpen) if self.probe_early(&set, now) => picker.pick(rng),
+            picked => picked,
+        }
+    }
+
+    /// No breaker lets anything through: whether one does now.
+    fn probe_early(&self, set: &InstanceSet, now: Millis) -> bool {
+        let settings = &self.settings.breaker;
+        set.instances().filter(|instance| instance.breaker.probe_early(now, settings)).count() > 0
     }
 
     /// Whether an attempt at `at` would find an instance.

@@ -39,6 +39,7 @@ mod replies;
 mod retries;
 mod routing;
 mod shutdown;
+mod silence;
 mod sticky;
 mod timeouts;
 mod tls;
