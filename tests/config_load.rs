@@ -155,7 +155,7 @@ fn services() {
     let total = Some(seconds(40));
     assert_eq!(
         users.timeouts,
-        Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30), total }
+        Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30), total, silence: None }
     );
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
     let hedging = Hedging { after: HedgeAfter::Time(Duration::from_millis(200)), budget: 10 };
@@ -323,7 +323,12 @@ fn actions() {
         RetriesGiven { attempts: Some(0), budget: Some(5), keep_body: Some(0), ..RetriesGiven::default() };
     let overrides = user.overrides.as_ref().unwrap();
     assert_eq!(overrides.retries, retries);
-    assert_eq!(overrides.timeouts, TimeoutsGiven { total: Some(seconds(5)), ..TimeoutsGiven::default() });
+    let timeouts = TimeoutsGiven {
+        total: Some(seconds(5)),
+        silence: Some(Some(Duration::from_millis(250))),
+        ..TimeoutsGiven::default()
+    };
+    assert_eq!(overrides.timeouts, timeouts);
     let hedging = Hedging { after: HedgeAfter::Time(seconds(1)), budget: 1 };
     assert_eq!(overrides.hedging, Some(hedging));
     let stale = StaleIfError { keep_for: seconds(3600), max_bytes: 1 << 20 };

@@ -105,6 +105,7 @@ impl ControlSurface for Stage {
                     next_probe_at: None,
                 },
                 route_breakers: Vec::new(),
+                passed_over: Some(PassedOver::Unreachable),
                 latency_ms: None,
                 in_flight: 3,
                 attempts: 10,
@@ -206,6 +207,7 @@ async fn what_is_known_is_shown() {
                 "breaker": {
                     "state": "open", "consecutive_failures": 5, "opened_at": "1970-01-01T00:00:00.000Z",
                 },
+                "passed_over": "unreachable",
                 "in_flight": 3,
                 "attempts": 10,
                 "failures": 5,

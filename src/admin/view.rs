@@ -242,6 +242,9 @@ pub struct InstanceStatus {
     /// Of routes that have one of their own, once they had a request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub route_breakers: Vec<RouteBreakerStatus>,
+    /// Why others are preferred; absent when they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<PassedOver>,
     /// How long it takes to answer, where the balancing rule goes by that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<f64>,
@@ -260,6 +263,15 @@ pub enum Health {
     Unhealthy,
     /// No health check is configured, or none has ended yet.
     Unchecked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassedOver {
+    /// The last try to connect failed.
+    Unreachable,
+    /// It answers nobody, while others answer.
+    Silent,
 }
 
 /// How the last health check of an instance ended.

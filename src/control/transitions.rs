@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::service::{BreakerOf, BreakerState, BreakerStatus, Health, Instance, Instances};
+use crate::service::{BreakerOf, BreakerState, BreakerStatus, Doubt, Health, Instance, Instances};
 use crate::telemetry::events;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -76,6 +76,7 @@ struct Seen {
     opens: u64,
     ejected: bool,
     ejections: u64,
+    doubt: Option<Doubt>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,16 +87,21 @@ enum Change {
     Closed,
     Ejected,
     Readmitted,
+    PassedOver(Doubt),
+    /// For this it is passed over no longer.
+    TakenUp(Doubt),
 }
 
 impl Seen {
-    const NEW: Seen = Seen { healthy: true, closed: true, opens: 0, ejected: false, ejections: 0 };
+    const NEW: Seen =
+        Seen { healthy: true, closed: true, opens: 0, ejected: false, ejections: 0, doubt: None };
 
     fn of(instance: &Instance) -> Self {
         Seen {
             healthy: instance.health() != Health::Unhealthy,
             ejected: instance.is_ejected(),
             ejections: instance.ejections().iter().map(|(_, count)| count).sum(),
+            doubt: instance.doubt(),
             ..Self::of_breaker(&instance.breaker.status())
         }
     }
@@ -116,7 +122,13 @@ impl Seen {
         let ejected = (now.ejections > self.ejections).then_some(Change::Ejected);
         let was_ejected = self.ejected || ejected.is_some();
         let readmitted = (was_ejected && !now.ejected).then_some(Change::Readmitted);
-        [health, opened, closed, ejected, readmitted].into_iter().flatten()
+        let [passed_over, taken_up] = match (self.doubt, now.doubt) {
+            (before, now) if before == now => [None, None],
+            (before, now) => {
+                [now.map(Change::PassedOver), before.map(Change::TakenUp).filter(|_| now.is_none())]
+            }
+        };
+        [health, opened, closed, ejected, readmitted, passed_over, taken_up].into_iter().flatten()
     }
 }
 
@@ -145,6 +157,16 @@ fn report(at: &At<'_>, instance: &Instance, breaker: &BreakerStatus, change: Cha
             ));
         }
         Change::Readmitted => events::info(format_args!("{at} is no longer ejected")),
+        Change::PassedOver(Doubt::Unreachable) => {
+            events::warn(format_args!(
+                "{at} can't be connected to: others get its requests, as long as there are any"
+            ));
+        }
+        Change::PassedOver(Doubt::Silent) => events::warn(format_args!(
+            "{at} answers nothing while others do: they get its requests, as long as there are any"
+        )),
+        Change::TakenUp(Doubt::Unreachable) => events::info(format_args!("{at} can be connected to again")),
+        Change::TakenUp(Doubt::Silent) => events::info(format_args!("{at} answers again")),
     }
 }
 
@@ -178,6 +200,11 @@ mod tests {
         assert_eq!(between(Seen::NEW, out), [Change::Ejected]);
         assert_eq!(between(out, out), []);
         assert_eq!(between(out, Seen { ejected: false, ..out }), [Change::Readmitted]);
+        let silent = Seen { doubt: Some(Doubt::Silent), ..Seen::NEW };
+        let gone = Seen { doubt: Some(Doubt::Unreachable), ..Seen::NEW };
+        assert_eq!(between(Seen::NEW, silent), [Change::PassedOver(Doubt::Silent)]);
+        assert_eq!(between(silent, gone), [Change::PassedOver(Doubt::Unreachable)]);
+        assert_eq!(between(gone, Seen::NEW), [Change::TakenUp(Doubt::Unreachable)]);
         let ill = Seen { healthy: false, ..Seen::NEW };
         assert_eq!(between(Seen::NEW, ill), [Change::Unhealthy]);
         assert_eq!(between(ill, Seen::NEW), [Change::Healthy]);

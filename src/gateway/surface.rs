@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus,
-    EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, ReloadOutcome,
-    RouteBreakerStatus, RouteStatus, ServiceStatus, SourceState, SourceStatus, StaleStatus,
+    EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, PassedOver,
+    ReloadOutcome, RouteBreakerStatus, RouteStatus, ServiceStatus, SourceState, SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -324,6 +324,10 @@ fn instance_status(instance: &Instance, service: &Service) -> InstanceStatus {
                 Some(RouteBreakerStatus { route: own.route.to_string(), breaker })
             })
             .collect(),
+        passed_over: instance.doubt().map(|doubt| match doubt {
+            service::Doubt::Unreachable => PassedOver::Unreachable,
+            service::Doubt::Silent => PassedOver::Silent,
+        }),
         latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,
         attempts: totals.attempts,

@@ -12,9 +12,12 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::errand::Waiting;
 use super::http1::decode::{self, Invalid};
 use super::http1::{Connection, Failed};
 use super::pool::{ConnectError, InstancePool, Lease, Waits, Wanted};
+use super::silence::{Hope, LOOKS};
+use crate::clock::Millis;
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
@@ -157,7 +160,16 @@ pub struct Attempt<'a> {
     /// On a connection that has not carried a request before.
     pub fresh: bool,
     pub waits: Waits,
-    pub began: Instant,
+    pub waiting: &'a Waiting<'a>,
+}
+
+/// How long an attempt has waited for the head of a response.
+struct Wait {
+    since: Instant,
+    /// On a connection that was kept.
+    reused: bool,
+    /// How often it has looked whether there is still hope.
+    looks: u32,
 }
 
 /// The head of a response, what is to come of its body, and the connection that it comes on.
@@ -174,19 +186,20 @@ impl Attempt<'_> {
         // Once a body is taken from the client, there is nothing to repeat the request with.
         let repeatable = self.head.method.is_idempotent() && self.body.is_empty();
         let wanted = Wanted { fresh: self.fresh, surely_open: !repeatable, waits: self.waits };
-        let (mut lease, mut since) = match self.pool.take_idle(wanted) {
-            Some(lease) => (lease, self.began),
+        let (mut lease, since) = match self.pool.take_idle(wanted) {
+            Some(lease) => (lease, self.waiting.began),
             None => {
-                let connect_by = earliest(self.began + self.limits.connect, self.limits.deadline);
+                let connect_by = earliest(self.waiting.began + self.limits.connect, self.limits.deadline);
                 (self.pool.lease(wanted, connect_by).await?, Instant::now())
             }
         };
         let connection = &mut lease.connection;
         connection.begin(self.head, self.host, self.body.attempt(self.limits.idle));
         let sink = self.head.informational.as_deref();
+        let mut wait = Wait { since, reused: lease.reused, looks: 0 };
         let responded = poll_fn(|cx| match connection.poll_response(sink, cx) {
             Poll::Ready(responded) => Poll::Ready(Some(responded)),
-            Poll::Pending if self.is_overdue(&mut since, connection, cx) => Poll::Ready(None),
+            Poll::Pending if self.is_overdue(&mut wait, connection, cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await;
@@ -206,22 +219,54 @@ impl Attempt<'_> {
 
     /// Whether the instance has taken too long: it has `limits.response` from the last it was given of the request
     /// on, or from `since`. While the client itself is what is waited for, its body's own limit holds.
-    fn is_overdue(&self, since: &mut Instant, connection: &mut Connection, cx: &mut Context<'_>) -> bool {
+    fn is_overdue(&self, wait: &mut Wait, connection: &mut Connection, cx: &mut Context<'_>) -> bool {
         loop {
-            let due = earliest(*since + self.limits.response, self.limits.deadline);
-            if !connection.is_over(due, cx) {
+            let (due, look) = (self.due(wait), self.next_look(wait));
+            if !connection.is_over(look.map_or(due, |look| look.min(due)), cx) {
                 return false;
             }
             let now = Instant::now();
             if self.body.waits_for_client() {
-                *since = now;
-            } else if let Some(at) = self.body.taken_at() {
-                *since = at.max(*since);
+                *wait = Wait { since: now, looks: 0, ..*wait };
+            } else if let Some(at) = self.body.taken_at().filter(|&at| at > wait.since) {
+                *wait = Wait { since: at, looks: 0, ..*wait };
             }
-            if earliest(*since + self.limits.response, self.limits.deadline) <= now {
+            if self.due(wait) <= now {
                 return true;
             }
+            if self.next_look(wait).is_some_and(|look| look <= now) {
+                wait.looks += 1;
+                self.look(wait, now);
+            }
         }
+    }
+
+    fn due(&self, wait: &Wait) -> Instant {
+        earliest(wait.since + self.limits.response, self.limits.deadline)
+    }
+
+    /// When to look whether there is still hope, as long as there is any.
+    fn next_look(&self, wait: &Wait) -> Option<Instant> {
+        let silence = self.waiting.silence().filter(|_| self.waiting.hope.get() != Hope::None)?;
+        let step = (silence / LOOKS).min(self.longest(wait) / 2);
+        wait.since.checked_add(step.checked_mul(wait.looks + 1)?)
+    }
+
+    fn longest(&self, wait: &Wait) -> Duration {
+        self.due(wait).saturating_duration_since(wait.since)
+    }
+
+    fn look(&self, wait: &Wait, now: Instant) {
+        let Waiting { errand, instance, hope, .. } = *self.waiting;
+        let found = errand.hope(instance, wait.since, now, self.longest(wait));
+        if found == Hope::None {
+            instance.silence.begin(Millis::of(now));
+        }
+        if found != Hope::Good && wait.reused {
+            // The network may have forgotten them: nobody else is to wait for that to show.
+            self.pool.close_idle();
+        }
+        hope.set(found);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which instance of a service gets the next request.
 //!
-//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, one that is
-//! ejected gets it only when there is no other, and one that was tried for the same request comes last. A request whose
-//! first choice falls away goes on from a second cursor that runs through all instances, so that the share of a dead
+//! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, one that can't
+//! be reached or is silent only where there is no other, an ejected one only after those, and one that was tried for the
+//! same request comes last. A request whose first choice falls away goes on from a second cursor that runs through all
+//! instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
 //!
 //! Where the instances have priorities or zones, a request is given to one of their groups first (see `groups.rs`), and
@@ -21,6 +22,7 @@ use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
 use super::settings::BreakerSettings;
+use super::silence::Doubt;
 use crate::clock::Millis;
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -111,11 +113,13 @@ pub(super) struct Picker<'a> {
 }
 
 /// Which instances a request may go to whose first choice fell away.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Spare {
     /// Untried ones that have their whole share.
     InFullShare,
     Untried,
+    /// Untried ones that can't be reached or are silent, too.
+    PassedOver,
     /// Ejected ones, untried.
     Ejected,
     /// Whatever is usable.
@@ -170,7 +174,8 @@ impl Picker<'_> {
             // the rounds between first and second attempts.
             Rule::RoundRobin | Rule::Weighted if !self.tried.is_empty() => None,
             Rule::RoundRobin | Rule::Weighted => {
-                Some(self.next_turn(within)).filter(|&index| self.is_let_in(index, rng))
+                let turn = Some(self.next_turn(within));
+                turn.filter(|&index| self.is_let_in(index, rng) && !self.passes_over(index))
             }
             Rule::Random => self.draw(within, rng),
             Rule::LeastRequests => self.less_busy_of_two(within, rng),
@@ -189,10 +194,12 @@ impl Picker<'_> {
         in_full_share.or_else(|| self.next_spare(group, Spare::Untried))
     }
 
-    /// An ejected one, or one that was tried.
+    /// One that is passed over otherwise, an ejected one, or one that was tried.
     fn last_spare(&self, group: usize) -> Option<Picked> {
         let tried = || if self.tried.is_empty() { None } else { self.next_spare(group, Spare::Any) };
-        self.next_spare(group, Spare::Ejected).or_else(tried)
+        self.next_spare(group, Spare::PassedOver)
+            .or_else(|| self.next_spare(group, Spare::Ejected))
+            .or_else(tried)
     }
 
     /// What is known of the groups.
@@ -205,7 +212,8 @@ impl Picker<'_> {
     /// What there is of an instance.
     pub fn look(&self, index: usize) -> Found {
         let instance = &self.set.member(index).instance;
-        if !instance.is_ejected() && instance.takes_its_share(self.now, self.breaker, self.despite_health) {
+        let is_preferred = !instance.is_ejected() && instance.doubt().is_none();
+        if is_preferred && instance.takes_its_share(self.now, self.breaker, self.despite_health) {
             let usable = self.weight(instance);
             let all = u64::from(instance.weight()) * WHOLE;
             let to_come = if instance.has_joined() { all.saturating_sub(usable) } else { 0 };
@@ -321,7 +329,8 @@ impl Picker<'_> {
 
     fn take_spare(&self, index: usize, which: Spare) -> Option<Picked> {
         let instance = &self.set.member(index).instance;
-        let is_passed = which == Spare::InFullShare && self.share(instance) < 1.0
+        let is_passed = which < Spare::PassedOver && self.passes_over(index)
+            || which == Spare::InFullShare && self.share(instance) < 1.0
             || which == Spare::Ejected && !instance.is_ejected();
         if is_passed { None } else { self.take(index, which) }
     }
@@ -366,7 +375,18 @@ impl Picker<'_> {
 
     fn is_candidate(&self, index: usize) -> bool {
         let member = self.set.member(index);
-        !self.was_tried(member) && self.is_usable(&member.instance)
+        !self.was_tried(member) && self.is_usable(&member.instance) && !self.passes_over(index)
+    }
+
+    /// Whether the instance can't be reached or is silent: it gets requests only where there is no other. One of those that
+    /// wait for a silent one to answer is let through at times.
+    fn passes_over(&self, index: usize) -> bool {
+        let instance = &self.set.member(index).instance;
+        match instance.doubt() {
+            None => false,
+            Some(Doubt::Unreachable) => true,
+            Some(Doubt::Silent) => !self.is_usable(instance) || instance.silence.holds(self.now),
+        }
     }
 
     fn is_usable(&self, instance: &Instance) -> bool {

@@ -178,6 +178,18 @@ impl Breaker {
         });
     }
 
+    /// Lets the next request through as a probe, should the breaker be open for `open_for` already: the longer times are for
+    /// instances whose work others do.
+    pub fn probe_early(&self, now: Millis, settings: &BreakerSettings) -> bool {
+        let opened_at = Millis(self.opened_at.load(Relaxed));
+        let is_due = matches!(self.state().phase, Phase::Open { until } if until > now)
+            && now >= opened_at.plus(settings.open_for);
+        if is_due {
+            self.probe_from(now);
+        }
+        is_due
+    }
+
     pub fn status(&self) -> BreakerStatus {
         let state = self.state();
         let mut status = BreakerStatus {

@@ -58,6 +58,11 @@ impl RetryBudget {
     }
 
     /// It was not made after all.
+    pub fn give_retry_back(&self, now: Millis) {
+        self.retries.give_back(second(now));
+    }
+
+    /// As [`RetryBudget::give_retry_back`].
     pub fn give_hedge_back(&self, now: Millis) {
         self.hedges.give_back(second(now));
     }

@@ -3,8 +3,11 @@
 //! An attempt is repeated only while nothing of a response was passed on, when the request can be repeated at
 //! all, and while the service's retry budget lasts.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode, header};
@@ -15,10 +18,12 @@ use super::attempt::{AttemptError, Head, Responded};
 use super::bulkhead::Slot;
 use super::errand::{Attempted, Errand, Got, How};
 use super::pool::{Pools, Waits};
+use super::race::{self, Runner};
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
 use super::{
-    Admission, Failure, InFlight, NoPick, Picked, Service, SessionCode, Upgraded, UpstreamBody, Wish, backoff,
+    Admission, Failure, InFlight, Instance, NoPick, Picked, Service, SessionCode, Upgraded, UpstreamBody,
+    Wish, backoff,
 };
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
@@ -146,10 +151,19 @@ pub async fn call(
         let step = match tries.hedge_after(&picked) {
             None => {
                 let how = tries.begin(&picked);
-                let attempted = tries.errand.attempt(picked, now, how).await;
+                let (errand, address, hope) = (tries.errand, picked.instance.address, Cell::default());
+                let mut attempt = pin!(errand.attempt(picked, now, how, &hope));
+                let attempted = match race::alone(attempt.as_mut(), &hope).await {
+                    Some(attempted) => attempted,
+                    // Boxed, so that the requests that are not joined by others are no larger for it.
+                    None => {
+                        let first = Runner::known(Box::pin(attempt), address, &hope);
+                        Box::pin(tries.race(vec![first], true, progress)).await
+                    }
+                };
                 tries.judge(attempted)
             }
-            // Boxed, so that the requests that are not hedged are no larger for it.
+            // Boxed likewise.
             Some(after) => {
                 let attempted = Box::pin(tries.hedged(picked, now, after, progress)).await;
                 tries.judge(attempted)
@@ -189,6 +203,8 @@ pub(super) struct Tries<'c> {
     retries: u32,
     /// Those of them for which there was an instance left.
     retried: u32,
+    /// Attempts that found nobody.
+    in_vain: u32,
     method_allows: bool,
     pub idempotent: bool,
     /// The next attempt takes a new connection, because a kept one turned out to be closed. Once a call
@@ -220,6 +236,7 @@ impl<'c> Tries<'c> {
             tried_count: 0,
             retries: 0,
             retried: 0,
+            in_vain: 0,
             fresh: false,
             stale_left: true,
             last: None,
@@ -262,7 +279,7 @@ impl<'c> Tries<'c> {
         let settings = &self.errand.service.settings;
         let Got { responded, in_flight, admission, at, session } = got;
         let status = responded.response.status;
-        let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false);
+        let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false, 0);
         let asked = if repeat { responded.response.fields.value(&header::RETRY_AFTER) } else { None };
         let asked = asked.and_then(|value: HeaderValue| backoff::retry_after(&value, SystemTime::now()));
         let verdict = Verdict::of_head(status, admission, at, settings);
@@ -326,8 +343,9 @@ impl<'c> Tries<'c> {
             return Step::GiveUp(error);
         };
         self.errand.blame(failure, admission);
+        self.in_vain += u32::from(failure == Failure::Connect);
         if settings.retries.on.contains(failure)
-            && self.may_repeat(error.nothing_written())
+            && self.may_repeat(error.nothing_written(), 0)
             && let Some(after) = self.take_retry(None)
         {
             self.last = Some(Err(error.into()));
@@ -342,10 +360,33 @@ impl<'c> Tries<'c> {
         self.errand.call.body.is_replayable() && (error.nothing_written() || self.idempotent && replaced())
     }
 
-    fn may_repeat(&self, nothing_written: bool) -> bool {
-        self.retries < self.errand.service.settings.retries.attempts
-            && self.errand.call.body.is_replayable()
+    /// Whether there may be one more attempt. `waiting`: attempts under way that have little to hope for.
+    pub fn may_repeat(&self, nothing_written: bool, waiting: u32) -> bool {
+        let attempts = self.errand.service.settings.retries.attempts;
+        let in_vain = self.in_vain + waiting;
+        self.errand.call.body.is_replayable()
             && (nothing_written || self.method_allows)
+            && (self.retries < attempts
+                || attempts > 0 && self.retries < attempts + in_vain && self.has_untried())
+    }
+
+    /// Whether there is an instance that the request was not at and nothing speaks against. An attempt that finds nobody
+    /// doesn't count among those that are allowed while there is: by such attempts instances are found out, so there are few,
+    /// and the budget bounds them.
+    fn has_untried(&self) -> bool {
+        let Errand { service, .. } = self.errand;
+        let now = clock::now();
+        let despite_health = service.is_panicking();
+        let is_new = |instance: &Arc<Instance>| {
+            !self.tried().contains(&instance.id)
+                && instance.doubt().is_none()
+                && instance.is_usable(now, &service.settings.breaker, despite_health)
+        };
+        self.tried_count < MAX_TRIED && service.instances.set().instances().any(is_new)
+    }
+
+    fn tried(&self) -> &[u64] {
+        &self.tried[..self.tried_count]
     }
 
     /// Takes a retry out of the budget, if it would still come in time and find an instance.
@@ -370,6 +411,13 @@ impl<'c> Tries<'c> {
             self.retried = self.retries;
             self.errand.service.metrics.retried(self.errand.caller.worker);
         }
+    }
+
+    /// An attempt at `picked` is made beside those under way, which counts as a retry.
+    pub fn joined(&mut self, picked: &Picked) {
+        self.remember(picked.instance.id);
+        self.retries += 1;
+        self.count_retry();
     }
 
     /// What is left of the time that a response may take.

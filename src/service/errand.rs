@@ -1,5 +1,6 @@
 //! One request to one service: what its attempts have in common, and how one is made.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +9,7 @@ use super::attempt::{Attempt, AttemptError, AttemptLimits, Responded};
 use super::bulkhead::Answered;
 use super::call::{Call, CallError, Caller};
 use super::pool::{InstancePool, PoolLimits, Waits};
+use super::silence::Hope;
 use super::{Admission, Failure, InFlight, InstanceRef, Picked, Service, SessionCode};
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
@@ -63,14 +65,16 @@ impl Errand<'_> {
         if error.is_about_time() && self.is_over_in_total() { CallError::TotalTimedOut } else { error.into() }
     }
 
-    /// One attempt at the instance that was picked for it.
-    pub async fn attempt(&self, picked: Picked, began: Instant, how: How) -> Attempted {
+    /// One attempt at the instance that was picked for it. `hope` is told when the answer is not to be counted on any more.
+    pub async fn attempt(&self, picked: Picked, began: Instant, how: How, hope: &Cell<Hope>) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
         let timed = self.service.settings.times_answers().then_some(&instance);
         let body = &*self.call.body;
         let recording =
             Recording { pool: &pool, timed, body, began, ended: None, outcome: Some(Outcome::Cancelled) };
+        instance.waits();
+        let waiting = Waiting { errand: self, instance: &instance, began, hope, admission: Some(admission) };
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,
@@ -79,13 +83,19 @@ impl Errand<'_> {
             limits: self.limits(how.response),
             fresh: how.fresh,
             waits: how.waits,
-            began,
+            waiting: &waiting,
         };
-        match attempt.run().await {
+        let ran = attempt.run().await;
+        let admission = waiting.end();
+        match ran {
             Ok(responded) => {
                 let status = responded.response.status.as_u16();
                 let ended = recording.end(Outcome::Status(status));
                 let at = Millis::of(ended);
+                self.heard(&instance, Millis::of(began), at, status < 500);
+                if instance.is_unreachable() && !responded.lease.reused {
+                    instance.reached(at);
+                }
                 if status < 500 {
                     self.answered(began, ended);
                 }
@@ -149,6 +159,49 @@ impl Errand<'_> {
             max_connections: pool.max_connections.div_ceil(workers),
             max_idle: pool.max_idle.div_ceil(workers),
             idle_timeout: pool.idle_timeout,
+        }
+    }
+}
+
+/// An attempt that waits for its answer. When it is dropped meanwhile, because another was quicker or the client left, an
+/// instance that has been silent is to blame.
+pub(super) struct Waiting<'a> {
+    pub errand: &'a Errand<'a>,
+    pub instance: &'a InstanceRef,
+    pub began: Instant,
+    /// For whoever could send the request elsewhere as well.
+    pub hope: &'a Cell<Hope>,
+    admission: Option<Admission>,
+}
+
+impl Waiting<'_> {
+    pub fn silence(&self) -> Option<Duration> {
+        self.errand.service.settings.silence
+    }
+
+    fn end(mut self) -> Admission {
+        self.admission.take().expect("it is taken here and when this is dropped, which is later")
+    }
+
+    fn is_in_vain(&self, now: Instant) -> bool {
+        let body = &self.errand.call.body;
+        if body.waits_for_client() || body.failure().is_some() {
+            return false;
+        }
+        let since = body.taken_at().map_or(self.began, |at| at.max(self.began));
+        let hope = || self.errand.hope(self.instance, since, now, Duration::MAX);
+        self.hope.get() == Hope::None || hope() == Hope::None
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.instance.has_waited();
+        let Some(admission) = self.admission.take() else { return };
+        let now = Instant::now();
+        if self.is_in_vain(now) {
+            self.instance.silence.begin(Millis::of(now));
+            self.errand.blame(Failure::Timeout, admission);
         }
     }
 }

@@ -3,19 +3,20 @@
 //! At most one for a request, only for requests that may be repeated and have no body, and only within a budget that all workers
 //! share: a service that is slow because it has too much to do must not be given more.
 
-use std::pin::Pin;
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use http::header;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::{Progress, Tries};
 use super::errand::{Attempted, Errand, How};
 use super::pool::Waits;
+use super::race::{self, Runner, Running};
 use super::samples::Samples;
+use super::silence::Hope;
 use super::verdict::Verdict;
 use super::{Failure, HedgeAfter, Picked};
 use crate::clock::{self, Millis};
@@ -54,8 +55,6 @@ impl RecentLatency {
     }
 }
 
-type Running<'r> = Pin<Box<dyn Future<Output = Attempted> + 'r>>;
-
 impl<'c> Tries<'c> {
     /// When a second attempt is to join the one at `picked`, if at all. Where the service hedges after a percentile that is not known
     /// yet, that is never, and the attempt is timed for those to come.
@@ -87,33 +86,29 @@ impl<'c> Tries<'c> {
         after: Duration,
         progress: &mut dyn Progress,
     ) -> Attempted {
-        let (address, errand) = (picked.instance.address, self.errand);
+        let (address, errand, hopes) = (picked.instance.address, self.errand, <[Cell<Hope>; 2]>::default());
         let how = self.begin(&picked);
-        let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, how));
-        let due = began.checked_add(after);
-        let alone = match due {
-            Some(due) => timeout_at(due, &mut first).await.ok(),
-            None => Some((&mut first).await),
+        let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, how, &hopes[0]));
+        let alone = race::alone(first.as_mut(), &hopes[0]);
+        let alone = match began.checked_add(after) {
+            Some(due) => timeout_at(due, alone).await.ok(),
+            None => Some(alone.await),
         };
-        if let Some(attempted) = alone {
+        let is_due = alone.is_none();
+        if let Some(Some(attempted)) = alone {
             errand.count_latency(began, attempted.is_ok());
             return attempted;
         }
-        let Some(second) = self.second(progress) else {
-            let attempted = first.await;
-            errand.count_latency(began, true);
-            return attempted;
-        };
-        let how = How { response: self.left(), fresh: false, waits: Waits::Long };
-        let second: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), how));
-        let (attempted, is_first) = errand.race(first, second).await;
+        let mut running = vec![Runner { is_known: !is_due, ..Runner::known(first, address, &hopes[0]) }];
+        if is_due && let Some(second) = self.second(progress) {
+            let (address, hope) = (second.instance.address, &hopes[1]);
+            let how = How { response: self.left(), fresh: false, waits: Waits::Long };
+            let attempt: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), how, hope));
+            running.push(Runner { attempt, address, hope, is_hedge: true, is_known: false });
+        }
+        let attempted = self.race(running, !is_due, progress).await;
         // A first attempt that was cancelled has taken so long at least.
         errand.count_latency(began, true);
-        match is_first {
-            true => progress.answered_by(address),
-            false if attempted.is_ok() => errand.service.metrics.hedge_won(errand.caller.worker),
-            false => {}
-        }
         attempted
     }
 
@@ -142,33 +137,14 @@ impl<'c> Tries<'c> {
 }
 
 impl Errand<'_> {
-    /// The first good answer of the two, and whether it is the first's. Without a good one, what came last.
-    async fn race(&self, first: Running<'_>, second: Running<'_>) -> (Attempted, bool) {
-        let (early, late, is_first) = match select(first, second).await {
-            Either::Left((first, second)) => (first, second, true),
-            Either::Right((second, first)) => (second, first, false),
-        };
-        if self.is_good(&early) {
-            return (early, is_first);
-        }
-        let late = late.await;
-        // An answer is worth more than none.
-        let (kept, other, is_first) = match (&early, &late) {
-            (Ok(_), Err(_)) => (early, late, is_first),
-            _ => (late, early, !is_first),
-        };
-        self.settle(other);
-        (kept, is_first)
-    }
-
-    fn is_good(&self, attempted: &Attempted) -> bool {
+    pub fn is_good(&self, attempted: &Attempted) -> bool {
         let Ok(got) = attempted else { return false };
         let (settings, failure) = (&self.service.settings, Failure::Status(got.responded.response.status));
         !settings.breaker_failures.contains(failure) && !settings.retries.on.contains(failure)
     }
 
     /// What came and is not passed on still says something about its instance.
-    fn settle(&self, attempted: Attempted) {
+    pub fn settle(&self, attempted: Attempted) {
         match attempted {
             Ok(got) => {
                 let (status, settings) = (got.responded.response.status, &self.service.settings);

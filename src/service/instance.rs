@@ -20,6 +20,7 @@ use super::breaker::{Breaker, BreakerState, BreakerStatus, Pass};
 use super::ejection::Ejections;
 use super::latency::{Known, Latency};
 use super::settings::{BreakerOf, BreakerSettings};
+use super::silence::{Doubt, Heard, Silence, Slowest};
 use super::tally::Tally;
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
@@ -44,6 +45,8 @@ pub struct Instance {
     joined: AtomicBool,
     /// The last try to connect failed.
     unreachable: AtomicBool,
+    /// It answers nobody, while others answer.
+    pub(super) silence: Silence,
     /// Told when the next health check should not wait.
     check: Notify,
     loads: PerWorker<Load>,
@@ -96,6 +99,7 @@ impl Instance {
             began_at: AtomicU64::new(0),
             joined: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
+            silence: Silence::default(),
             check: Notify::new(),
             loads: PerWorker::new(workers),
             last_check: Mutex::new(None),
@@ -121,7 +125,11 @@ impl Instance {
 
     pub fn set_health(&self, health: Health) {
         if self.health() == Health::Unhealthy && health == Health::Healthy {
-            self.begins(clock::now());
+            let now = clock::now();
+            self.begins(now);
+            // Who answers checks answers requests: they need not wait to find out.
+            self.silence.end();
+            self.breaker.probe_from(now);
         }
         self.health.store(health as u8, Relaxed);
     }
@@ -197,6 +205,30 @@ impl Instance {
         }
     }
 
+    /// Why others are preferred, if they are.
+    pub fn doubt(&self) -> Option<Doubt> {
+        if self.is_unreachable() {
+            Some(Doubt::Unreachable)
+        } else {
+            self.silence.is_on().then_some(Doubt::Silent)
+        }
+    }
+
+    /// Whether any answer has come after `moment`.
+    pub(super) fn was_heard_after(&self, moment: Millis) -> bool {
+        self.loads.all().any(|load| load.heard.is_after(moment))
+    }
+
+    /// The requests that wait for it to answer.
+    pub(super) fn waiting(&self) -> u32 {
+        self.loads.all().map(|load| load.waiting.load(Relaxed)).sum()
+    }
+
+    /// The longest that a good answer has taken in the last minute or two.
+    pub(super) fn slowest_of_late(&self, now: Millis) -> Option<Duration> {
+        self.loads.all().filter_map(|load| load.slowest.of_late(now)).max()
+    }
+
     /// Waits until the instance is back after it could not be reached.
     pub async fn wants_a_check(&self) {
         self.check.notified().await;
@@ -248,6 +280,11 @@ impl Instance {
                 Some(Arc::new(all.cloned().collect::<RouteBreakers>()))
             });
         }
+    }
+
+    /// As [`Breaker::probe_early`].
+    pub(super) fn probe_early(&self, now: Millis, settings: &BreakerSettings) -> bool {
+        self.with_breaker(settings.of, |breaker| breaker.probe_early(now, settings)).unwrap_or(false)
     }
 
     /// The breaker that requests of a route with one of its own go by; `None` before its first request.
@@ -315,11 +352,15 @@ pub(super) const UNIT: u64 = 256;
 #[derive(Debug, Default)]
 struct Load {
     in_flight: AtomicU32,
+    /// Those of them without the head of an answer yet.
+    waiting: AtomicU32,
     attempts: AtomicU64,
     failures: AtomicU64,
     penalty: Penalty,
     latency: Latency,
     tally: Tally,
+    heard: Heard,
+    slowest: Slowest,
 }
 
 /// Adds one to a counter that only this worker writes.
@@ -439,6 +480,28 @@ impl InstanceRef {
         if let Some(run_of) = self.ejections.run_of() {
             self.load().tally.record(failed, run_of);
         }
+    }
+
+    /// A request that was sent then is answered, well or not.
+    pub(super) fn heard(&self, sent: Millis, now: Millis, good: bool) {
+        let load = self.load();
+        load.heard.note(sent, now);
+        if good {
+            load.slowest.note(now.since(sent), now);
+        }
+        self.silence.end();
+    }
+
+    /// A request begins to wait for an answer.
+    pub(super) fn waits(&self) {
+        let waiting = &self.load().waiting;
+        waiting.store(waiting.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// It does so no longer.
+    pub(super) fn has_waited(&self) {
+        let waiting = &self.load().waiting;
+        waiting.store(waiting.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
     fn load(&self) -> &Load {

@@ -24,9 +24,11 @@ mod instances;
 mod latency;
 mod order;
 mod pool;
+mod race;
 mod ring;
 mod samples;
 mod settings;
+mod silence;
 mod stale;
 mod sticky;
 mod tally;
@@ -58,6 +60,7 @@ pub use settings::{
     BreakerOf, BreakerSettings, Concurrency, Failure, FailureSet, Fallback, HealthProbe, HealthSettings,
     HedgeAfter, Hedging, HttpProbe, OutlierSettings, PoolSettings, RetrySettings, Settings,
 };
+pub use silence::Doubt;
 pub use stale::{Asked, Copying, Kept, Stale, StaleHeld, StaleStore};
 pub use sticky::{SessionCode, Sticky};
 pub use tally::Tallied;
@@ -66,10 +69,11 @@ pub use upstream_body::UpstreamBody;
 use crate::clock::{self, Millis};
 use crate::config;
 use crate::http::rewound::Rewound;
-use crate::per_worker::WorkerId;
+use crate::per_worker::{PerWorker, WorkerId};
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use balance::Picker;
 use groups::{Found, Group, Weight};
+use silence::Heard;
 use sticky::SessionKey;
 
 /// The instance's side of a tunnel: its connection after a switch of protocols.
@@ -99,6 +103,8 @@ pub struct Service {
     pub bulkhead: Option<Arc<Bulkhead>>,
     pub metrics: Arc<ServiceMetrics>,
     pub latency: Arc<RecentLatency>,
+    /// Each worker's last good answer of any instance.
+    heard: Arc<PerWorker<Heard>>,
     /// What the route keeps for the time of errors, where this is the service as a route wants it.
     pub stale: Option<Stale>,
     /// Where the instances come from, to see at the next reload whether that has changed.
@@ -153,6 +159,7 @@ impl Service {
                 bulkhead,
                 metrics,
                 latency: Arc::default(),
+                heard: Arc::new(PerWorker::new(workers)),
                 stale: None,
                 source,
             };
@@ -172,6 +179,7 @@ impl Service {
             bulkhead,
             metrics,
             latency: previous.latency.clone(),
+            heard: previous.heard.clone(),
             stale: None,
             source,
         }
@@ -203,6 +211,7 @@ impl Service {
             bulkhead: self.bulkhead.clone(),
             metrics: self.metrics.clone(),
             latency: self.latency.clone(),
+            heard: self.heard.clone(),
             stale,
             source: self.source.clone(),
         })
@@ -250,7 +259,11 @@ impl Service {
         rng: &mut fastrand::Rng,
     ) -> Result<Picked, NoPick> {
         let set = self.instances.set();
-        self.picker(&set, worker, wish, tried, now).pick(rng)
+        let picker = self.picker(&set, worker, wish, tried, now);
+        match picker.pick(rng) {
+            Err(NoPick::AllOpen) if self.probe_early(&set, now) => picker.pick(rng),
+            picked => picked,
+        }
     }
 
     fn picker<'a>(
@@ -277,6 +290,12 @@ impl Service {
             tried,
             now,
         }
+    }
+
+    /// No breaker lets anything through: whether one does now.
+    fn probe_early(&self, set: &InstanceSet, now: Millis) -> bool {
+        let settings = &self.settings.breaker;
+        set.instances().filter(|instance| instance.probe_early(now, settings)).count() > 0
     }
 
     /// Whether an attempt at `at` would find an instance.

@@ -227,6 +227,14 @@ impl InstancePool {
         }
     }
 
+    /// Those who come next are to have connections of their own.
+    pub fn close_idle(&self) {
+        self.idle.borrow_mut().clear();
+        if self.waiting.get() > 0 {
+            self.changed.notify_one();
+        }
+    }
+
     /// Counts how an attempt at the instance ended.
     pub fn record(&self, outcome: Outcome, latency: Duration) {
         self.metrics.record(self.worker, outcome, latency);

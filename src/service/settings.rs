@@ -36,6 +36,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// From the beginning of a call to the end of its response's body.
     pub total_timeout: Option<Duration>,
+    /// How long an instance may answer nobody while others do, before those are asked as well.
+    pub silence: Option<Duration>,
     pub hedging: Option<Hedging>,
     pub pool: PoolSettings,
     pub concurrency: Option<Concurrency>,
@@ -249,6 +251,7 @@ impl Settings {
             response_timeout: config.timeouts.response,
             idle_timeout: config.timeouts.idle,
             total_timeout: config.timeouts.total,
+            silence: config.timeouts.silence,
             pool: PoolSettings {
                 max_connections: config.pool.max_connections,
                 max_idle: config.pool.max_idle,
@@ -303,9 +306,12 @@ impl BreakerSettings {
 
 impl RetrySettings {
     fn compile(config: &config::Retries) -> Self {
+        let mut on = FailureSet::compile(&config.on);
+        // What else would be the use of cutting an attempt short?
+        on.timeout |= config.per_attempt_timeout.is_some();
         RetrySettings {
             attempts: config.attempts,
-            on: FailureSet::compile(&config.on),
+            on,
             methods: config.methods.clone(),
             per_attempt_timeout: config.per_attempt_timeout,
             backoff_base: config.backoff_base,

@@ -146,9 +146,9 @@ async fn half_open_lets_exactly_so_many_through() {
 
 #[tokio::test]
 async fn it_stays_open_twice_as_long_each_time() {
-    let origin = Origin::status(503).await;
+    let (origin, well) = (Origin::status(503).await, Origin::status(200).await);
     let gateway = Gateway::start(&one_service(
-        &[origin.url()],
+        &[origin.url(), well.url()],
         "retries: { attempts: 0 }, \
          circuit_breaker: { consecutive_failures: 1, open_for: 100ms, max_open_for: 300ms }",
     ));
@@ -163,6 +163,28 @@ async fn it_stays_open_twice_as_long_each_time() {
         let (opened, next) = (milliseconds(&open["opened_at"]), milliseconds(&open["next_probe_at"]));
         assert!((next - opened).rem_euclid(86_400_000).abs_diff(length) <= 3, "{length} ms expected: {open}");
     }
+}
+
+/// The longer times are for an instance whose work others do.
+#[tokio::test]
+async fn while_all_are_open_each_is_tried_after_open_for() {
+    let (origin, status) = switchable(503).await;
+    let gateway = Gateway::start(&one_service(
+        &[origin.url()],
+        "retries: { attempts: 0 }, \
+         circuit_breaker: { consecutive_failures: 1, open_for: 100ms, max_open_for: 1h }",
+    ));
+    let client = Client::new(gateway.http());
+    // Doubled each time, this would take more than three minutes.
+    for openings in 1..=12 {
+        eventually("the next request is let through", || async {
+            client.get("/").await;
+            (origin.count() == openings).then_some(())
+        })
+        .await;
+    }
+    status.store(200, SeqCst);
+    eventually("a probe closes it", || async { (client.get("/").await.status == 200).then_some(()) }).await;
 }
 
 /// Of a moment such as `2026-11-21T08:31:00.123Z`, the milliseconds of the day.

@@ -233,7 +233,7 @@ async fn a_route_has_its_own_and_a_hedged_request_one_place() {
     let (hanging, well) = (silent().await, Origin::text("well").await);
     let gateway = Gateway::start(&format!(
         "workers: 1\nservices: {{ users: {{ instances: [\"{}\", \"{}\"], load_balancing: round_robin, \
-         timeouts: {{ response: 300ms }}, concurrency: {{ max: 1 }} }} }}\nroutes:\n  \
+         timeouts: {{ response: 300ms, silence: off }}, concurrency: {{ max: 1 }} }} }}\nroutes:\n  \
          - {{ name: plain, match: {{ path: /plain }}, forward: {{ service: users }} }}\n  \
          - {{ name: hedged, match: {{ path: /hedged }}, forward: {{ service: users, hedging: {{ after: 20ms, budget: 100% }} }} }}\n",
         hanging.url(),

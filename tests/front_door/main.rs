@@ -48,6 +48,7 @@ mod retries;
 mod routing;
 mod shared_registry;
 mod shutdown;
+mod silence;
 mod stale;
 mod sticky;
 mod timeouts;

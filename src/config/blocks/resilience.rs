@@ -17,8 +17,7 @@ pub(super) struct Ratio(pub Option<u8>);
 
 impl Value for Ratio {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        // For older YAML, `off` is another way to write false.
-        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off" || scalar.text == "false") {
+        if is_off(node) {
             return Some(Ratio(None));
         }
         Percent::<1>::read(node, reader).map(|percent| Ratio(Some(percent.0)))
@@ -149,8 +148,31 @@ block! {
         idle: Wait,
         /// For all of it: waiting, attempts, and the body of the response. Default: no limit.
         total: Wait,
+        /// Without an answer of an instance while others answer, until those are asked as well; `off` for never. Default 1s.
+        silence: WaitOrOff,
     }
     later { "tls" }
+}
+
+/// A time to wait, or `off`.
+struct WaitOrOff(Option<Duration>);
+
+impl Value for WaitOrOff {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if is_off(node) {
+            return Some(WaitOrOff(None));
+        }
+        Wait::read(node, reader).map(|wait| WaitOrOff(Some(wait.0)))
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [Wait::schema(), crate::config::values::text_schema("off"), { "const": false }] })
+    }
+}
+
+/// For older YAML, `off` is another way to write false.
+fn is_off(node: &Node<'_>) -> bool {
+    matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off" || scalar.text == "false")
 }
 
 impl TimeoutsBlock {
@@ -160,6 +182,7 @@ impl TimeoutsBlock {
             response: self.response.optional()?,
             idle: self.idle.optional()?,
             total: self.total.optional()?,
+            silence: self.silence.optional::<WaitOrOff>()?.map(|WaitOrOff(silence)| silence),
         })
     }
 }

@@ -289,6 +289,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The whole of it: waiting, attempts, and the body of the response.
     pub total: Option<Duration>,
+    /// Without an answer of an instance to anybody, while others answer: then others are asked as well. `None` for never.
+    pub silence: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -298,6 +300,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             total: None,
+            silence: Some(Duration::from_secs(1)),
         }
     }
 }
@@ -388,6 +391,7 @@ pub struct TimeoutsGiven {
     pub response: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
+    pub silence: Option<Option<Duration>>,
 }
 
 impl RetriesGiven {
@@ -422,6 +426,7 @@ impl TimeoutsGiven {
             response: self.response.unwrap_or(usual.response),
             idle: self.idle.unwrap_or(usual.idle),
             total: self.total.or(usual.total),
+            silence: self.silence.unwrap_or(usual.silence),
         }
     }
 }

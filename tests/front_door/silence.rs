@@ -1,0 +1,212 @@
+//! An instance that answers nobody while others answer: what the requests come to that wait there, and those after them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use tokio::task::JoinSet;
+
+use crate::support::{Client, Gateway, Origin, eventually, one_service, origin};
+
+/// Far more than an answer takes, and far less than `timeouts.response`.
+const SOON: Duration = Duration::from_secs(6);
+const NONE: [u16; 0] = [];
+
+/// Answers while it is not told to hang; then what it was asked is answered once that is over.
+async fn hanging() -> (Origin, Arc<AtomicBool>) {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let told = hangs.clone();
+    let origin = Origin::start_slow(move |_| {
+        let told = told.clone();
+        async move {
+            while told.load(SeqCst) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            origin::status(200)
+        }
+    })
+    .await;
+    (origin, hangs)
+}
+
+fn in_turn(origins: &[&Origin], settings: &str) -> Gateway {
+    let urls: Vec<String> = origins.iter().map(|origin| origin.url()).collect();
+    Gateway::start(&one_service(&urls, &format!("load_balancing: round_robin, {settings}")))
+}
+
+async fn passed_over(gateway: &Gateway, origin: &Origin) -> serde_json::Value {
+    gateway.instance("users", origin.address).await.expect("it is there")["passed_over"].clone()
+}
+
+/// So many clients, each asking so often: the statuses that are not 200, and the longest that one waited.
+async fn load(gateway: &Gateway, method: Method, clients: usize, requests: usize) -> (Vec<u16>, Duration) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..clients {
+        let (client, method) = (Client::new(gateway.http()), method.clone());
+        tasks.spawn(async move {
+            let (mut bad, mut longest) = (Vec::new(), Duration::ZERO);
+            for _ in 0..requests {
+                let began = Instant::now();
+                let status = client.send(method.clone(), "/", Default::default()).await.status;
+                longest = longest.max(began.elapsed());
+                bad.extend((status != 200).then_some(status));
+            }
+            (bad, longest)
+        });
+    }
+    let all = tasks.join_all().await;
+    let longest = all.iter().map(|(_, longest)| *longest).max().expect("there are clients");
+    (all.into_iter().flat_map(|(bad, _)| bad).collect(), longest)
+}
+
+#[tokio::test]
+async fn what_waits_there_is_sent_elsewhere_and_what_comes_after_goes_elsewhere() {
+    let ((silent, hangs), well, too) =
+        (hanging().await, Origin::status(200).await, Origin::status(200).await);
+    let gateway = in_turn(&[&silent, &well, &too], "");
+    assert_eq!(load(&gateway, Method::GET, 4, 10).await.0, NONE);
+    hangs.store(true, SeqCst);
+    let (bad, longest) = load(&gateway, Method::GET, 8, 30).await;
+    assert_eq!(bad, NONE);
+    assert!(longest < SOON, "{longest:?}");
+    assert_eq!(passed_over(&gateway, &silent).await, "silent");
+    gateway.wait_for(&format!("{} answers nothing while others do", silent.address));
+    let retries = gateway.metric("gatehouse_upstream_retries_total", &[]).await;
+    assert!((1.0..=100.0).contains(&retries), "{retries}");
+    hangs.store(false, SeqCst);
+    let client = Client::new(gateway.http());
+    eventually("it is taken up again", || async {
+        client.get("/").await;
+        passed_over(&gateway, &silent).await.is_null().then_some(())
+    })
+    .await;
+    gateway.wait_for(&format!("{} answers again", silent.address));
+}
+
+/// What may not be sent twice waits where it is, and is answered when the instance goes on. Others don't come after it.
+#[tokio::test]
+async fn a_post_waits_and_is_not_followed_by_others() {
+    let ((silent, hangs), well) = (hanging().await, Origin::status(200).await);
+    let gateway = in_turn(&[&silent, &well], "");
+    assert_eq!(load(&gateway, Method::POST, 2, 10).await.0, NONE);
+    let before = silent.count();
+    hangs.store(true, SeqCst);
+    let waiting = {
+        let client = Client::new(gateway.http());
+        let mut all = JoinSet::new();
+        let posted = || async { silent.count() > before };
+        while !posted().await {
+            let client = client.clone();
+            all.spawn(async move { client.post("/", "").await.status });
+            tokio::task::yield_now().await;
+        }
+        all
+    };
+    let client = Client::new(gateway.http());
+    eventually("it is passed over", || async {
+        let client = client.clone();
+        // Each at its own time: one that goes to the silent instance must not keep the others from showing its silence.
+        tokio::spawn(async move { client.try_send(Method::POST, "/", Default::default()).await });
+        (passed_over(&gateway, &silent).await == "silent").then_some(())
+    })
+    .await;
+    let (stuck, answered) = (silent.count(), well.count());
+    let (bad, longest) = load(&gateway, Method::POST, 2, 20).await;
+    assert_eq!(bad, NONE);
+    assert!(longest < SOON, "{longest:?}");
+    assert!(well.count() - answered >= 40 && silent.count() <= stuck + 1, "one may try it");
+    assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, 0.0);
+    hangs.store(false, SeqCst);
+    assert!(waiting.join_all().await.iter().all(|status| *status == 200));
+}
+
+/// One slow answer among quick ones of the same instance says nothing about it.
+#[tokio::test]
+async fn an_instance_that_answers_others_is_not_silent() {
+    let slow_and_quick = || {
+        Origin::start_slow(|seen| async move {
+            if seen.target == "/slow" {
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+            }
+            origin::status(200)
+        })
+    };
+    let (one, other) = (slow_and_quick().await, slow_and_quick().await);
+    let gateway = in_turn(&[&one, &other], "");
+    let over = Arc::new(AtomicBool::new(false));
+    let quick = {
+        let (client, over) = (Client::new(gateway.http()), over.clone());
+        tokio::spawn(async move {
+            while !over.load(SeqCst) {
+                assert_eq!(client.get("/quick").await.status, 200);
+            }
+        })
+    };
+    let client = Client::new(gateway.http());
+    for _ in 0..3 {
+        assert_eq!(client.get("/slow").await.status, 200);
+        assert!(passed_over(&gateway, &one).await.is_null() && passed_over(&gateway, &other).await.is_null());
+    }
+    over.store(true, SeqCst);
+    quick.await.expect("all were answered");
+    assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, 0.0);
+}
+
+/// There is nobody to compare it with: after twice the time, another is asked.
+#[tokio::test]
+async fn a_client_alone_is_answered_as_well() {
+    let ((silent, hangs), well) = (hanging().await, Origin::status(200).await);
+    let gateway = in_turn(&[&silent, &well], "timeouts: { silence: 200ms }");
+    assert_eq!(load(&gateway, Method::GET, 1, 10).await.0, NONE);
+    hangs.store(true, SeqCst);
+    let (bad, longest) = load(&gateway, Method::GET, 1, 10).await;
+    assert_eq!(bad, NONE);
+    assert!(longest >= Duration::from_millis(400) && longest < SOON, "{longest:?}");
+    assert_eq!(passed_over(&gateway, &silent).await, "silent", "the answer of the other has shown it");
+}
+
+/// Nobody has ever answered: half of the time for an answer is what there is to go by.
+#[tokio::test]
+async fn half_of_the_time_is_enough_for_the_first() {
+    let (one, other) = (Origin::status(200).await, Origin::status(200).await);
+    let (silent, hangs) = hanging().await;
+    hangs.store(true, SeqCst);
+    let gateway = in_turn(&[&silent, &one, &other], "timeouts: { response: 1s }");
+    let (bad, longest) = load(&gateway, Method::GET, 1, 6).await;
+    assert_eq!(bad, NONE);
+    assert!(longest >= Duration::from_millis(450), "{longest:?}");
+}
+
+#[tokio::test]
+async fn what_says_otherwise_is_left_where_it_is() {
+    for settings in [
+        "timeouts: { response: 1s, silence: off }",
+        "timeouts: { response: 1s, silence: 100ms }, retries: { attempts: 0 }",
+        "timeouts: { response: 1s, silence: 100ms }, retries: { budget: 0% }",
+        "timeouts: { response: 1s, silence: 100ms }, retries: { methods: [HEAD] }",
+    ] {
+        let ((silent, hangs), well) = (hanging().await, Origin::status(200).await);
+        hangs.store(true, SeqCst);
+        let gateway = in_turn(&[&silent, &well], settings);
+        let client = Client::new(gateway.http());
+        let mut bad = Vec::new();
+        while bad.is_empty() {
+            let reply = client.get("/").await;
+            bad.extend((reply.status != 200).then(|| reply.code()));
+        }
+        assert_eq!((bad, silent.count()), (vec!["response_timeout".to_owned()], 1), "{settings}");
+    }
+}
+
+/// What is the use of cutting an attempt short, if not to make another?
+#[tokio::test]
+async fn an_attempt_that_is_cut_short_is_followed_by_another() {
+    let ((silent, hangs), well) = (hanging().await, Origin::status(200).await);
+    hangs.store(true, SeqCst);
+    let gateway =
+        in_turn(&[&silent, &well], "timeouts: { silence: off }, retries: { per_attempt_timeout: 100ms }");
+    let (bad, longest) = load(&gateway, Method::GET, 1, 6).await;
+    assert_eq!(bad, NONE);
+    assert!(longest >= Duration::from_millis(100) && silent.count() > 0);
+}
