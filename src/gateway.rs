@@ -374,7 +374,7 @@ fn registry(settings: &config::Registry) -> Arc<Store> {
         Err(error) => {
             let aside = match state_file::set_aside(path) {
                 Ok(aside) => format!("it is now {}", aside.display()),
-                Err(error) => format!("it can't be moved out of the way: {error}"),
+                Err(error) => format!("it is not moved out of the way: {error}"),
             };
             events::warn(format_args!(
                 "registry: nobody was restored from {}: {error}; {aside}",

@@ -56,6 +56,9 @@ where
         };
         // Short answers would wait for the acknowledgement of those before.
         let _ = stream.set_nodelay(true);
+        // Of a client that vanished nothing is heard: what is sent to it would wait for a quarter of an hour.
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(STALL));
         let stream = Stalling::new(stream, STALL);
         let (handler, slots) = (handler.clone(), slots.clone());
         while connections.try_join_next().is_some() {}

@@ -39,6 +39,8 @@ pub struct Restored {
 pub enum StateFileError {
     #[error("it can't be read: {0}")]
     Read(#[from] io::Error),
+    #[error("it is no file")]
+    NoFile,
     #[error("it is larger than {MAX_BYTES} bytes")]
     TooLarge,
     #[error("it is not what a registry writes: {0}")]
@@ -77,13 +79,15 @@ struct Write1<'a> {
 
 /// Registers whom the file names. `None` where there is no file.
 pub fn restore(store: &Store, path: &Path) -> Result<Option<Restored>, StateFileError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    match fs::metadata(path) {
+        // Opening a pipe would wait for its other end.
+        Ok(found) if !found.is_file() => return Err(StateFileError::NoFile),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
-    };
+    }
     let mut text = Vec::new();
-    if file.take(MAX_BYTES + 1).read_to_end(&mut text)? as u64 > MAX_BYTES {
+    if File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)? as u64 > MAX_BYTES {
         return Err(StateFileError::TooLarge);
     }
     // First of all: another format may have nothing else in common with this one.
@@ -113,6 +117,9 @@ fn register(store: &Store, announcement: &RawValue) -> Result<(), Refused> {
 
 /// Moves a file that can't be used out of the way, so that it can be looked at. Returns where it is.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("only a file is"));
+    }
     let aside = beside(path, ".damaged");
     fs::rename(path, &aside)?;
     Ok(aside)

@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::discovery::registry::state_file::{PAUSE, Restored, StateFileError, keep, restore, write};
+use crate::discovery::registry::state_file::{
+    PAUSE, Restored, StateFileError, keep, restore, set_aside, write,
+};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -65,7 +67,13 @@ fn what_is_damaged_is_told_and_the_rest_is_used() {
     assert_eq!(some.expect("some are good"), Some(Restored { instances: 1, refused: 2, why }));
     fs::File::create(&path).and_then(|file| file.set_len(64 * 1024 * 1024 + 1)).expect("writable");
     assert!(matches!(restore(&store, &path), Err(StateFileError::TooLarge)));
-    assert!(matches!(restore(&store, directory.path()), Err(StateFileError::Read(_))), "a directory");
+    assert!(matches!(restore(&store, directory.path()), Err(StateFileError::NoFile)));
+    assert!(
+        set_aside(directory.path()).is_err() && directory.path().is_dir(),
+        "a directory stays where it is"
+    );
+    assert!(matches!(restore(&store, "/dev/null".as_ref()), Err(StateFileError::NoFile)));
+    assert!(matches!(restore(&store, &path.join("below")), Err(StateFileError::Read(_))));
     assert_eq!(store.view("users").instances.len(), 1, "what was there stays");
 }
 
