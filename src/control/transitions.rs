@@ -1,4 +1,5 @@
-//! Tells the log when a breaker opens or closes, when an instance's health changes, and when it is ejected.
+//! Tells the log when a breaker opens or closes, when an instance's health changes, when it is ejected, and when requests go
+//! over to other zones or priorities.
 //!
 //! The states are looked at twice a second, beside the requests that cause them: a change costs the request
 //! path nothing, and of an instance that flaps faster than that, the count of openings still tells.
@@ -24,13 +25,16 @@ pub type Watched = (Arc<str>, Arc<Instances>);
 pub async fn run(services: watch::Receiver<Vec<Watched>>) {
     let mut known: HashMap<(u64, BreakerOf), Seen> = HashMap::new();
     let mut panicking: HashSet<Arc<str>> = HashSet::new();
+    let mut going_over: HashSet<Arc<str>> = HashSet::new();
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while services.has_changed().is_ok() {
         tick.tick().await;
         let present = services.borrow().clone();
         let mut next = HashMap::with_capacity(known.len());
-        panicking.retain(|service| present.iter().any(|(present, _)| present == service));
+        for states in [&mut panicking, &mut going_over] {
+            states.retain(|service| present.iter().any(|(present, _)| present == service));
+        }
         for (service, instances) in &present {
             let panics = instances.is_panicking();
             if panics && panicking.insert(service.clone()) {
@@ -40,7 +44,9 @@ pub async fn run(services: watch::Receiver<Vec<Watched>>) {
             } else if !panics && panicking.remove(service) {
                 events::info(format_args!("service {service}: enough instances are healthy again"));
             }
-            for instance in instances.current().instances() {
+            let set = instances.current();
+            report_groups(service, set.goes_over(), &mut going_over);
+            for instance in set.instances() {
                 let key = (instance.id, BreakerOf::SERVICE);
                 let seen = Seen::of(instance);
                 let before = known.get(&key).copied().unwrap_or(Seen::NEW);
@@ -65,6 +71,18 @@ pub async fn run(services: watch::Receiver<Vec<Watched>>) {
             }
         }
         known = next;
+    }
+}
+
+/// `part` of the service's requests go to others than the instances that are preferred.
+fn report_groups(service: &Arc<str>, part: f64, going_over: &mut HashSet<Arc<str>>) {
+    if part > 0.0 && going_over.insert(service.clone()) {
+        events::warn(format_args!(
+            "service {service}: {:.0} % of its requests go over to other zones or priorities",
+            (part * 100.0).round().max(1.0)
+        ));
+    } else if part == 0.0 && going_over.remove(service) {
+        events::info(format_args!("service {service}: its preferred instances get all requests again"));
     }
 }
 

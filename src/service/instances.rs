@@ -314,6 +314,13 @@ impl InstanceSet {
         &self.members[index]
     }
 
+    /// What part of the requests the instances that are preferred most don't get, from 0 to 1, as the workers have counted.
+    pub fn goes_over(&self) -> f64 {
+        let has_others = self.groups.len() > 1;
+        let parts = self.surveys.all().filter(|_| has_others).map(|survey| 1.0 - survey.share(0));
+        parts.fold(0.0, f64::max)
+    }
+
     /// What a worker knows of the groups.
     pub(super) fn survey(&self, worker: WorkerId) -> &Survey {
         self.surveys.of(worker)

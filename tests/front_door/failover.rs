@@ -89,6 +89,7 @@ async fn what_the_own_zone_cannot_carry_goes_to_the_others() {
     assert_eq!(asked.await[0]["usable"], 1);
     let metric = gateway.metric("gatehouse_group_share_percent", &["zone=\"other\""]).await;
     assert_eq!(metric, 30.0);
+    gateway.wait_for("service users: 30 % of its requests go over to other zones or priorities");
     eventually("the workers have noticed", || async {
         ask(&gateway, 10).await;
         (b1.count() + b2.count() >= 4).then_some(())
@@ -138,6 +139,7 @@ async fn the_next_priority_takes_over_and_gives_back() {
         first.kill();
         ask_with_key(&gateway, 40).await;
         assert_eq!(second.count(), 40, "{rule}: every one was tried again there, or went there at once");
+        gateway.wait_for("service users: 100 % of its requests go over to other zones or priorities");
         let back = Origin::start_at(address, |_| crate::support::origin::status(200)).await;
         eventually("the first is back", || async {
             ask_with_key(&gateway, 1).await;
@@ -151,6 +153,7 @@ async fn the_next_priority_takes_over_and_gives_back() {
             (second.count() == before).then_some(())
         })
         .await;
+        gateway.wait_for("service users: its preferred instances get all requests again");
         let before = (back.count(), second.count());
         ask_with_key(&gateway, 20).await;
         assert_eq!((back.count(), second.count()), (before.0 + 20, before.1), "{rule}");

@@ -61,3 +61,31 @@ pub(super) fn priority_in(metadata: &str) -> u8 {
     let priority = serde_json::from_str(metadata).ok().and_then(|placing: Placing| placing.priority.as_u64());
     priority.map_or(0, |priority| priority.min(MAX_PRIORITY.into()) as u8)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::Announcement;
+    use super::*;
+
+    #[test]
+    fn a_priority_is_taken_from_the_metadata() {
+        let read = |metadata: Value| {
+            let announced = Announcement::new("users", "127.0.0.1", 8001).expect("a good one");
+            let metadata = metadata.as_object().cloned().expect("an object");
+            priority_of(&announced.with_metadata(metadata).expect("it is small").into_instance())
+        };
+        let cases = [
+            (json!({}), 0),
+            (json!({ "priority": 2 }), 2),
+            (json!({ "priority": 200 }), 9),
+            (json!({ "priority": u64::MAX }), 9),
+            (json!({ "priority": -1 }), 0),
+            (json!({ "priority": "1" }), 0),
+        ];
+        for (metadata, wanted) in cases {
+            assert_eq!(read(metadata.clone()), wanted, "{metadata}");
+        }
+    }
+}

@@ -133,3 +133,28 @@ fn a_reload_that_asks_for_keys_finds_a_ring() {
     publish(&second, &[1; 11]);
     assert_eq!(ports(&second, ONE, Millis(0)), ports(&service(None, &[1; 11]), ONE, Millis(0)));
 }
+
+/// A share that goes over to other zones is one of keys: the same ones go, and come back.
+#[test]
+fn keys_go_over_to_other_zones_and_come_back() {
+    let mut zoned = config(rule(Some(125)), &[]);
+    zoned.failover.local_zone = Some("a".into());
+    let service = Service::compile(&zoned, None, WORKERS, &Metrics::new(WORKERS));
+    let mut all = found(&(1..=12).map(|port| (port, 1)).collect::<Vec<_>>());
+    (0..12).for_each(|at| all[at].zone = Some(["a", "b", "c"][at / 4].into()));
+    service.instances.publish(all);
+    let before = ports(&service, ONE, Millis(0));
+    assert!(before.iter().all(|port| *port <= 4), "{before:?}");
+    assert_eq!(ports(&service, WorkerId(1), Millis(0)), before);
+    let gone: Vec<_> = service.instances.current().instances().take(2).cloned().collect();
+    gone.iter().for_each(|instance| instance.set_health(Health::Unhealthy));
+    let meanwhile = ports(&service, ONE, Millis(1000));
+    assert_eq!(ports(&service, WorkerId(1), Millis(1000)), meanwhile);
+    let over = meanwhile.iter().filter(|port| **port > 4).count();
+    assert!((250..350).contains(&over), "{over} of 1000, of which 300 were to go");
+    for (was, is) in before.iter().zip(&meanwhile) {
+        assert!(is == was || *was <= 2 || *is > 4, "{was} → {is}: a key that stays has no reason to move");
+    }
+    gone.iter().for_each(|instance| instance.set_health(Health::Healthy));
+    assert_eq!(ports(&service, ONE, Millis(2000)), before);
+}
