@@ -133,6 +133,25 @@ async fn a_tag_and_a_datacenter_narrow_it_down() {
 }
 
 #[tokio::test]
+async fn another_datacenter_is_asked_through_the_own_one_and_may_be_lost() {
+    let Some([own, mut other]) = Consul::start_two().await else { return };
+    let (here, there) = (Origin::text("here").await, Origin::text("a").await);
+    own.register("a", here.address).await;
+    other.register("a", there.address).await;
+    let gateway = Gateway::start(&configuration(&own, ", datacenter: dc2"));
+    let client = Client::new(gateway.http());
+    answers(&client, "a").await;
+    assert_eq!(instances(&gateway).await, [(there.address.to_string(), 1)]);
+    other.process.kill();
+    until_stale(&gateway, &client, "500 Internal Server Error").await;
+    other.process.restart().await;
+    until_well(&gateway, &client).await;
+    let moved = Origin::text("moved").await;
+    other.register("a", moved.address).await;
+    answers(&client, "moved").await;
+}
+
+#[tokio::test]
 async fn a_killed_consul_leaves_the_last_good_set_and_is_followed_again() {
     let Some((mut consul, _origin, gateway, client)) = found().await else { return };
     consul.process.kill();

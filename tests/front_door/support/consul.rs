@@ -21,6 +21,9 @@ pub struct Consul {
 /// What may do everything, where access is controlled.
 pub const MASTER_TOKEN: &str = "3f0c1b1e-5ca1-ab1e-0000-c0ffee000001";
 
+/// A port that one of a single datacenter has no use for.
+const ALONE: &str = "serf_wan = -1";
+
 impl Consul {
     /// `None` where `./test.sh` has said that there is no Consul to be had.
     pub async fn start() -> Option<Consul> {
@@ -41,7 +44,9 @@ impl Consul {
         let address = local(port());
         let (certificate, key, port) = (certificate.display(), key.display(), address.port());
         let files = format!("cert_file = \"{certificate}\" key_file = \"{key}\"");
-        Self::start_on(&format!("dns = -1 https = {port}"), &files).await.map(|consul| (consul, address))
+        Self::start_on(&format!("{ALONE} dns = -1 https = {port}"), &files)
+            .await
+            .map(|consul| (consul, address))
     }
 
     /// As `start`, and as a name server: its address as that.
@@ -49,12 +54,22 @@ impl Consul {
         let address = local(port());
         // Otherwise three records of many over UDP look like all there are.
         let settings = "dns_config { enable_truncate = true }";
-        let consul = Self::start_on(&format!("dns = {}", address.port()), settings).await?;
+        let consul = Self::start_on(&format!("{ALONE} dns = {}", address.port()), settings).await?;
         Some((consul, address))
     }
 
+    /// The servers of `dc1` and `dc2`, which know each other.
+    pub async fn start_two() -> Option<[Consul; 2]> {
+        let wan = [port(), port()];
+        let joins = format!("retry_join_wan = [\"127.0.0.1:{}\"] retry_interval_wan = \"1s\"", wan[0]);
+        let first = Self::start_on(&format!("dns = -1 serf_wan = {}", wan[0]), "").await?;
+        let settings = format!("datacenter = \"dc2\" {joins}");
+        let second = Self::start_on(&format!("dns = -1 serf_wan = {}", wan[1]), &settings).await?;
+        Some([first, second])
+    }
+
     async fn start_with(settings: &str) -> Option<Consul> {
-        Self::start_on("dns = -1", settings).await
+        Self::start_on(&format!("{ALONE} dns = -1"), settings).await
     }
 
     async fn start_on(more_ports: &str, settings: &str) -> Option<Consul> {
@@ -65,7 +80,7 @@ impl Consul {
         let directory = tempfile::tempdir().expect("there is a directory for temporary files");
         let address = local(port());
         let ports = format!(
-            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 grpc = -1 {more_ports} }}",
+            "ports {{ http = {} server = {} serf_lan = {} grpc = -1 {more_ports} }}",
             address.port(),
             port(),
             port()
