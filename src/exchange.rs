@@ -181,7 +181,7 @@ impl Exchange {
     /// The route that takes the request; it counts as active there from now on.
     pub fn routed(&mut self, place: Place, params: Params) {
         let route = CurrentRoute::new(&self.snapshot, place);
-        route.counts().begin();
+        self.connection.worker.tally.began(route.clone());
         self.route = Some(route);
         self.params = params;
     }
@@ -208,23 +208,23 @@ impl Exchange {
         let status = self.status.map_or(Reason::ClientGone.status().as_u16(), |status| status.as_u16());
         let upstream =
             self.upstream.took.or(self.upstream.began.map(|began| self.ended.unwrap_or(now) - began));
-        let counts = match &self.route {
-            Some(route) => route.counts(),
-            None => {
-                worker.unrouted.begin();
-                &worker.unrouted
-            }
-        };
-        counts.finish(&Finished {
+        if worker.log.enabled() {
+            worker.log.push(self.record(status, received, duration, upstream));
+        }
+        let finished = Finished {
             status,
             reason: self.reason,
             duration,
             upstream,
             bytes_in: received,
             bytes_out: self.sent,
-        });
-        if worker.log.enabled() {
-            worker.log.push(self.record(status, received, duration, upstream));
+        };
+        match self.route.take() {
+            Some(route) => worker.tally.ended(route, finished),
+            None => {
+                worker.unrouted.begin();
+                worker.unrouted.finish(&finished);
+            }
         }
     }
 

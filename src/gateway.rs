@@ -26,7 +26,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::{AccessLog, Output};
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, Command, WorkerHandle};
+use crate::worker::{self, Command, Commands, WorkerHandle};
 use listeners::Listeners;
 use plan::Files;
 pub use plan::{Plan, Wrong, check};
@@ -38,6 +38,8 @@ const RETIRING_LOOK: Duration = Duration::from_millis(100);
 pub struct Gateway {
     file: PathBuf,
     workers: usize,
+    /// The way to each of them, for what need not wait until a configuration has been applied.
+    commands: Vec<Commands>,
     started: SystemTime,
     metrics: Arc<Metrics>,
     log: AccessLog,
@@ -128,6 +130,7 @@ impl Gateway {
         let gateway = Arc::new(Gateway {
             file: source.path.clone(),
             workers,
+            commands: handles.iter().map(|worker: &WorkerHandle| worker.commands().clone()).collect(),
             started: SystemTime::now(),
             metrics,
             log,

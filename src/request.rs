@@ -194,7 +194,7 @@ fn bad_path(error: PathError) -> Stop {
 
 /// An encoded slash is a slash to some and not to others, so only routes that say so take one.
 pub fn check_slashes(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
-    let keep = exchange.route.as_ref().is_some_and(|route| route.keeps_encoded_slashes);
+    let keep = exchange.route.as_ref().is_some_and(|route| route.policies.keeps_encoded_slashes);
     if request.has_encoded_slash && !keep {
         return Err(encoded_slash().into());
     }

@@ -54,18 +54,16 @@ impl Snapshot {
     }
 }
 
-/// Among many routes each is out of the nearer caches when its request comes, so it is small: what few of
-/// them have is a pointer, and the name is that of the metrics.
+/// Among many routes each is out of the nearer caches when its request comes, so it is small: what several of
+/// them have alike is there once, and the name is that of the metrics.
 pub struct Route {
-    /// One for all routes that have the same.
     pub policies: Arc<Policies>,
-    pub action: Action,
-    pub keeps_encoded_slashes: bool,
+    pub action: Arc<Action>,
     pub metrics: Arc<RouteMetrics>,
 }
 
-/// Two cache lines, with what the table keeps beside it.
-const _: () = assert!(size_of::<Route>() <= 88);
+/// One cache line, with what the table keeps beside it.
+const _: () = assert!(size_of::<Route>() <= 24);
 
 impl Route {
     pub fn name(&self) -> &Arc<str> {
@@ -106,16 +104,20 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     };
     let defaults = default_policies(config, &names);
     let mut routes = Vec::with_capacity(config.routes.len());
-    let mut shared = SharedPolicies::default();
     let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
+    let (mut known_policies, mut known_actions) =
+        (Known::new(have_same_policies), Known::new(have_same_action));
     for route in &config.routes {
-        let policies = shared.of(route, || policies(route, config, &names));
+        let policies = known_policies.like(route, || Ok(policies(route, config, &names)));
         let own = Own { stale: route_stale(route, ground), breaker: route_breaker(route, ground) };
-        let compiled = compile_route(route, policies, config, &names, ground, &own);
+        let action = known_actions.like(route, || action(route, config, &names, &own));
         stale.extend(own.stale);
         route_breakers.extend(own.breaker);
-        match compiled {
-            Ok(compiled) => routes.push((route.matches.clone(), compiled)),
+        match policies.and_then(|policies| Ok((policies, action?))) {
+            Ok((policies, action)) => {
+                let metrics = ground.metrics.route(&route.name);
+                routes.push((route.matches.clone(), Route { policies, action, metrics }));
+            }
             Err(why) => problems.error(route.name.span, why, "change the route's match or action"),
         }
     }
@@ -215,25 +217,34 @@ fn edits<'e>(all: impl IntoIterator<Item = &'e config::HeaderEdit>) -> Box<[Head
         .collect()
 }
 
-/// Policies that were compiled already, with a route that has them.
-#[derive(Default)]
-struct SharedPolicies<'c> {
-    known: Vec<(&'c config::Route, Arc<Policies>)>,
+/// What was compiled already, each with a route that has it.
+struct Known<'c, T> {
+    all: Vec<(&'c config::Route, Arc<T>)>,
+    are_alike: fn(&config::Route, &config::Route) -> bool,
 }
 
-impl<'c> SharedPolicies<'c> {
+impl<'c, T> Known<'c, T> {
     /// However many routes there are, each is compared to so many only.
-    const MAX_KNOWN: usize = 64;
+    const MAX: usize = 64;
 
-    fn of(&mut self, route: &'c config::Route, compile: impl FnOnce() -> Policies) -> Arc<Policies> {
-        if let Some((_, known)) = self.known.iter().find(|(other, _)| have_same_policies(route, other)) {
-            return known.clone();
+    fn new(are_alike: fn(&config::Route, &config::Route) -> bool) -> Self {
+        Known { all: Vec::new(), are_alike }
+    }
+
+    /// What a route like this one has, or what is compiled for it.
+    fn like(
+        &mut self,
+        route: &'c config::Route,
+        compile: impl FnOnce() -> Result<T, String>,
+    ) -> Result<Arc<T>, String> {
+        if let Some((_, known)) = self.all.iter().find(|(other, _)| (self.are_alike)(route, other)) {
+            return Ok(known.clone());
         }
-        let policies = Arc::new(compile());
-        if self.known.len() < Self::MAX_KNOWN {
-            self.known.push((route, policies.clone()));
+        let compiled = Arc::new(compile()?);
+        if self.all.len() < Self::MAX {
+            self.all.push((route, compiled.clone()));
         }
-        policies
+        Ok(compiled)
     }
 }
 
@@ -246,22 +257,26 @@ fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
         && one.authorize == other.authorize
         && one.request_headers == other.request_headers
         && one.response_headers == other.response_headers
+        && one.encoded_slashes == other.encoded_slashes
 }
 
-fn compile_route(
-    route: &config::Route,
-    policies: Arc<Policies>,
-    config: &Config,
-    names: &Names,
-    ground: &Ground<'_>,
-    own: &Own,
-) -> Result<Route, String> {
-    Ok(Route {
-        policies,
-        action: action(route, config, names, own)?,
-        keeps_encoded_slashes: route.encoded_slashes == EncodedSlashes::Keep,
-        metrics: ground.metrics.route(&route.name),
-    })
+/// Whether [`action`] makes the same of both, whatever the parameters of their paths.
+fn have_same_action(one: &config::Route, other: &config::Route) -> bool {
+    match (&one.action, &other.action) {
+        (config::Action::Forward(forward), config::Action::Forward(_)) => {
+            !matches!(forward.rewrite, config::Rewrite::Template(_))
+                && !has_something_of_its_own(forward)
+                && one.action == other.action
+        }
+        (config::Action::Respond(_), config::Action::Respond(_)) => one.action == other.action,
+        _ => false,
+    }
+}
+
+/// Whether it needs what [`Own`] has.
+fn has_something_of_its_own(forward: &config::Forward) -> bool {
+    let has_breaker = forward.overrides.as_ref().is_some_and(|overrides| overrides.circuit_breaker.is_own());
+    has_breaker || forward.stale_if_error.is_some()
 }
 
 fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
@@ -270,6 +285,7 @@ fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
         .filter_map(|name| names.limiters.get(&name.value).cloned())
         .partition(|limiter| limiter.needs_identity());
     Policies {
+        keeps_encoded_slashes: route.encoded_slashes == EncodedSlashes::Keep,
         cors: route.cors.as_ref().map(Cors::compile),
         max_body: route.max_body.or(config.defaults.max_body),
         limits: limits.into(),
@@ -403,6 +419,7 @@ mod tests {
             ", authenticate: { with: [shop] }, authorize: { claims: { role: [admin] } }",
             ", request_headers: { set: { x-a: b } }",
             ", response_headers: { set: { x-a: b } }",
+            ", encoded_slashes: keep",
         ];
         let mut text = "listeners: [{ name: http, bind: 127.0.0.1:0 }]\n\
             authenticators: { shop: { jwt: { algorithms: [HS256], issuer: i, \
@@ -427,6 +444,39 @@ mod tests {
             for (m, other) in routes.iter().enumerate() {
                 let same = policies(&format!("/{n}")) == policies(&format!("/{m}"));
                 assert_eq!(same, one == other, "{n} {m}");
+            }
+        }
+    }
+
+    #[test]
+    fn routes_share_an_action_that_is_the_same_whatever_their_paths() {
+        let routes = [
+            ("/{a}/x", "forward: { service: s }"),
+            ("/{b}/y", "forward: { service: s }"),
+            ("/p/{a}", "forward: { service: s, strip_prefix: /p }"),
+            ("/z/{a}", "forward: { service: s, host: instance }"),
+            // The same words: a parameter of one is not that of the other.
+            ("/t/{a}/{b}", "forward: { service: s, rewrite: '/{b}' }"),
+            ("/u/{b}/{a}", "forward: { service: s, rewrite: '/{b}' }"),
+            ("/v/{a}", "respond: { text: v }"),
+            ("/w/{a}", "respond: { text: v }"),
+            ("/x/{a}", "respond: { text: x }"),
+            ("/y/{a}", "redirect: { to: '/{a}' }"),
+            ("/y/z/{a}", "redirect: { to: '/{a}' }"),
+        ];
+        let mut text = "listeners: [{ name: http, bind: 127.0.0.1:0 }]\n\
+            services: { s: { instances: ['http://127.0.0.1:1'] } }\nroutes:\n"
+            .to_owned();
+        for (n, (path, action)) in routes.iter().enumerate() {
+            text.push_str(&format!("  - {{ name: r{n}, match: {{ path: '{path}' }}, {action} }}\n"));
+        }
+        let source = Source { path: "gateway.yaml".into(), text: text.into() };
+        let loaded = config::load(&source, &|_| None).unwrap_or_else(|problems| panic!("{problems:?}"));
+        for (n, one) in loaded.config.routes.iter().enumerate() {
+            for (m, other) in loaded.config.routes.iter().enumerate() {
+                let shared = [(0, 1), (6, 7)].contains(&(n.min(m), n.max(m)));
+                let itself = n == m && !matches!(n, 4 | 5 | 9 | 10);
+                assert_eq!(have_same_action(one, other), shared || itself, "{n} {m}");
             }
         }
     }

@@ -35,7 +35,7 @@ pub enum Action {
 /// Runs the action of the exchange's route.
 pub async fn run(exchange: &mut Exchange, request: &mut Request) -> Result<Response<Content>, Stop> {
     let route = exchange.route.clone().expect("the pipeline has chosen a route before it runs an action");
-    match &route.action {
+    match &*route.action {
         Action::Forward(forward) => forward.run(exchange, request).await,
         Action::Aggregate(aggregate) => aggregate.run(exchange, request).await,
         Action::Redirect(redirect) => redirect.run(exchange),

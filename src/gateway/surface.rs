@@ -21,6 +21,10 @@ use crate::telemetry::metrics::{
     AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, InstanceGauges,
     RateLimitGauges, ServiceGauges, StaleGauges,
 };
+use crate::worker::Commands;
+
+/// For a scrape to wait until the workers have counted what they know. It is a moment, unless one of them hangs.
+const MAX_SETTLE: Duration = Duration::from_millis(100);
 
 pub struct Surface(pub Arc<Gateway>);
 
@@ -68,6 +72,7 @@ impl ControlSurface for Surface {
     }
 
     fn metrics(&self, format: Format) -> String {
+        Commands::settle(&self.0.commands, MAX_SETTLE);
         self.0.metrics.render(self.gauges(), format)
     }
 

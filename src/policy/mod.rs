@@ -34,6 +34,7 @@ use rate_limit::{KeyInput, RateLimiter};
 /// The policies of one route, compiled, those of `defaults` included.
 #[derive(Default)]
 pub struct Policies {
+    pub keeps_encoded_slashes: bool,
     pub cors: Option<Cors>,
     pub max_body: Option<u64>,
     /// Rate limits whose key is known before anyone is authenticated.

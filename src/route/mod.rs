@@ -136,6 +136,9 @@ struct Entry<T> {
     value: T,
 }
 
+/// What the caller keeps has room for three pointers.
+const _: () = assert!(size_of::<Entry<[usize; 3]>>() == 64);
+
 /// A node in a tree of path segments. Every host has a tree of its own. A node is one cache line.
 #[derive(Debug)]
 #[repr(align(64))]

@@ -2,6 +2,7 @@
 //! its remembered tokens, its end of the log.
 
 mod pulse;
+mod tally;
 mod thread;
 
 use std::cell::{OnceCell, RefCell};
@@ -21,7 +22,7 @@ use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::LogSender;
 use crate::telemetry::metrics::{Metrics, RouteCounts};
 
-pub use thread::{Command, WorkerHandle, start};
+pub use thread::{Command, Commands, WorkerHandle, start};
 
 /// A snapshot as one worker's exchanges hold it: counted by the worker alone, so that cloning it writes no
 /// cache line of another's.
@@ -61,8 +62,8 @@ impl CurrentRoute {
         CurrentRoute { view: snapshot.clone(), place }
     }
 
-    /// What this worker counts of it.
-    pub fn counts(&self) -> &RouteCounts {
+    /// What this worker counts of it. While requests are answered it is the tally that writes there.
+    fn counts(&self) -> &RouteCounts {
         self.view.counts[self.place.number()].get_or_init(|| self.metrics.counts(self.view.worker))
     }
 }
@@ -85,6 +86,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Requests that no route took.
     pub unrouted: RouteCounts,
+    /// Requests that routes took.
+    pub tally: tally::Tally,
     pulse: pulse::Pulse,
     /// Tasks that go on at the next pulse.
     later: RefCell<Vec<Waker>>,
@@ -110,6 +113,7 @@ impl Worker {
             log,
             unrouted: metrics.unrouted().counts(id),
             metrics,
+            tally: tally::Tally::default(),
             pulse: pulse::Pulse::default(),
             later: RefCell::default(),
             current: RefCell::new(Rc::new(View::new(published.load_full(), id))),
@@ -145,6 +149,7 @@ impl Worker {
 
     fn pulsed(&self) {
         self.log.flush();
+        self.tally.settle();
         let mut later = self.later.take();
         later.drain(..).for_each(Waker::wake);
         // With its room, so that it need not grow again.
@@ -156,6 +161,7 @@ impl Worker {
         self.pools.sweep();
         self.metrics.token_cache(self.id, self.tokens.look_ups(), self.tokens.len());
         // An idle worker would otherwise keep an old snapshot, and all that it refers to, alive.
+        self.tally.settle();
         self.snapshot();
         self.log.flush();
     }

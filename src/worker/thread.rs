@@ -28,21 +28,47 @@ pub enum Command {
     Change { id: u64, settings: Settings },
     /// Say so when the commands before this one have taken effect.
     Tell(oneshot::Sender<()>),
+    /// Bring the counts of the routes up to date, and let go of this.
+    Settle(std::sync::mpsc::SyncSender<()>),
     /// Stop accepting and let the connections finish.
     Close { id: u64 },
     /// Close everything, wait so long for what is running, and end the thread.
     Stop { within: Duration },
 }
 
+/// The way to a worker.
+#[derive(Clone)]
+pub struct Commands(mpsc::UnboundedSender<Command>);
+
+impl Commands {
+    /// A worker that has ended takes no commands; there is nothing left to tell it.
+    pub fn send(&self, command: Command) {
+        let _ = self.0.send(command);
+    }
+
+    /// Waits until the counts of the routes hold all that these workers know of, but no longer than `within`: one that
+    /// hangs has counts that are some moments old. Blocks.
+    pub fn settle(all: &[Commands], within: Duration) {
+        let (settled, settling) = std::sync::mpsc::sync_channel(0);
+        all.iter().for_each(|commands| commands.send(Command::Settle(settled.clone())));
+        drop(settled);
+        // Nobody sends anything: it ends when the last worker has let go, or at the deadline.
+        let _ = settling.recv_timeout(within);
+    }
+}
+
 pub struct WorkerHandle {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: Commands,
     thread: JoinHandle<()>,
 }
 
 impl WorkerHandle {
-    /// A worker that has ended takes no commands; there is nothing left to tell it.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
     pub fn send(&self, command: Command) {
-        let _ = self.commands.send(command);
+        self.commands.send(command);
     }
 
     /// Waits until all commands so far have taken effect. One that hangs or has ended is not waited for.
@@ -82,7 +108,7 @@ pub fn start(
         drop(local);
         worker.log.flush();
     })?;
-    Ok(WorkerHandle { commands, thread })
+    Ok(WorkerHandle { commands: Commands(commands), thread })
 }
 
 struct Open {
@@ -110,6 +136,10 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                     }
                 }
                 Some(Command::Tell(done)) => drop(done.send(())),
+                Some(Command::Settle(settled)) => {
+                    worker.tally.settle();
+                    drop(settled);
+                }
                 Some(Command::Close { id }) => {
                     if let Some(listener) = open.remove(&id) {
                         listener.drain.begin();
@@ -159,5 +189,22 @@ async fn drain(drains: &[Rc<Drain>], within: Duration) {
     let left = drains.iter().map(|drain| drain.open()).sum::<usize>();
     if left > 0 {
         events::warn(format_args!("{left} connections were cut off at the end of the drain timeout"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_waited_for_until_all_have_settled_but_not_for_one_that_hangs() {
+        let (sender, mut commands) = mpsc::unbounded_channel();
+        let (hanging, kept) = mpsc::unbounded_channel();
+        let settles = std::thread::spawn(move || drop(commands.blocking_recv()));
+        Commands::settle(&[Commands(sender.clone())], Duration::from_secs(3600));
+        settles.join().expect("it only takes a command");
+        // The first has ended by now; the other never looks at its commands.
+        Commands::settle(&[Commands(sender), Commands(hanging)], Duration::from_millis(1));
+        assert_eq!(kept.len(), 1);
     }
 }

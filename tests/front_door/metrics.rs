@@ -95,6 +95,18 @@ async fn requests_on_their_way_are_active() {
 }
 
 #[tokio::test]
+async fn a_scrape_has_what_its_scraper_was_answered_before() {
+    let gateway = Gateway::start(&two_routes("http://127.0.0.1:1"));
+    let mut session = Session::open(gateway.http()).await;
+    // Workers count in batches: wherever in one a scrape comes, it takes all of it.
+    for sent in 1..=100u32 {
+        session.get("/ping").await;
+        assert_eq!(gateway.metric("http_requests_total", &["route=\"ping\""]).await, f64::from(sent));
+    }
+    assert_eq!(gateway.metric("http_requests_active", &[]).await, 0.0);
+}
+
+#[tokio::test]
 async fn histograms_and_names_are_as_scrapers_want_them() {
     let origin = Origin::text("x").await;
     let gateway = Gateway::start(&two_routes(&origin.url()));
