@@ -104,12 +104,12 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     };
     let defaults = default_policies(config, &names);
     let mut routes = Vec::with_capacity(config.routes.len());
+    let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
     let (mut known_policies, mut known_actions) =
         (Known::new(have_same_policies), Known::new(have_same_action));
-    let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
     for route in &config.routes {
-        let own = Own { stale: route_stale(route, ground), breaker: route_breaker(route, ground) };
         let policies = known_policies.like(route, || Ok(policies(route, config, &names)));
+        let own = Own { stale: route_stale(route, ground), breaker: route_breaker(route, ground) };
         let action = known_actions.like(route, || action(route, config, &names, &own));
         stale.extend(own.stale);
         route_breakers.extend(own.breaker);
@@ -264,18 +264,19 @@ fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
 fn have_same_action(one: &config::Route, other: &config::Route) -> bool {
     match (&one.action, &other.action) {
         (config::Action::Forward(forward), config::Action::Forward(_)) => {
-            // What a route keeps of answers is its own, and so is its breaker.
-            forward.stale_if_error.is_none()
-                && forward
-                    .overrides
-                    .as_ref()
-                    .is_none_or(|own| own.circuit_breaker == config::BreakerGiven::default())
-                && !matches!(forward.rewrite, config::Rewrite::Template(_))
+            !matches!(forward.rewrite, config::Rewrite::Template(_))
+                && !has_something_of_its_own(forward)
                 && one.action == other.action
         }
         (config::Action::Respond(_), config::Action::Respond(_)) => one.action == other.action,
         _ => false,
     }
+}
+
+/// Whether it needs what [`Own`] has.
+fn has_something_of_its_own(forward: &config::Forward) -> bool {
+    let has_breaker = forward.overrides.as_ref().is_some_and(|overrides| overrides.circuit_breaker.is_own());
+    has_breaker || forward.stale_if_error.is_some()
 }
 
 fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {

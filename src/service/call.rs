@@ -17,7 +17,7 @@ use super::admittance::enter;
 use super::attempt::{AttemptError, Head, Responded};
 use super::bulkhead::Slot;
 use super::errand::{Attempted, Errand, Got, How};
-use super::pool::{Pools, Waits};
+use super::pool::{ConnectError, Pools, Waits};
 use super::race::{self, Runner};
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
@@ -327,6 +327,10 @@ impl<'c> Tries<'c> {
                 || self.errand.deadline().is_some_and(|deadline| deadline <= now);
             return if waited && is_over { Step::GiveUp(error) } else { Step::Elsewhere };
         }
+        if self.has_stayed_in_vain(&error) {
+            admission.ignored();
+            return Step::Again { after: None };
+        }
         let settings = &self.errand.service.settings;
         if self.stale_left && error.is_stale_connection() && self.take_replacement(&error) {
             // The instance closed a kept connection as we used it: its right, and no failure of its own.
@@ -352,6 +356,16 @@ impl<'c> Tries<'c> {
             return Step::Again { after: Some(after) };
         }
         Step::GiveUp(error)
+    }
+
+    /// Whether the client's own instance, which was waited for, has had no connection free, and another may have.
+    fn has_stayed_in_vain(&self, error: &AttemptError) -> bool {
+        let Errand { service, call, .. } = self.errand;
+        call.wish.session.is_some()
+            && self.tried_count == 1
+            && matches!(error, AttemptError::Connect(ConnectError::Exhausted))
+            && service.instances.set().len() > 1
+            && !self.left().is_zero()
     }
 
     fn take_replacement(&self, error: &AttemptError) -> bool {

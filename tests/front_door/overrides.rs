@@ -127,6 +127,22 @@ async fn a_breaker_of_its_own_opens_for_the_route_alone() {
     ));
 }
 
+/// However alike two routes are.
+#[tokio::test]
+async fn routes_that_say_the_same_have_each_its_own() {
+    let erring = Origin::status(503).await;
+    let own = "circuit_breaker: { consecutive_failures: 2, open_for: 60s }, stale_if_error: 10m";
+    let gateway = routes(&[&erring], "retries: { attempts: 0 }", &[own, own]);
+    let client = Client::new(gateway.http());
+    for _ in 0..2 {
+        client.get("/0").await;
+    }
+    assert_eq!(client.get("/0").await.code(), "circuit_open");
+    assert_eq!(client.get("/1").await.header("proxy-status"), None);
+    let kept = gateway.service("users").await["stale"].clone();
+    assert_eq!((&kept[0]["route"], &kept[1]["route"]), (&"r0".into(), &"r1".into()));
+}
+
 #[tokio::test]
 async fn a_breaker_of_its_own_closes_again_and_lives_on_over_reloads() {
     let status = Arc::new(AtomicU16::new(503));

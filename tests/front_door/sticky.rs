@@ -46,6 +46,40 @@ async fn stays(client: &Client, with: &str) {
     }
 }
 
+/// A client waits for a connection to its instance, and goes to another before it gets an error.
+#[tokio::test]
+async fn a_client_whose_instance_has_no_connection_left_goes_elsewhere_in_the_end() {
+    let mut origins = Vec::new();
+    for text in ["a", "b"] {
+        origins.push(
+            Origin::start_slow(move |seen| async move {
+                if seen.target == "/hangs" {
+                    std::future::pending::<()>().await;
+                }
+                http::Response::new(http_body_util::Full::from(text))
+            })
+            .await,
+        );
+    }
+    let settings =
+        format!("{STICKY}, pool: {{ max_connections: 1 }}, timeouts: {{ connect: 300ms, response: 60s }}");
+    let gateway = Gateway::start(&format!("workers: 1\n{}", one_service(&urls(&origins), &settings)));
+    let (one, client) = settle(&gateway).await;
+    let other = if one == "a" { "b" } else { "a" };
+    let hanging = client.clone();
+    let hung =
+        tokio::spawn(async move { hanging.try_send(http::Method::GET, "/hangs", Default::default()).await });
+    crate::support::eventually("it hangs", || async {
+        origins.iter().flat_map(Origin::seen).any(|seen| seen.target == "/hangs").then_some(())
+    })
+    .await;
+    let began = std::time::Instant::now();
+    let reply = client.get("/").await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, other));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(300), "it has not waited for its own");
+    hung.abort();
+}
+
 #[tokio::test]
 async fn a_client_stays_with_the_instance_that_answered_first() {
     let origins = five().await;
