@@ -149,18 +149,17 @@ pub async fn call(
         tries.count_retry();
         progress.attempt(picked.instance.address, now);
         let step = match tries.hedge_after(&picked) {
-            None => {
+            None => 'step: {
                 let how = tries.begin(&picked);
                 let (errand, address, hope) = (tries.errand, picked.instance.address, Cell::default());
                 let mut attempt = pin!(errand.attempt(picked, now, how, &hope));
-                let attempted = match race::alone(attempt.as_mut(), &hope).await {
-                    Some(attempted) => attempted,
-                    // Boxed, so that the requests that are not joined by others are no larger for it.
-                    None => {
-                        let first = Runner::known(Box::pin(attempt), address, &hope);
-                        Box::pin(tries.race(vec![first], true, progress)).await
-                    }
-                };
+                // A block of its own: what it gives is not kept while others join.
+                if let Some(attempted) = race::alone(attempt.as_mut(), &hope).await {
+                    break 'step tries.judge(attempted);
+                }
+                // Boxed, so that the requests that are not joined by others are no larger for it.
+                let first = Runner::known(Box::pin(attempt), address, &hope);
+                let attempted = Box::pin(tries.race(vec![first], true, progress)).await;
                 tries.judge(attempted)
             }
             // Boxed likewise.

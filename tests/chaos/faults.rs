@@ -14,8 +14,12 @@ const SOON: Duration = Duration::from_secs(6);
 
 /// With the defaults of every setting.
 async fn no_get_fails(what: &str, fault: Fault) {
+    none_fails(what, Method::GET, fault).await;
+}
+
+async fn none_fails(what: &str, method: Method, fault: Fault) {
     let scene = Scene::start(3, "").await;
-    let load = Load::start(scene.http(), &Method::GET, 2);
+    let load = Load::start(scene.http(), &method, 2);
     load.go_on(10).await;
     scene.instances[0].does(fault);
     load.go_on(40).await;
@@ -24,7 +28,7 @@ async fn no_get_fails(what: &str, fault: Fault) {
     for notes in load.end(what).await {
         assert_eq!(notes.failed(), 0, "{what}: {}", notes.summary());
         assert!(notes.per_mille(1000) < SOON, "{what}: {}", notes.summary());
-        within_budget(&scene, &Method::GET, &notes).await;
+        within_budget(&scene, &method, &notes).await;
     }
 }
 
@@ -93,4 +97,11 @@ async fn closed_without_warning() {
 async fn unwell() {
     let busy = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
     no_get_fails("503", Fault::Say(busy, Then::Stay)).await;
+}
+
+/// What holds for a GET holds for whatever may be sent twice and has no body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_methods() {
+    none_fails("DELETE: reset before an answer", Method::DELETE, Fault::Cut(0, End::Reset)).await;
+    none_fails("PUT: hung before the head", Method::PUT, Fault::Cut(0, End::Hang)).await;
 }

@@ -61,6 +61,7 @@ async fn nothing_shows_of_what_comes_beside_the_answer() {
     for (what, fault) in [
         ("POST: closed after each answer", Fault::Say(answer, Then::Close)),
         ("POST: bytes beyond the length", Fault::Say(more, Then::Stay)),
+        ("POST: an answer before the question", Fault::Early),
     ] {
         assert_eq!(failures(what, fault).await, BTreeMap::new(), "{what}");
     }
