@@ -64,18 +64,12 @@ pub(super) fn priority_in(metadata: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    use super::super::Announcement;
     use super::*;
 
     #[test]
     fn a_priority_is_taken_from_the_metadata() {
-        let read = |metadata: Value| {
-            let announced = Announcement::new("users", "127.0.0.1", 8001).expect("a good one");
-            let metadata = metadata.as_object().cloned().expect("an object");
-            priority_of(&announced.with_metadata(metadata).expect("it is small").into_instance())
-        };
         let cases = [
             (json!({}), 0),
             (json!({ "priority": 2 }), 2),
@@ -83,9 +77,11 @@ mod tests {
             (json!({ "priority": u64::MAX }), 9),
             (json!({ "priority": -1 }), 0),
             (json!({ "priority": "1" }), 0),
+            (json!({ "of": "priority" }), 0),
+            (json!({ "of": { "priority": 3 } }), 0),
         ];
         for (metadata, wanted) in cases {
-            assert_eq!(read(metadata.clone()), wanted, "{metadata}");
+            assert_eq!(priority_in(&metadata.to_string()), wanted, "{metadata}");
         }
     }
 }
