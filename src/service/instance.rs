@@ -4,6 +4,8 @@
 //! request writes (its load, its counters, even the reference count) is the worker's own: a worker
 //! holds an instance through an [`InstanceRef`], of which each worker has one to clone from.
 
+mod admission;
+mod breakers;
 mod comparison;
 
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, BreakerState, BreakerStatus, Pass};
+use super::breaker::Breaker;
 use super::ejection::Ejections;
 use super::latency::{Known, Latency};
 use super::settings::{BreakerOf, BreakerSettings};
@@ -24,6 +26,8 @@ use super::silence::{Doubt, Heard, Silence, Slowest};
 use super::tally::Tally;
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
+
+pub use admission::{Admission, InFlight};
 
 #[derive(Debug)]
 pub struct Instance {
@@ -252,46 +256,6 @@ impl Instance {
             && self.with_breaker(settings.of, |breaker| breaker.admits(now, settings)).unwrap_or(true)
     }
 
-    fn with_breaker<T>(&self, of: BreakerOf, use_it: impl FnOnce(&Breaker) -> T) -> Option<T> {
-        if of == BreakerOf::SERVICE {
-            return Some(use_it(&self.breaker));
-        }
-        let all = self.route_breakers.load();
-        let (_, breaker) = all.as_deref()?.iter().find(|(whose, _)| *whose == of)?;
-        Some(use_it(breaker))
-    }
-
-    fn add_breaker(&self, of: BreakerOf) {
-        self.route_breakers.rcu(|all| {
-            let mut all: RouteBreakers = all.as_deref().cloned().unwrap_or_default();
-            if all.iter().all(|(whose, _)| *whose != of) {
-                all.push((of, Arc::new(Breaker::new(self.loads.workers()))));
-            }
-            Some(Arc::new(all))
-        });
-    }
-
-    /// Forgets the breakers of routes that have none any more.
-    pub(super) fn keep_breakers(&self, wanted: impl Fn(BreakerOf) -> bool) {
-        let is_stray = |all: &RouteBreakers| all.iter().any(|(of, _)| !wanted(*of));
-        if self.route_breakers.load().as_deref().is_some_and(is_stray) {
-            self.route_breakers.rcu(|all| {
-                let all = all.iter().flat_map(|all| &**all).filter(|(of, _)| wanted(*of));
-                Some(Arc::new(all.cloned().collect::<RouteBreakers>()))
-            });
-        }
-    }
-
-    /// As [`Breaker::probe_early`].
-    pub(super) fn probe_early(&self, now: Millis, settings: &BreakerSettings) -> bool {
-        self.with_breaker(settings.of, |breaker| breaker.probe_early(now, settings)).unwrap_or(false)
-    }
-
-    /// The breaker that requests of a route with one of its own go by; `None` before its first request.
-    pub fn breaker_status(&self, of: BreakerOf) -> Option<BreakerStatus> {
-        self.with_breaker(of, Breaker::status)
-    }
-
     /// Whether it can take its share of the requests, and not only one to see whether it is back.
     pub(super) fn takes_its_share(
         &self,
@@ -514,95 +478,6 @@ impl Deref for InstanceRef {
 
     fn deref(&self) -> &Instance {
         &self.0.instance
-    }
-}
-
-/// One request on its way at an instance. Keep it until the response's body is through.
-#[derive(Debug)]
-#[must_use]
-pub struct InFlight {
-    instance: InstanceRef,
-    by_key: bool,
-}
-
-impl InFlight {
-    /// The attempt was none: nothing was sent, and nothing tried.
-    pub(super) fn withdraw(self) {
-        let attempts = &self.instance.load().attempts;
-        attempts.store(attempts.load(Relaxed).wrapping_sub(1), Relaxed);
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.instance.load().in_flight.fetch_sub(1, Relaxed);
-        if self.by_key {
-            self.instance.of_service().fetch_sub(1, Relaxed);
-        }
-    }
-}
-
-/// The breaker's leave to try an instance once. Exactly one verdict ends it; dropped without one, it
-/// counts as [`Admission::ignored`], and a probe's place is free again.
-#[derive(Debug)]
-#[must_use]
-pub struct Admission {
-    instance: InstanceRef,
-    pass: Option<Pass>,
-    of: BreakerOf,
-}
-
-impl Admission {
-    /// Whether it holds one of the places of a half-open breaker.
-    pub fn is_probe(&self) -> bool {
-        self.pass.as_ref().is_some_and(Pass::is_probe)
-    }
-
-    /// The instance answered, and not with one of the breaker's `failures`.
-    pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
-        let Some(pass) = self.pass.take() else { return };
-        self.instance.tell(false);
-        let was_probe = pass.is_probe();
-        let worker = self.instance.worker();
-        self.instance.with_breaker(self.of, |breaker| breaker.success(pass, worker, now, settings));
-        let is_closed = || self.instance.breaker.status().state == BreakerState::Closed;
-        if was_probe && self.of == BreakerOf::SERVICE && is_closed() {
-            self.instance.begins(now);
-        }
-    }
-
-    /// The instance answered with a 5xx that is not one of the breaker's `failures`: a success for the
-    /// breaker, yet no reason to send more requests its way.
-    pub fn server_error(self, now: Millis, settings: &BreakerSettings) {
-        let load = self.instance.load();
-        bump(&load.failures);
-        load.penalty.add(now);
-        self.success(now, settings);
-    }
-
-    /// The attempt ended in one of the breaker's `failures`.
-    pub fn failure(mut self, now: Millis, settings: &BreakerSettings) {
-        let load = self.instance.load();
-        bump(&load.failures);
-        load.penalty.add(now);
-        if let Some(pass) = self.pass.take() {
-            self.instance.tell(true);
-            let worker = self.instance.worker();
-            self.instance.with_breaker(self.of, |breaker| breaker.failure(pass, worker, now, settings));
-        }
-    }
-
-    /// The attempt ended without saying anything about the instance.
-    pub fn ignored(self) {
-        drop(self);
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            self.instance.with_breaker(self.of, |breaker| breaker.ignored(pass));
-        }
     }
 }
 
