@@ -79,6 +79,8 @@ impl Forward {
         response
     }
 
+    // With two callers it is no longer taken into them by itself, and what it returns is large.
+    #[inline(always)]
     pub(super) fn call(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Call, Stop> {
         let target = self.target(exchange, request)?;
         let wish = super::wish(&self.service, exchange, target.path(), &request.headers);
@@ -170,6 +172,8 @@ fn fall_back(fallback: &Fallback, reason: Reason) -> Response<Content> {
     Response { fields, ..Response::new(fallback.status, Content::Whole(fallback.body.clone())) }
 }
 
+// As for `Forward::call`.
+#[inline(always)]
 pub(super) fn pass_on(
     exchange: &mut Exchange,
     answer: Answer,

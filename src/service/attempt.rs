@@ -253,7 +253,10 @@ impl Attempt<'_> {
     }
 
     fn longest(&self, wait: &Wait) -> Duration {
-        self.due(wait).saturating_duration_since(wait.since)
+        match self.limits.deadline {
+            None => self.limits.response,
+            Some(_) => self.due(wait).saturating_duration_since(wait.since),
+        }
     }
 
     fn look(&self, wait: &Wait, now: Instant) {

@@ -150,7 +150,7 @@ pub async fn call(
         progress.attempt(picked.instance.address, now);
         let step = match tries.hedge_after(&picked) {
             None => 'step: {
-                let how = tries.begin(&picked);
+                let how = tries.begin(&picked, at);
                 let (errand, address, hope) = (tries.errand, picked.instance.address, Cell::default());
                 let mut attempt = pin!(errand.attempt(picked, now, how, &hope));
                 // A block of its own: what it gives is not kept while others join.
@@ -246,13 +246,13 @@ impl<'c> Tries<'c> {
     }
 
     /// An attempt at `picked` begins.
-    pub fn begin(&mut self, picked: &Picked) -> How {
+    pub fn begin(&mut self, picked: &Picked, at: Millis) -> How {
         let waits = self.waits(picked);
         self.remember(picked.instance.id);
         // The first attempt has all of it, however long connecting takes.
         let all = self.errand.service.settings.response_timeout;
         let response = if self.retries == 0 { all } else { self.left() };
-        How { response, fresh: std::mem::take(&mut self.fresh), waits }
+        How { at, response, fresh: std::mem::take(&mut self.fresh), waits }
     }
 
     /// An instance without a free connection is waited for only when there is none that has one, or when the client is to

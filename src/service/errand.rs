@@ -27,6 +27,8 @@ pub struct Errand<'c> {
 /// How an attempt is to be made.
 #[derive(Clone, Copy)]
 pub struct How {
+    /// When it begins.
+    pub at: Millis,
     /// So long may its response take.
     pub response: Duration,
     /// On a new connection.
@@ -92,7 +94,7 @@ impl Errand<'_> {
                 let status = responded.response.status.as_u16();
                 let ended = recording.end(Outcome::Status(status));
                 let at = Millis::of(ended);
-                self.heard(&instance, Millis::of(began), at, status < 500);
+                self.heard(&instance, how.at, at, status < 500);
                 if instance.is_unreachable() && !responded.lease.reused {
                     instance.reached(at);
                 }

@@ -87,7 +87,7 @@ impl<'c> Tries<'c> {
         progress: &mut dyn Progress,
     ) -> Attempted {
         let (address, errand, hopes) = (picked.instance.address, self.errand, <[Cell<Hope>; 2]>::default());
-        let how = self.begin(&picked);
+        let how = self.begin(&picked, Millis::of(began));
         let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, how, &hopes[0]));
         let alone = race::alone(first.as_mut(), &hopes[0]);
         let alone = match began.checked_add(after) {
@@ -102,8 +102,9 @@ impl<'c> Tries<'c> {
         let mut running = vec![Runner { is_known: !is_due, ..Runner::known(first, address, &hopes[0]) }];
         if is_due && let Some(second) = self.second(progress) {
             let (address, hope) = (second.instance.address, &hopes[1]);
-            let how = How { response: self.left(), fresh: false, waits: Waits::Long };
-            let attempt: Running<'_> = Box::pin(errand.attempt(second, Instant::now(), how, hope));
+            let now = Instant::now();
+            let how = How { at: Millis::of(now), response: self.left(), fresh: false, waits: Waits::Long };
+            let attempt: Running<'_> = Box::pin(errand.attempt(second, now, how, hope));
             running.push(Runner { attempt, address, hope, is_hedge: true, is_known: false });
         }
         let attempted = self.race(running, !is_due, progress).await;
@@ -131,7 +132,7 @@ impl<'c> Tries<'c> {
         };
         service.metrics.hedged(caller.worker);
         progress.attempt(picked.instance.address, now);
-        self.begin(&picked);
+        self.begin(&picked, Millis::of(now));
         Some(picked)
     }
 }

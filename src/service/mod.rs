@@ -266,6 +266,8 @@ impl Service {
         }
     }
 
+    // What it returns is large.
+    #[inline(always)]
     fn picker<'a>(
         &'a self,
         set: &'a InstanceSet,

@@ -78,9 +78,10 @@ impl Tries<'_> {
             {
                 begun += 1;
                 let address = picked.instance.address;
-                let how = How { response: self.left(), fresh: false, waits: Waits::Long };
-                let attempt =
-                    Box::pin(async move { errand.attempt(picked, Instant::now(), how, hope).await });
+                let now = Instant::now();
+                let how =
+                    How { at: Millis::of(now), response: self.left(), fresh: false, waits: Waits::Long };
+                let attempt = Box::pin(async move { errand.attempt(picked, now, how, hope).await });
                 running.push(Runner { attempt, address, hope, is_hedge: false, is_known: false });
             }
             let Some((runner, attempted)) = poll_fn(|cx| poll_next(&mut running, cx)).await else {

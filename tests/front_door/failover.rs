@@ -29,6 +29,15 @@ async fn ask_with_key(gateway: &Gateway, requests: usize) {
     }
 }
 
+/// Asks until the log says so: workers count what of a service is usable only while requests come.
+async fn ask_until_told(gateway: &Gateway, text: &str) {
+    eventually(text, || async {
+        ask_with_key(gateway, 4).await;
+        gateway.messages().contains(text).then_some(())
+    })
+    .await;
+}
+
 const RULES: [&str; 6] = [
     "round_robin",
     "weighted",
@@ -89,7 +98,8 @@ async fn what_the_own_zone_cannot_carry_goes_to_the_others() {
     assert_eq!(asked.await[0]["usable"], 1);
     let metric = gateway.metric("gatehouse_group_share_percent", &["zone=\"other\""]).await;
     assert_eq!(metric, 30.0);
-    gateway.wait_for("service users: 30 % of its requests go over to other zones or priorities");
+    ask_until_told(&gateway, "service users: 30 % of its requests go over to other zones or priorities")
+        .await;
     eventually("the workers have noticed", || async {
         ask(&gateway, 10).await;
         (b1.count() + b2.count() >= 4).then_some(())
@@ -139,7 +149,8 @@ async fn the_next_priority_takes_over_and_gives_back() {
         first.kill();
         ask_with_key(&gateway, 40).await;
         assert_eq!(second.count(), 40, "{rule}: every one was tried again there, or went there at once");
-        gateway.wait_for("service users: 100 % of its requests go over to other zones or priorities");
+        ask_until_told(&gateway, "service users: 100 % of its requests go over to other zones or priorities")
+            .await;
         let back = Origin::start_at(address, |_| crate::support::origin::status(200)).await;
         eventually("the first is back", || async {
             ask_with_key(&gateway, 1).await;
@@ -153,7 +164,7 @@ async fn the_next_priority_takes_over_and_gives_back() {
             (second.count() == before).then_some(())
         })
         .await;
-        gateway.wait_for("service users: its preferred instances get all requests again");
+        ask_until_told(&gateway, "service users: its preferred instances get all requests again").await;
         let before = (back.count(), second.count());
         ask_with_key(&gateway, 20).await;
         assert_eq!((back.count(), second.count()), (before.0 + 20, before.1), "{rule}");

@@ -49,9 +49,11 @@ impl Found {
     }
 }
 
-/// The same reply to everything.
+/// The same reply to everything. Its index is none that a Consul of a few changes can have come to: with one that is
+/// known, there would be nothing new to read.
 fn reply(status: u16, field: (&'static str, &'static str), body: &'static str) -> Response<Full<Bytes>> {
-    let response = Response::builder().status(status).header("x-consul-index", "7").header(field.0, field.1);
+    let response =
+        Response::builder().status(status).header("x-consul-index", "987654321").header(field.0, field.1);
     response.body(Full::from(body)).expect("constants")
 }
 
