@@ -143,7 +143,7 @@ impl Client {
                 return;
             }
             let began = Instant::now();
-            let answered = self.ask(&mut session, turn % USERS).await;
+            let answered = self.ask(&mut session, turn).await;
             self.notes.took.lock().expect("no client panicked").push(began.elapsed());
             if let Err(failure) = answered {
                 *self.notes.failures.lock().expect("no client panicked").entry(failure).or_default() += 1;
@@ -155,10 +155,12 @@ impl Client {
         }
     }
 
-    async fn ask(&mut self, session: &mut Session, user: usize) -> Result<(), String> {
+    async fn ask(&mut self, session: &mut Session, turn: usize) -> Result<(), String> {
+        let user = turn % USERS;
         let target = format!("/{}/of/{user}", self.notes.rule);
         let mut head = Request::builder().method(self.method.clone()).uri(target);
-        head = head.header("x-user", format!("{}-{user}", self.number));
+        // A few keys could all belong to the other instances.
+        head = head.header("x-user", format!("{}-{turn}", self.number));
         // Now and then a user is a new one.
         self.cookies[fastrand::usize(..USERS)].take_if(|_| fastrand::u8(..8) == 0);
         if let Some(cookie) = &self.cookies[user] {
