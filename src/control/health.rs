@@ -1,5 +1,5 @@
 //! Active health checks: each instance of a service is asked every `interval` whether it is well, over HTTP, by the gRPC
-//! health protocol, or by connecting alone ([`check`]).
+//! health protocol, or by connecting alone (`check`).
 //!
 //! An instance that nobody has checked yet may be used, so that neither a start nor a scale-up waits for a
 //! check; its first good answer makes it healthy, `unhealthy_after` bad ones in a row take it out, and

@@ -1,6 +1,6 @@
 //! Outlier detection: passive health checks that hold each instance against the others of its service.
 //!
-//! Once in an `interval` it takes what the workers have counted, judges it ([`judge`]), and ejects who does too badly,
+//! Once in an `interval` it takes what the workers have counted, judges it (`judge`), and ejects who does too badly,
 //! the worst first. Never more than `max_ejected` of the instances are ejected, also when a set shrinks; never
 //! all; and never the last that health checks leave in rotation. Only this module and [`Instance::reached`] write
 //! ejections. What is known of an instance is kept by the instance, for a run with other settings to go on from.
