@@ -11,6 +11,8 @@ use crate::telemetry::metrics::Finished;
 
 /// So many are a few KiB here, and more than a processor fetches at once.
 const BATCH: usize = 32;
+/// Where many begin before any ends.
+const BEGUN: usize = 2 * BATCH;
 
 #[derive(Default)]
 pub struct Tally {
@@ -21,7 +23,13 @@ pub struct Tally {
 impl Tally {
     /// It must be followed by exactly one [`ended`](Self::ended).
     pub fn began(&self, route: CurrentRoute) {
-        self.begun.borrow_mut().push(route);
+        let mut begun = self.begun.borrow_mut();
+        begun.push(route);
+        let is_full = begun.len() >= BEGUN;
+        drop(begun);
+        if is_full {
+            self.settle();
+        }
     }
 
     pub fn ended(&self, route: CurrentRoute, finished: Finished) {
