@@ -393,6 +393,7 @@ impl<'c> Tries<'c> {
         let is_new = |instance: &Arc<Instance>| {
             !self.tried().contains(&instance.id)
                 && instance.doubt().is_none()
+                && !instance.is_ejected()
                 && instance.is_usable(now, &service.settings.breaker, despite_health)
         };
         self.tried_count < MAX_TRIED && service.instances.set().instances().any(is_new)
