@@ -193,7 +193,8 @@ impl Fields {
     /// The same fields as a map, for whoever knows only those.
     pub fn to_map(&self) -> HeaderMap {
         let Some(list) = &self.0 else { return HeaderMap::new() };
-        let mut map = HeaderMap::with_capacity(list.fields.len());
+        // Whoever asks for a map adds a field or two, for which it should not have to grow.
+        let mut map = HeaderMap::with_capacity(list.fields.len() + 2);
         for field in &list.fields {
             if let Some(name) = list.owned_name(field) {
                 map.append(name, list.owned_value(field));

@@ -12,10 +12,12 @@ use http::{Method, Request};
 use tokio::task::JoinSet;
 
 use crate::scene::RULES;
-use crate::support::{Reply, Session, eventually};
+use crate::support::{Reply, Session};
 
 /// From one request of a client to its next. It waits for an answer before.
 const PACE: Duration = Duration::from_millis(20);
+/// What some requests, each as slow as any may be, take one after another on a machine with other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A client plays so many users.
 const USERS: usize = 6;
 
@@ -30,6 +32,8 @@ pub struct Notes {
     pub rule: &'static str,
     asked: Vec<AtomicUsize>,
     failures: Mutex<BTreeMap<String, usize>>,
+    /// When the requests that are not answered yet began.
+    waiting: Mutex<BTreeMap<usize, Instant>>,
     took: Mutex<Vec<Duration>>,
 }
 
@@ -43,6 +47,7 @@ impl Load {
                 rule,
                 asked: (0..clients).map(|_| AtomicUsize::new(0)).collect(),
                 failures: Mutex::default(),
+                waiting: Mutex::default(),
                 took: Mutex::default(),
             });
             for number in 0..clients {
@@ -65,10 +70,17 @@ impl Load {
     pub async fn go_on(&self, requests: usize) {
         let asked = || self.notes.iter().flat_map(|notes| &notes.asked);
         let wanted: Vec<usize> = asked().map(|count| count.load(Relaxed) + requests).collect();
-        let done = || async {
-            asked().zip(&wanted).all(|(count, wanted)| count.load(Relaxed) >= *wanted).then_some(())
-        };
-        eventually(&format!("{requests} more requests of each client\n{}", self.summary()), done).await;
+        let behind = || asked().zip(&wanted).filter(|(count, wanted)| count.load(Relaxed) < **wanted).count();
+        let deadline = Instant::now() + PATIENCE;
+        while behind() > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{} of the clients have not made {requests} more requests\n{}",
+                behind(),
+                self.summary()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Ends it, and says what there was.
@@ -110,15 +122,22 @@ impl Notes {
 
     pub fn summary(&self) -> String {
         format!(
-            "  {:16} {:5} requests, {} failed {:?}; half within {:?}, 99 % within {:?}, all within {:?}",
+            "  {:16} {:5} requests, {} failed {:?}; half within {:?}, 99 % within {:?}, all within {:?}, waiting for {:?}",
             self.rule,
             self.asked(),
             self.failed(),
             self.failures(),
             self.per_mille(500),
             self.per_mille(990),
-            self.per_mille(1000)
+            self.per_mille(1000),
+            self.waiting()
         )
+    }
+
+    /// How long those that are not answered yet have waited.
+    fn waiting(&self) -> Vec<Duration> {
+        let waiting = self.waiting.lock().expect("no client panicked");
+        waiting.values().map(Instant::elapsed).collect()
     }
 }
 
@@ -143,7 +162,9 @@ impl Client {
                 return;
             }
             let began = Instant::now();
+            self.notes.waiting.lock().expect("no client panicked").insert(self.number, began);
             let answered = self.ask(&mut session, turn).await;
+            self.notes.waiting.lock().expect("no client panicked").remove(&self.number);
             self.notes.took.lock().expect("no client panicked").push(began.elapsed());
             if let Err(failure) = answered {
                 *self.notes.failures.lock().expect("no client panicked").entry(failure).or_default() += 1;

@@ -181,7 +181,9 @@ async fn what_is_no_failure_ejects_nobody_and_taking_the_block_out_ends_it() {
 
     gateway.reconfigure(&one_service(&urls(&all), &quiet)).await;
     let ejection_of_it = until_ejected(&gateway, &client, ill).await;
-    assert_eq!(ejection_of_it["reason"], "consecutive_failures", "{ejection_of_it}");
+    // Which of the two comes first depends on where in an interval the block came.
+    let reason = ejection_of_it["reason"].as_str();
+    assert!(matches!(reason, Some("consecutive_failures" | "failure_ratio")), "{ejection_of_it}");
     assert_eq!(fails(&some().await), 0);
     gateway.reconfigure(&one_service(&urls(&all), "retries: { attempts: 0 }")).await;
     assert!(fails(&some().await) > 10, "it is back at once");
