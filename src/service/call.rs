@@ -383,6 +383,12 @@ impl<'c> Tries<'c> {
                 || attempts > 0 && self.retries < attempts + in_vain && self.has_untried())
     }
 
+    /// An attempt beside others has ended.
+    pub fn count_in_vain(&mut self, attempted: &Attempted) {
+        let found_nobody = |(error, _): &(AttemptError, Admission)| error.failure() == Some(Failure::Connect);
+        self.in_vain += u32::from(attempted.as_ref().is_err_and(found_nobody));
+    }
+
     /// Whether there is an instance that the request was not at and nothing speaks against. An attempt that finds nobody
     /// doesn't count among those that are allowed while there is: by such attempts instances are found out, so there are few,
     /// and the budget bounds them.

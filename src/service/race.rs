@@ -93,6 +93,10 @@ impl Tries<'_> {
                 self.tell(&runner, progress);
                 return attempted;
             }
+            // Whoever judges the last of them counts that one.
+            if !running.is_empty() {
+                self.count_in_vain(&attempted);
+            }
             // An answer is worth more than none, and the later one is worth more than the one before.
             let (best, other) = match kept.take() {
                 Some(before) if before.1.is_ok() && attempted.is_err() => (before, Some(attempted)),

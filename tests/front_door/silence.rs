@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use tokio::task::JoinSet;
 
+use crate::support::raw::RawOrigin;
 use crate::support::{Client, Gateway, Origin, eventually, one_service, origin};
 
 /// Far more than an answer takes, and far less than `timeouts.response`.
@@ -209,4 +210,29 @@ async fn an_attempt_that_is_cut_short_is_followed_by_another() {
     let (bad, longest) = load(&gateway, Method::GET, 1, 6).await;
     assert_eq!(bad, NONE);
     assert!(longest >= Duration::from_millis(100) && silent.count() > 0);
+}
+
+/// Beside an attempt that waits in vain, one that finds nobody uses up no retry either.
+#[tokio::test]
+async fn neither_the_silent_nor_those_that_are_not_there_use_up_the_retries() {
+    let ((silent, hangs), bad, good) =
+        (hanging().await, Origin::status(502).await, Origin::status(200).await);
+    let (breaks_off, absent) = (RawOrigin::answering("").await, Origin::status(200).await);
+    let urls = [silent.url(), bad.url(), breaks_off.url(), absent.url(), good.url()];
+    let instances: Vec<String> =
+        (0..).zip(&urls).map(|(n, url)| format!("{{ url: '{url}', priority: {n} }}")).collect();
+    let gateway = Gateway::start(&format!(
+        "services: {{ users: {{ timeouts: {{ silence: 100ms }}, retries: {{ attempts: 2, budget: 100% }}, instances: [{}] }} }}\n\
+         routes: [{{ name: all, match: {{ prefix: / }}, forward: {{ service: users }} }}]\n",
+        instances.join(", ")
+    ));
+    let client = Client::new(gateway.http());
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(silent.count(), 1, "the first of the order is asked");
+    absent.kill();
+    hangs.store(true, SeqCst);
+    let began = Instant::now();
+    assert_eq!(client.get("/").await.status, 200);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_eq!((silent.count(), bad.count(), breaks_off.connections(), good.count()), (2, 1, 1, 1));
 }
