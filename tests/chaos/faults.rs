@@ -119,9 +119,11 @@ async fn unwell() {
     no_get_fails("503", Fault::Say(busy, Then::Stay)).await;
 }
 
-/// What holds for a GET holds for whatever may be sent twice and has no body.
+/// What holds for a GET holds for whatever may be sent twice, with a body (of a PUT, here) or without.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_methods() {
     none_fails("DELETE: reset before an answer", Method::DELETE, Fault::Cut(0, End::Reset)).await;
     none_fails("PUT: hung before the head", Method::PUT, Fault::Cut(0, End::Hang)).await;
+    none_fails("PUT: hung before connections are accepted", Method::PUT, Fault::Deaf).await;
+    none_fails("PUT: reset at any byte", Method::PUT, Fault::CutAnywhere(End::Reset)).await;
 }
