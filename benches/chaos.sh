@@ -2,7 +2,7 @@
 # Gatehouse beside nginx and HAProxy, as far as they are installed, in front of three instances that fail in turn: which
 # requests fail, how long they take, and how often instances are asked. Prints a table in Markdown.
 #
-#   benches/chaos.sh [FAULT…]      kill stop slow mix; all of them without arguments
+#   benches/chaos.sh [FAULT…]      kill stop slow cut mix; all of them without arguments
 #   RATE=500 ROUNDS=12 benches/chaos.sh stop
 #   GATEHOUSE=path/to/gatehouse benches/chaos.sh    instead of a release build of what is here
 #
@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 faults=("$@")
-[ $# -gt 0 ] || faults=(kill stop slow mix)
+[ $# -gt 0 ] || faults=(kill stop slow cut mix)
 proxies=(gatehouse)
 for proxy in nginx haproxy; do if command -v $proxy >/dev/null; then proxies+=("$proxy"); fi; done
 command -v python3 >/dev/null || { echo "chaos.sh: python3 is missing" >&2; exit 1; }

@@ -147,6 +147,7 @@ fn services() {
         backoff_max: seconds(2),
         budget: 10,
         keep_body: 1 << 20,
+        buffer_response: 32 << 10,
     };
     assert_eq!(users.retries, retries);
     let total = Some(seconds(40));

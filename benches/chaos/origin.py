@@ -1,11 +1,14 @@
-"""An instance: answers every request at once, or two seconds later while it is told to be slow (SIGUSR1 switches).
+"""An instance: answers every request at once; two seconds later while it is told to be slow (SIGUSR1 switches); only a part, in head or
+body, while it is told to break off (SIGUSR2 switches).
 
     origin.py PORT COUNTER    the requests that it has read are counted in the file COUNTER, which outlives it
 """
 
 import asyncio
 import mmap
+import random
 import signal
+import socket
 import struct
 import sys
 
@@ -18,9 +21,21 @@ class Origin:
         self.file = open(counter, "r+b")
         self.counter = mmap.mmap(self.file.fileno(), 8)
         self.is_slow = False
+        self.cuts = False
 
-    def switch(self):
+    def switch_slow(self):
         self.is_slow = not self.is_slow
+
+    def switch_cuts(self):
+        self.cuts = not self.cuts
+
+    async def cut(self, writer):
+        writer.write(ANSWER[: random.randrange(len(ANSWER))])
+        await writer.drain()
+        if random.random() < 0.5:
+            # What is closed now is reset.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     async def serve(self, reader, writer):
         try:
@@ -31,6 +46,9 @@ class Origin:
                     self.counter[:8] = struct.pack("<Q", count + 1)
                     if self.is_slow:
                         await asyncio.sleep(SLOW_SECONDS)
+                    if self.cuts:
+                        await self.cut(writer)
+                        return
                 writer.write(ANSWER)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -41,7 +59,8 @@ class Origin:
 
 async def main(port, counter):
     origin = Origin(counter)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, origin.switch)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, origin.switch_slow)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, origin.switch_cuts)
     server = await asyncio.start_server(origin.serve, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 

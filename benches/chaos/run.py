@@ -2,9 +2,10 @@
 
     run.py FAULT PROXY_PORT DIRECTORY ORIGIN_PORT ORIGIN_PORT ORIGIN_PORT
 
-FAULT is kill (kill -9, and a new process afterwards), stop (SIGSTOP and SIGCONT), slow (answers take two seconds) or mix (each
-in turn). Requests are sent at a fixed RATE whatever becomes of those before, and timed from when they were due. Prints, with
-tabs between: requests, failed ones, milliseconds that 50, 99 and 100 per cent took, and attempts at instances for each request.
+FAULT is kill (kill -9, and a new process afterwards), stop (SIGSTOP and SIGCONT), slow (answers take two seconds), cut (answers
+break off or are reset at any byte of head or body) or mix (each of the first three in turn). Requests are sent at a fixed RATE
+whatever becomes of those before, and timed from when they were due. Prints, with tabs between: requests, failed ones,
+milliseconds that 50, 99 and 100 per cent took, and attempts at instances for each request.
 """
 
 import asyncio
@@ -21,6 +22,13 @@ FAULT_SECONDS = 3
 PAUSE_SECONDS = 3
 PATIENCE_SECONDS = 30
 REQUEST = b"GET /load HTTP/1.1\r\nhost: chaos.example\r\n\r\n"
+
+
+SIGNALS = {
+    "stop": (signal.SIGSTOP, signal.SIGCONT),
+    "slow": (signal.SIGUSR1, signal.SIGUSR1),
+    "cut": (signal.SIGUSR2, signal.SIGUSR2),
+}
 
 
 class Instance:
@@ -47,13 +55,13 @@ class Instance:
             self.process.kill()
             self.process.wait()
         else:
-            self.signal(signal.SIGSTOP if fault == "stop" else signal.SIGUSR1)
+            self.signal(SIGNALS[fault][0])
 
     def recover(self, fault):
         if fault == "kill":
             self.start()
         else:
-            self.signal(signal.SIGCONT if fault == "stop" else signal.SIGUSR1)
+            self.signal(SIGNALS[fault][1])
 
 
 async def reachable(port):

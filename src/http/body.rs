@@ -222,6 +222,12 @@ impl RequestBody {
         self.is_empty() || self.ended.get() || self.hint.exact() == Some(self.received.get())
     }
 
+    /// Whether all of it is here and kept, so that several attempts can send it at the same time.
+    pub fn is_at_hand(&self) -> bool {
+        self.is_empty()
+            || self.is_finished() && self.failure.get().is_none() && self.replay.borrow().is_whole()
+    }
+
     /// Whether the client may go on sending what nobody will read. A short rest is read on the side.
     pub fn is_left_behind(&self) -> bool {
         let is_short = self.hint.exact().is_some_and(|length| length <= SHORT_BODY_BYTES);

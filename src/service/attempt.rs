@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::Failure;
 use super::errand::Waiting;
 use super::http1::decode::{self, Invalid};
-use super::http1::{Connection, Failed};
+use super::http1::{Connection, Failed, Held};
 use super::pool::{ConnectError, InstancePool, Lease, Waits, Wanted};
 use super::silence::{Hope, LOOKS};
 use crate::clock::Millis;
@@ -48,7 +48,7 @@ pub struct AttemptLimits {
     pub connect: Duration,
     /// To the head of the response.
     pub response: Duration,
-    /// Without a byte of the client's body.
+    /// Without a byte of a body.
     pub idle: Duration,
     /// The end of the whole call, where it has one.
     pub deadline: Option<Instant>,
@@ -163,6 +163,11 @@ pub struct Attempt<'a> {
     pub waiting: &'a Waiting<'a>,
 }
 
+/// A body without a length may be one that is sent piece by piece for as long as it goes: it is held back so long at most.
+const HELD_WITHOUT_LENGTH: Duration = Duration::from_millis(10);
+/// One with a length, where nobody asks for silence.
+const HELD: Duration = Duration::from_secs(2);
+
 /// How long an attempt has waited for the head of a response.
 struct Wait {
     since: Instant,
@@ -180,7 +185,7 @@ pub struct Responded {
 }
 
 impl Attempt<'_> {
-    /// Sends the request and waits for the head of the response. Whatever of the request is still under way then is
+    /// Sends the request and waits for the head of the response, and for a short body behind it. Whatever of the request is still under way then is
     /// sent on by whoever reads the response's body.
     pub async fn run(self) -> Result<Responded, AttemptError> {
         // Once a body is taken from the client, there is nothing to repeat the request with.
@@ -197,9 +202,12 @@ impl Attempt<'_> {
         connection.begin(self.head, self.host, self.body.attempt(self.limits.idle));
         let sink = self.head.informational.as_deref();
         let mut wait = Wait { since, reused: lease.reused, looks: 0 };
-        let responded = poll_fn(|cx| match connection.poll_response(sink, cx) {
+        let hold_back = |response: &Response<()>| self.hold_back(response);
+        let responded = poll_fn(|cx| match connection.poll_response(sink, hold_back, cx) {
             Poll::Ready(responded) => Poll::Ready(Some(responded)),
-            Poll::Pending if self.is_overdue(&mut wait, connection, cx) => Poll::Ready(None),
+            Poll::Pending if self.is_overdue(&mut wait, connection, cx) => {
+                Poll::Ready(self.held(connection).map(Ok))
+            }
             Poll::Pending => Poll::Pending,
         })
         .await;
@@ -211,17 +219,36 @@ impl Attempt<'_> {
                 Failed::Invalid(invalid) => AttemptError::Invalid(invalid),
                 Failed::Reset(cause) => {
                     let written = lease.connection.has_written();
-                    AttemptError::Reset { written, reused: lease.reused, cause }
+                    // Who has begun to answer didn't close it for being idle.
+                    let reused = lease.reused && lease.connection.held().is_none();
+                    AttemptError::Reset { written, reused, cause }
                 }
             }),
         }
+    }
+
+    /// How long a body may be that is waited for before the head of its response is passed on. Nobody waits for one when
+    /// nothing could be done if it broke off, or when its pieces are what it is read for.
+    fn hold_back(&self, response: &Response<()>) -> u64 {
+        let retries = &self.waiting.errand.service.settings.retries;
+        let may_repeat = retries.attempts > 0
+            && retries.on.contains(Failure::Reset)
+            && retries.methods.contains(&self.head.method)
+            && self.body.is_replayable();
+        let kind = response.fields.get(&header::CONTENT_TYPE).unwrap_or_default();
+        if may_repeat && !is_read_by_pieces(kind) { retries.buffer_response } else { 0 }
+    }
+
+    /// The head that was held back, now that there was no more time for its body.
+    fn held(&self, connection: &mut Connection) -> Option<(Response<()>, decode::Body)> {
+        if self.waiting.errand.is_over_in_total() { None } else { connection.take_held() }
     }
 
     /// Whether the instance has taken too long: it has `limits.response` from the last it was given of the request
     /// on, or from `since`. While the client itself is what is waited for, its body's own limit holds.
     fn is_overdue(&self, wait: &mut Wait, connection: &mut Connection, cx: &mut Context<'_>) -> bool {
         loop {
-            let (due, look) = (self.due(wait), self.next_look(wait));
+            let (due, look) = (self.due_with(wait, connection.held()), self.next_look(wait));
             if !connection.is_over(look.map_or(due, |look| look.min(due)), cx) {
                 return false;
             }
@@ -231,7 +258,7 @@ impl Attempt<'_> {
             } else if let Some(at) = self.body.taken_at().filter(|&at| at > wait.since) {
                 *wait = Wait { since: at, looks: 0, ..*wait };
             }
-            if self.due(wait) <= now {
+            if self.due_with(wait, connection.held()) <= now {
                 return true;
             }
             if self.next_look(wait).is_some_and(|look| look <= now) {
@@ -239,6 +266,22 @@ impl Attempt<'_> {
                 self.look(wait, now);
             }
         }
+    }
+
+    /// When a head that is held back is passed on without its body; or else as [`Attempt::due`]. While somebody else is asked as well,
+    /// there may be something better.
+    fn due_with(&self, wait: &Wait, held: Option<&Held>) -> Instant {
+        let due = self.due(wait);
+        let Some(held) = held else { return due };
+        let longest = match self.waiting.silence() {
+            _ if !held.tells_length() => HELD_WITHOUT_LENGTH,
+            _ if self.waiting.hope.get() != Hope::Good => return due,
+            None => HELD,
+            // By then it has been looked whether there is still hope, whoever else answers.
+            Some(silence) => silence.saturating_mul(2) + silence / LOOKS,
+        };
+        // Standing still for longer than a body may is none of this.
+        held.since().checked_add(longest.min(self.limits.idle)).map_or(due, |until| until.min(due))
     }
 
     fn due(&self, wait: &Wait) -> Instant {
@@ -271,6 +314,20 @@ impl Attempt<'_> {
         }
         hope.set(found);
     }
+}
+
+/// Whether whoever reads such a body wants each piece as it comes.
+fn is_read_by_pieces(content_type: &[u8]) -> bool {
+    const KINDS: [&[u8]; 5] = [
+        b"text/event-stream",
+        b"application/grpc",
+        b"application/x-ndjson",
+        b"application/json-seq",
+        b"multipart/x-mixed-replace",
+    ];
+    KINDS
+        .iter()
+        .any(|kind| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind)))
 }
 
 fn earliest(instant: Instant, deadline: Option<Instant>) -> Instant {

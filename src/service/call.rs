@@ -333,10 +333,10 @@ impl<'c> Tries<'c> {
         let settings = &self.errand.service.settings;
         if self.stale_left && error.is_stale_connection() && self.take_replacement(&error) {
             // The instance closed a kept connection as we used it: its right, and no failure of its own.
+            self.forget(admission.instance_id());
             admission.ignored();
             self.stale_left = false;
             self.fresh = true;
-            self.tried_count -= 1;
             return Step::Again { after: None };
         }
         // When the time for all of it ends while the client is still sending, the instance is not to blame.
@@ -445,6 +445,14 @@ impl<'c> Tries<'c> {
         let now = Instant::now();
         let left = self.errand.service.settings.response_timeout.saturating_sub(now - self.began);
         self.errand.deadline().map_or(left, |deadline| left.min(deadline.saturating_duration_since(now)))
+    }
+
+    /// It may be tried like one where the request was not. Which attempt was the last is no matter: several may have been made at once.
+    fn forget(&mut self, instance: u64) {
+        if let Some(place) = self.tried().iter().rposition(|&tried| tried == instance) {
+            self.tried.copy_within(place + 1..self.tried_count, place);
+            self.tried_count -= 1;
+        }
     }
 
     fn remember(&mut self, instance: u64) {

@@ -126,8 +126,7 @@ impl Tries<'_> {
         let retries = &service.settings.retries;
         let waiting = running.iter().filter(|runner| runner.hope.get() != Hope::Good).count() as u32;
         let may = self.may_repeat(false, waiting)
-            && self.idempotent
-            && call.body.is_empty()
+            && call.body.is_at_hand()
             // Two tunnels would both be begun.
             && call.head.headers.value(&header::UPGRADE).is_none()
             && !self.left().is_zero();

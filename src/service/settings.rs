@@ -89,6 +89,8 @@ pub struct RetrySettings {
     pub budget: u8,
     /// So many bytes of a request's body are kept to be sent again.
     pub keep_body: u64,
+    /// A response's head is held back for a body of so many bytes.
+    pub buffer_response: u64,
 }
 
 /// Per instance, over all workers.
@@ -318,6 +320,7 @@ impl RetrySettings {
             backoff_max: config.backoff_max,
             budget: config.budget,
             keep_body: config.keep_body,
+            buffer_response: config.buffer_response,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::faulty::{End, Fault, HEAD_BYTES, Then};
+use crate::faulty::{ANSWER, End, Fault, HEAD_BYTES, Then};
 use crate::load::Load;
 use crate::scene::{Scene, within_budget};
 
@@ -47,6 +47,26 @@ async fn cut_before_an_answer() {
 async fn cut_in_the_head() {
     no_get_fails("reset at the first byte of the head", Fault::Cut(1, End::Reset)).await;
     no_get_fails("closed before the last byte of the head", Fault::Cut(HEAD_BYTES - 1, End::Close)).await;
+}
+
+/// Nothing of a short answer is passed on before all of it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_in_the_body() {
+    no_get_fails("closed behind the head", Fault::Cut(HEAD_BYTES, End::Close)).await;
+    no_get_fails("reset before the last byte", Fault::Cut(ANSWER.len() - 1, End::Reset)).await;
+    let short = b"HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\nall twenty are here.";
+    no_get_fails("less than was said", Fault::Say(short, Then::Close)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_anywhere() {
+    no_get_fails("reset at any byte", Fault::CutAnywhere(End::Reset)).await;
+    no_get_fails("closed at any byte", Fault::CutAnywhere(End::Close)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hung_in_the_body() {
+    no_get_fails("hung in the midst of the body", Fault::Cut(HEAD_BYTES + 7, End::Hang)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,9 +119,11 @@ async fn unwell() {
     no_get_fails("503", Fault::Say(busy, Then::Stay)).await;
 }
 
-/// What holds for a GET holds for whatever may be sent twice and has no body.
+/// What holds for a GET holds for whatever may be sent twice, with a body (of a PUT, here) or without.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_methods() {
     none_fails("DELETE: reset before an answer", Method::DELETE, Fault::Cut(0, End::Reset)).await;
     none_fails("PUT: hung before the head", Method::PUT, Fault::Cut(0, End::Hang)).await;
+    none_fails("PUT: hung before connections are accepted", Method::PUT, Fault::Deaf).await;
+    none_fails("PUT: reset at any byte", Method::PUT, Fault::CutAnywhere(End::Reset)).await;
 }

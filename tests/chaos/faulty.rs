@@ -26,6 +26,8 @@ pub enum Fault {
     Deaf,
     /// So many bytes of the good answer, and then…
     Cut(usize, End),
+    /// Likewise, each time as many as chance will have it; never all.
+    CutAnywhere(End),
     /// Byte by byte.
     Drip(Duration),
     /// These bytes instead of the good answer, and the connection stays open or is closed.
@@ -190,6 +192,7 @@ impl Connection {
         let fault = *self.fault.borrow();
         let (bytes, end) = match fault {
             Fault::Cut(bytes, end) => (&ANSWER[..bytes], Some(end)),
+            Fault::CutAnywhere(end) => (&ANSWER[..fastrand::usize(..ANSWER.len())], Some(end)),
             Fault::Say(bytes, Then::Close) => (bytes, Some(End::Close)),
             Fault::Say(bytes, Then::Stay) => (bytes, None),
             Fault::Drip(pause) => return self.drip(pause).await,

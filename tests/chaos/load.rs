@@ -187,7 +187,8 @@ impl Client {
         if let Some(cookie) = &self.cookies[user] {
             head = head.header("cookie", cookie);
         }
-        let body = if self.method == Method::POST { Bytes::from_static(b"a body") } else { Bytes::new() };
+        let has_body = matches!(self.method, Method::POST | Method::PUT);
+        let body = if has_body { Bytes::from_static(b"a body") } else { Bytes::new() };
         match session.try_send(head, body).await {
             Ok(reply) if reply.status == 200 => {
                 // A wrong body would be worse than none.

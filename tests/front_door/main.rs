@@ -27,6 +27,7 @@ mod forwarding;
 mod health;
 mod health_probes;
 mod hedging;
+mod held_back;
 mod http1;
 mod http2;
 mod hygiene;

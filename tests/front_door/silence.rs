@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use tokio::task::JoinSet;
 
-use crate::support::raw::RawOrigin;
+use crate::support::raw::{RawOrigin, exchange};
 use crate::support::{Client, Gateway, Origin, eventually, one_service, origin};
 
 /// Far more than an answer takes, and far less than `timeouts.response`.
@@ -31,9 +31,24 @@ async fn hanging() -> (Origin, Arc<AtomicBool>) {
     (origin, hangs)
 }
 
+/// Takes connections and never reads from them, as a stopped process does.
+async fn stopped() -> RawOrigin {
+    RawOrigin::start(|stream, _| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await
+}
+
 fn in_turn(origins: &[&Origin], settings: &str) -> Gateway {
     let urls: Vec<String> = origins.iter().map(|origin| origin.url()).collect();
     Gateway::start(&one_service(&urls, &format!("load_balancing: round_robin, {settings}")))
+}
+
+/// In one worker, so that of two requests one goes to each of two instances first; and with little time for an answer.
+fn in_turn_at(urls: &[String], settings: &str) -> Gateway {
+    let settings = format!("load_balancing: round_robin, timeouts: {{ response: 1s }}, {settings}");
+    Gateway::start(&format!("workers: 1\n{}", one_service(urls, &settings)))
 }
 
 async fn passed_over(gateway: &Gateway, origin: &Origin) -> serde_json::Value {
@@ -165,6 +180,65 @@ async fn a_client_alone_is_answered_as_well() {
     assert_eq!(bad, NONE);
     assert!(longest >= Duration::from_millis(400) && longest < SOON, "{longest:?}");
     assert_eq!(passed_over(&gateway, &silent).await, "silent", "the answer of the other has shown it");
+}
+
+/// What was kept of it is enough for two. One of two requests goes to the instance first that says nothing.
+#[tokio::test]
+async fn a_request_with_a_body_is_sent_elsewhere_whole() {
+    let bytes = |length: usize| (0..length).map(|byte| byte as u8).collect::<Vec<_>>();
+    for (method, length, settings) in [
+        (Method::PUT, 1, ""),
+        (Method::PUT, 1024, ""),
+        (Method::DELETE, 64 * 1024, ""),
+        (Method::POST, 1024, "retries: { methods: [POST] }"),
+    ] {
+        let (well, stopped) = (Origin::text("well").await, stopped().await);
+        let gateway = in_turn_at(&[stopped.url(), well.url()], settings);
+        let client = Client::new(gateway.http());
+        for _ in 0..2 {
+            let reply = client.send(method.clone(), "/", bytes(length).into()).await;
+            assert_eq!((reply.status, reply.text().as_str()), (200, "well"), "{method} {length}");
+        }
+        let seen = well.seen();
+        assert!(seen.len() == 2 && seen.iter().all(|seen| seen.body == bytes(length)), "{method} {length}");
+        assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, 1.0);
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_sent_elsewhere_whole() {
+    let (well, stopped) = (Origin::text("well").await, stopped().await);
+    let gateway = in_turn_at(&[stopped.url(), well.url()], "");
+    let head = "PUT / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n";
+    let request = format!("{head}5\r\nbegun\r\n6\r\n ended\r\n0\r\nx-sum: 1\r\n\r\n");
+    for _ in 0..2 {
+        let reply = exchange(gateway.http(), &request).await;
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("well"), "{reply}");
+    }
+    for seen in well.seen() {
+        assert_eq!(seen.body, "begun ended");
+        assert!(seen.trailers.is_some_and(|trailers| trailers["x-sum"] == "1"));
+    }
+    assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, 1.0);
+}
+
+#[tokio::test]
+async fn what_may_not_be_sent_twice_or_is_not_kept_is_left_where_it_is() {
+    for (method, length, settings) in [
+        (Method::PUT, 64 * 1024 + 1, ""),
+        (Method::PUT, 101, "retries: { keep_body: 100B }"),
+        (Method::PUT, 1, "retries: { keep_body: 0 }"),
+        (Method::POST, 1, ""),
+        (Method::PATCH, 1, ""),
+    ] {
+        let (well, stopped) = (Origin::text("well").await, stopped().await);
+        let gateway = in_turn_at(&[stopped.url(), well.url()], settings);
+        let client = Client::new(gateway.http());
+        let ask = async || client.send(method.clone(), "/", vec![b'x'; length].into()).await.status;
+        let mut statuses = [ask().await, ask().await];
+        statuses.sort_unstable();
+        assert_eq!((statuses, well.count()), ([200, 504], 1), "{method} {length} {settings}");
+    }
 }
 
 /// Nobody has ever answered: half of the time for an answer is what there is to go by.

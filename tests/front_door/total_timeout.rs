@@ -110,7 +110,7 @@ async fn a_body_that_stands_still_is_broken_off_too() {
     })
     .await;
     let gateway = total(&origin.url(), "");
-    let broken = Client::new(gateway.http()).try_send(Method::GET, "/", Default::default()).await;
+    let broken = Client::new(gateway.http()).try_send(Method::POST, "/", Default::default()).await;
     assert!(broken.is_err(), "{broken:?}");
     assert_eq!(gateway.log_entry(|entry| entry["path"] == "/")["reason"], "total_timeout");
 }

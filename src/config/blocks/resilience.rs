@@ -90,6 +90,9 @@ block! {
         budget: Percent<0>,
         /// So much of a request's body is kept to be sent again; longer ones are only streamed. Default 64KiB.
         keep_body: Size<0, 16_777_216>,
+        /// The head of a response waits for a body of up to so much, so that one that breaks off can be asked for again;
+        /// 0 for none. Default 16KiB.
+        buffer_response: Size<0, 1_048_576>,
     }
 }
 
@@ -105,6 +108,7 @@ impl RetriesBlock {
             backoff_max: backoff.max,
             budget: self.budget.optional()?,
             keep_body: self.keep_body.optional()?,
+            buffer_response: self.buffer_response.optional()?,
         })
     }
 }

@@ -259,6 +259,8 @@ pub struct Retries {
     pub budget: u8,
     /// So many bytes of a request's body are kept to be sent again; 0 for none.
     pub keep_body: u64,
+    /// The head of a response waits for its body, where that has so many bytes at most; 0 for none.
+    pub buffer_response: u64,
 }
 
 impl Default for Retries {
@@ -276,6 +278,7 @@ impl Default for Retries {
             backoff_max: Duration::from_secs(1),
             budget: 20,
             keep_body: 64 << 10,
+            buffer_response: 16 << 10,
         }
     }
 }
@@ -382,6 +385,7 @@ pub struct RetriesGiven {
     pub backoff_max: Option<Duration>,
     pub budget: Option<u8>,
     pub keep_body: Option<u64>,
+    pub buffer_response: Option<u64>,
 }
 
 /// The keys of [`Timeouts`] that are written.
@@ -414,6 +418,7 @@ impl RetriesGiven {
             backoff_max: max,
             budget: self.budget.unwrap_or(usual.budget),
             keep_body: self.keep_body.unwrap_or(usual.keep_body),
+            buffer_response: self.buffer_response.unwrap_or(usual.buffer_response),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::decode::{self, Body, Invalid};
+use super::held::Held;
 use super::outgoing::Outgoing;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::http::body::{AttemptBody, BodyError};
@@ -70,6 +71,8 @@ pub struct Connection {
     scanned: usize,
     outgoing: Outgoing,
     interims: u32,
+    /// The head of the present response, while its body is waited for.
+    held: Option<Box<Held>>,
     /// The present response is to a HEAD.
     to_head: bool,
     /// The instance leaves it open after the present response.
@@ -86,6 +89,7 @@ impl Connection {
             scanned: 0,
             outgoing: Outgoing::default(),
             interims: 0,
+            held: None,
             to_head: false,
             keeps_alive: false,
             alarm: Alarm::default(),
@@ -109,6 +113,7 @@ impl Connection {
         self.outgoing = Outgoing::new(self.workspace.scratch.take(), head, host, body);
         self.scanned = 0;
         self.interims = 0;
+        self.held = None;
         self.to_head = head.method == Method::HEAD;
         self.keeps_alive = false;
     }
@@ -123,13 +128,18 @@ impl Connection {
         self.keeps_alive && self.unread.is_empty() && self.outgoing.is_through()
     }
 
-    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`.
+    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`. Where its
+    /// body is not there as well, the head is held back for one of as many bytes as `hold_back` says.
     pub fn poll_response(
         &mut self,
         sink: Option<&dyn InformationalSink>,
+        hold_back: impl Fn(&Response<()>) -> u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Response<()>, Body), Failed>> {
         self.poll_request(cx).map_err(Failed::Client)?;
+        if self.held.is_some() {
+            return self.poll_held(cx);
+        }
         loop {
             while let Some(head) = self.take_head().map_err(Failed::Invalid)? {
                 let status = head.response.status;
@@ -143,12 +153,45 @@ impl Connection {
                 }
                 let body = head.body(self.to_head).map_err(Failed::Invalid)?;
                 self.keeps_alive = head.keeps_alive && !matches!(body, Body::UntilClose);
-                return Poll::Ready(Ok((head.response, body)));
+                if body.is_within(&self.unread) {
+                    return Poll::Ready(Ok((head.response, body)));
+                }
+                let most = hold_back(&head.response);
+                return match Held::new(head.response, body, most) {
+                    Ok(held) => {
+                        self.held = Some(held);
+                        self.poll_held(cx)
+                    }
+                    Err(passed_on) => Poll::Ready(Ok(passed_on)),
+                };
             }
             if let Err(error) = ready!(self.poll_more(0, cx)) {
                 return Poll::Ready(Err(Failed::Reset(error)));
             }
         }
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Response<()>, Body), Failed>> {
+        while let Some(held) = &mut self.held {
+            if held.is_ready(&mut self.unread).map_err(Failed::Invalid)? {
+                break;
+            }
+            let expected = held.expected(self.unread.len());
+            ready!(self.poll_more(expected, cx)).map_err(Failed::Reset)?;
+        }
+        let passed_on =
+            self.take_held().expect("it is there: whoever takes it asks for no response any more");
+        Poll::Ready(Ok(passed_on))
+    }
+
+    /// The head that is held back, if one is.
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_deref()
+    }
+
+    /// Likewise, to be passed on whatever becomes of its body.
+    pub fn take_held(&mut self) -> Option<(Response<()>, Body)> {
+        self.held.take().map(|held| held.into_parts())
     }
 
     /// Sends on what is left of the request. An error is the client's.

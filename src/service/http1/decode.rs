@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::chunked::Chunks;
+use super::held::Ahead;
 use crate::http::fields::{self, NAME_BYTES, Places};
 use crate::http::response::Response;
 
@@ -248,6 +249,8 @@ pub enum Body {
     /// So many bytes.
     Length(u64),
     Chunked(Chunks),
+    /// Chunked, and some of it was read already.
+    Ahead(Box<Ahead>),
     UntilClose,
 }
 
@@ -269,6 +272,13 @@ impl Body {
         match self {
             Body::Length(0) => Ok(Step::End),
             Body::Chunked(chunks) => chunks.next(unread),
+            Body::Ahead(ahead) => {
+                let step = ahead.next();
+                if ahead.is_used_up() {
+                    *self = Body::Chunked(mem::take(&mut ahead.rest));
+                }
+                step.map_or_else(|| self.next(unread), Ok)
+            }
             Body::Length(_) | Body::UntilClose if unread.is_empty() => Ok(Step::More),
             Body::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
@@ -284,7 +294,17 @@ impl Body {
         match self {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunks) => chunks.is_end(),
-            Body::UntilClose => false,
+            Body::Ahead(_) | Body::UntilClose => false,
+        }
+    }
+
+    /// Whether all of it has come already, or nobody can say when it has.
+    pub fn is_within(&self, unread: &[u8]) -> bool {
+        match self {
+            Body::Length(left) => *left <= unread.len() as u64,
+            // Without trailers it ends so, and hardly ever does it go on after that.
+            Body::Chunked(_) => unread.ends_with(b"0\r\n\r\n"),
+            Body::Ahead(_) | Body::UntilClose => true,
         }
     }
 

@@ -9,6 +9,8 @@ mod chunked;
 mod connection;
 pub mod decode;
 mod encode;
+mod held;
 mod outgoing;
 
 pub use connection::{Connection, Failed, Workspace};
+pub use held::Held;

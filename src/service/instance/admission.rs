@@ -48,6 +48,10 @@ impl Admission {
         self.pass.as_ref().is_some_and(Pass::is_probe)
     }
 
+    pub fn instance_id(&self) -> u64 {
+        self.instance.id
+    }
+
     /// The instance answered, and not with one of the breaker's `failures`.
     pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
         let Some(pass) = self.pass.take() else { return };
