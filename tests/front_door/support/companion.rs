@@ -4,8 +4,12 @@
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use super::{Client, eventually};
+use super::Client;
+
+/// What a server may take on a machine that has much else to do.
+const STARTING: Duration = Duration::from_secs(60);
 
 pub struct Companion {
     command: Command,
@@ -31,16 +35,30 @@ impl Companion {
     pub async fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let deadline = Instant::now() + STARTING;
+        self.spawn();
+        while !self.answers().await {
+            assert!(Instant::now() < deadline, "{:?} doesn't answer", self.command.get_program());
+            // What was at its address before may not have left yet.
+            if let Some(child) = &mut self.child
+                && child.try_wait().expect("it is our child").is_some()
+            {
+                self.spawn();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn spawn(&mut self) {
         let name = self.command.get_program().to_owned();
         let child = self.command.spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{name:?}: {error}: ./test.sh installs it")));
-        let client = Client::new(self.address);
-        eventually("the server answers", || async {
-            let method = if self.ready.1.is_empty() { http::Method::GET } else { http::Method::POST };
-            let reply = client.try_send(method, self.ready.0, self.ready.1.into()).await.ok()?;
-            (reply.status == 200).then_some(())
-        })
-        .await;
+    }
+
+    async fn answers(&self) -> bool {
+        let method = if self.ready.1.is_empty() { http::Method::GET } else { http::Method::POST };
+        let reply = Client::new(self.address).try_send(method, self.ready.0, self.ready.1.into()).await;
+        reply.is_ok_and(|reply| reply.status == 200)
     }
 
     /// `kill -9`, as a crash would end it.
