@@ -9,11 +9,11 @@ use crate::action;
 use crate::exchange::{Content, Exchange, ResponseBody};
 use crate::http::response::Response;
 use crate::listener::Connection;
-use crate::policy;
+use crate::policy::{self, method_override};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
 use crate::request::{self, Request};
-use crate::route::Found;
+use crate::route::{Found, Params, Place, Query};
 
 /// Answers a request, whatever it is: every way out of here is a response and a line in the log.
 pub async fn serve(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
@@ -38,6 +38,11 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Content>, Stop> {
 /// Finds the route. Where there is none, the policies of `defaults` apply before the refusal does.
 fn choose_route(exchange: &mut Exchange, request: &mut Request) -> Result<policy::Preflight, Stop> {
     let snapshot = exchange.snapshot.clone();
+    if let Some((place, params)) = override_method(exchange, request) {
+        exchange.routed(place, params);
+        request::check_slashes(exchange, request)?;
+        return policy::on_override(exchange, request).map(|()| policy::Preflight::No);
+    }
     let query = request.route_query(exchange);
     // A browser's preflight is about another request: the route of that one answers, where it has CORS.
     let asked_about = (exchange.method == Method::OPTIONS).then(|| request.preflight_method()).flatten();
@@ -51,7 +56,8 @@ fn choose_route(exchange: &mut Exchange, request: &mut Request) -> Result<policy
     let refusal = match found {
         Found::Route { place, params } => {
             exchange.routed(place, params);
-            return request::check_slashes(exchange, request).map(|()| preflight);
+            request::check_slashes(exchange, request)?;
+            return policy::refuse_override(exchange, request).map(|()| preflight);
         }
         _ if request.has_encoded_slash => request::encoded_slash(),
         Found::MethodNotAllowed { allow } => {
@@ -62,6 +68,25 @@ fn choose_route(exchange: &mut Exchange, request: &mut Request) -> Result<policy
     };
     policy::on_unrouted(exchange, request)?;
     Err(refusal.into())
+}
+
+/// Takes a POST for the method that it asks for, where the route of that method allows it.
+fn override_method(exchange: &mut Exchange, request: &Request) -> Option<(Place, Params)> {
+    let snapshot = exchange.snapshot.clone();
+    if snapshot.override_headers.is_empty() || exchange.method != Method::POST {
+        return None;
+    }
+    for header in &snapshot.override_headers {
+        let Some(method) = method_override::asked(&request.headers, header) else { continue };
+        let query = Query { method: &method, ..request.route_query(exchange) };
+        let Found::Route { place, params } = snapshot.routes.find(&query) else { continue };
+        let allows = snapshot.routes[place].policies.method_override.as_ref();
+        if allows.is_some_and(|written| written.allows(header, &method)) {
+            exchange.method = method;
+            return Some((place, params));
+        }
+    }
+    None
 }
 
 /// Answers a head that could not be read: there is no request, but it is counted and logged as one.

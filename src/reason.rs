@@ -49,6 +49,8 @@ reasons! {
     InvalidPath = "invalid_path", 400, "Bad path", Some("http_request_error");
     /// The Host is missing, repeated, malformed, or differs from the one in the request target.
     InvalidHost = "invalid_host", 400, "Bad host", Some("http_request_error");
+    /// The request asks to be taken for another method than POST, and the route does not allow that one.
+    MethodOverrideRefused = "method_override_refused", 400, "Method override not allowed", Some("http_request_denied");
     /// Neither a bearer token nor any other place that the route takes tokens from had one.
     TokenMissing = "token_missing", 401, "Authentication required", Some("http_request_denied");
     /// The token is not three base64url parts with a JSON header and JSON claims of the right types.
@@ -69,6 +71,8 @@ reasons! {
     TokenKeyUnknown = "token_key_unknown", 401, "Unknown token key", Some("http_request_denied");
     /// The token is valid, but a claim that the route asks for is absent or has another value.
     NotAuthorized = "not_authorized", 403, "Not allowed", Some("http_request_denied");
+    /// The client's address is not one that may call.
+    IpDenied = "ip_denied", 403, "Address not allowed", Some("http_request_denied");
     /// No route matches the host and path, or one of its header or query conditions fails.
     RouteNotFound = "route_not_found", 404, "No such route", Some("destination_not_found");
     /// A required part of an aggregate was answered with 404.
@@ -101,6 +105,8 @@ reasons! {
     PartNotJson = "part_not_json", 502, "A required part is not JSON", Some("http_response_incomplete");
     /// A part of an aggregate is larger than its `max_body`.
     PartTooLarge = "part_too_large", 502, "A required part is too large", Some("http_response_body_size");
+    /// The route is in maintenance.
+    Maintenance = "maintenance", 503, "In maintenance", Some("destination_unavailable");
     /// The service has no instance in rotation.
     NoInstance = "no_instance", 503, "No instance available", Some("destination_unavailable");
     /// The breakers of all the service's instances are open.

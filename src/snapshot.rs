@@ -4,21 +4,23 @@
 //! breakers and health, limiters with their counts, authenticators with the keys they fetched. Every name is
 //! resolved here; a request looks nothing up by configuration name.
 
+mod policies;
+
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderName;
 
 use crate::action::{Action, Aggregate, Forward, HostHeader, Part, Redirect, Respond, Rewrite};
-use crate::config::{self, Config, EncodedSlashes, Problems};
+use crate::config::{self, Config, Problems};
 use crate::http::forwarded::TrustedProxies;
 use crate::http::interned;
 use crate::http::template::{StripPrefix, Template};
 use crate::policy::Policies;
-use crate::policy::authenticate::{Authentication, Authenticator};
-use crate::policy::authorize::Authorization;
-use crate::policy::cors::Cors;
-use crate::policy::headers::HeaderEdit;
+use crate::policy::authenticate::Authenticator;
+use crate::policy::ip_filter::IpFilter;
+use crate::policy::maintenance::Switch;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::{Table, parameter_names};
 use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore};
@@ -41,6 +43,10 @@ pub struct Snapshot {
     pub request_id_header: HeaderName,
     /// Fields by which authenticators tell services who asks; nobody else may set them.
     pub identity_headers: Vec<HeaderName>,
+    /// Fields by which a POST may ask some route to be taken for another method.
+    pub override_headers: Vec<HeaderName>,
+    /// What maintenance depends on.
+    pub switches: Vec<Arc<Switch>>,
 }
 
 impl Snapshot {
@@ -101,14 +107,17 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         services: services(config, ground),
         authenticators: authenticators(config, ground, &mut problems),
         limiters: limiters(config, ground),
+        switches: policies::switches(config, ground),
+        ip_filter: policies::default_ip_filter(config, &mut problems),
     };
-    let defaults = default_policies(config, &names);
+    let defaults = policies::defaults(config, &names);
     let mut routes = Vec::with_capacity(config.routes.len());
     let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
     let (mut known_policies, mut known_actions) =
-        (Known::new(have_same_policies), Known::new(have_same_action));
+        (Known::new(policies::are_alike), Known::new(have_same_action));
     for route in &config.routes {
-        let policies = known_policies.like(route, || Ok(policies(route, config, &names)));
+        let policies =
+            known_policies.like(route, || Ok(policies::compile(route, config, &names, &mut problems)));
         let own = Own { stale: route_stale(route, ground), breaker: route_breaker(route, ground) };
         let action = known_actions.like(route, || action(route, config, &names, &own));
         stale.extend(own.stale);
@@ -142,6 +151,8 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
         request_id_header: config.defaults.request_id_header.clone(),
         identity_headers: identity_headers(config),
+        override_headers: policies::override_headers(config),
+        switches: names.switches.into_values().collect(),
     })
 }
 
@@ -149,6 +160,9 @@ struct Names {
     services: HashMap<String, Arc<Service>>,
     authenticators: HashMap<String, Arc<Authenticator>>,
     limiters: HashMap<String, Arc<RateLimiter>>,
+    switches: HashMap<PathBuf, Arc<Switch>>,
+    /// That of `defaults`.
+    ip_filter: Option<Arc<IpFilter>>,
 }
 
 fn services(config: &Config, ground: &Ground<'_>) -> HashMap<String, Arc<Service>> {
@@ -199,24 +213,6 @@ fn identity_headers(config: &Config) -> Vec<HeaderName> {
     names
 }
 
-fn default_policies(config: &Config, names: &Names) -> Policies {
-    let limits = config.defaults.rate_limits.iter().filter_map(|name| names.limiters.get(&name.value));
-    Policies {
-        max_body: config.defaults.max_body,
-        // Nobody is authenticated where no route is: a limit by claim has one shared key there.
-        limits: limits.cloned().collect(),
-        response_headers: edits([&config.defaults.response_headers]),
-        ..Policies::default()
-    }
-}
-
-fn edits<'e>(all: impl IntoIterator<Item = &'e config::HeaderEdit>) -> Box<[HeaderEdit]> {
-    all.into_iter()
-        .filter(|edit| !(edit.set.is_empty() && edit.remove.is_empty()))
-        .map(HeaderEdit::compile)
-        .collect()
-}
-
 /// What was compiled already, each with a route that has it.
 struct Known<'c, T> {
     all: Vec<(&'c config::Route, Arc<T>)>,
@@ -248,18 +244,6 @@ impl<'c, T> Known<'c, T> {
     }
 }
 
-/// Whether all that [`policies`] reads of them is the same.
-fn have_same_policies(one: &config::Route, other: &config::Route) -> bool {
-    one.rate_limits == other.rate_limits
-        && one.max_body == other.max_body
-        && one.cors == other.cors
-        && one.authenticate == other.authenticate
-        && one.authorize == other.authorize
-        && one.request_headers == other.request_headers
-        && one.response_headers == other.response_headers
-        && one.encoded_slashes == other.encoded_slashes
-}
-
 /// Whether [`action`] makes the same of both, whatever the parameters of their paths.
 fn have_same_action(one: &config::Route, other: &config::Route) -> bool {
     match (&one.action, &other.action) {
@@ -277,26 +261,6 @@ fn have_same_action(one: &config::Route, other: &config::Route) -> bool {
 fn has_something_of_its_own(forward: &config::Forward) -> bool {
     let has_breaker = forward.overrides.as_ref().is_some_and(|overrides| overrides.circuit_breaker.is_own());
     has_breaker || forward.stale_if_error.is_some()
-}
-
-fn policies(route: &config::Route, config: &Config, names: &Names) -> Policies {
-    let refs = config.defaults.rate_limits.iter().chain(&route.rate_limits);
-    let (limits_by_identity, limits): (Vec<_>, Vec<_>) = refs
-        .filter_map(|name| names.limiters.get(&name.value).cloned())
-        .partition(|limiter| limiter.needs_identity());
-    Policies {
-        keeps_encoded_slashes: route.encoded_slashes == EncodedSlashes::Keep,
-        cors: route.cors.as_ref().map(Cors::compile),
-        max_body: route.max_body.or(config.defaults.max_body),
-        limits: limits.into(),
-        authenticate: route.authenticate.as_ref().and_then(|authenticate| {
-            Authentication::compile(authenticate, |name| names.authenticators.get(name).cloned())
-        }),
-        authorize: Authorization::compile(&route.authorize),
-        limits_by_identity: limits_by_identity.into(),
-        request_headers: edits([&route.request_headers]),
-        response_headers: edits([&config.defaults.response_headers, &route.response_headers]),
-    }
 }
 
 /// What a route has of its own beside its service, and keeps over reloads.

@@ -59,6 +59,7 @@ impl ControlSurface for Stage {
                 address: "127.0.0.1:8000".parse().unwrap(),
                 tls: false,
             }],
+            maintenance: vec![],
             last_reload: Some(ReloadStatus {
                 at,
                 outcome: ReloadOutcome::Refused { problems: vec![problem] },

@@ -42,6 +42,9 @@ pub struct GatewayStatus {
     pub workers: usize,
     pub draining: bool,
     pub listeners: Vec<ListenerStatus>,
+    /// The files that maintenance depends on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceStatus>,
     /// `null` until there was one.
     pub last_reload: Option<ReloadStatus>,
 }
@@ -51,6 +54,13 @@ pub struct ListenerStatus {
     pub name: String,
     pub address: SocketAddr,
     pub tls: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct MaintenanceStatus {
+    pub file: PathBuf,
+    /// Whether it exists.
+    pub active: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]

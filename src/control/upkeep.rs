@@ -1,5 +1,5 @@
 //! The tasks beside the requests, one for each thing that the snapshot holds and somebody must keep
-//! up to date: instances, their health, keys, and the rate limits' cells.
+//! up to date: instances, their health, keys, the rate limits' cells, and whether maintenance is on.
 //!
 //! A task is started anew only when what it depends on has changed.
 
@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::health;
 use super::keys::{KeyRefresh, Outcome};
+use super::maintenance;
 use super::outliers;
 use super::returning;
 use super::transitions;
@@ -40,6 +41,8 @@ pub struct Upkeep {
     compared: HashMap<Arc<str>, Checking<OutlierSettings>>,
     keys: KeyRefresh,
     sweeping: Option<AbortHandle>,
+    /// Following the files that maintenance depends on.
+    switching: Option<AbortHandle>,
     expiring: Option<AbortHandle>,
     /// Where the registry's state is kept.
     keeping: Option<(PathBuf, AbortHandle)>,
@@ -69,6 +72,7 @@ impl Upkeep {
             compared: HashMap::new(),
             keys: KeyRefresh::new(report_keys),
             sweeping: None,
+            switching: None,
             expiring: None,
             keeping: None,
             watched: watch::Sender::default(),
@@ -115,6 +119,12 @@ impl Upkeep {
         }
         if !snapshot.limiters.is_empty() {
             self.sweeping = Some(tokio::spawn(sweep(snapshot.limiters.clone())).abort_handle());
+        }
+        if let Some(before) = self.switching.take() {
+            before.abort();
+        }
+        if !snapshot.switches.is_empty() {
+            self.switching = Some(tokio::spawn(maintenance::run(snapshot.switches.clone())).abort_handle());
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use crate::admin::view::ProblemStatus;
-use crate::config::{self, Config, JwtKey, Loaded, Problems, ReadError, Source};
+use crate::config::{self, Config, JwtKey, Loaded, NetworkSource, Problems, ReadError, Source};
 use crate::listener;
 use crate::snapshot::{self, Ground, Snapshot};
 use crate::telemetry::events;
@@ -163,7 +163,7 @@ pub fn check(config: &Config) -> Problems {
     problems
 }
 
-/// Instance files are not among them: discovery follows those by itself.
+/// Instance files are not among them, because discovery follows those by itself, nor what maintenance depends on.
 fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
     let mut files = vec![path.to_owned()];
     for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
@@ -176,6 +176,13 @@ fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
             JwtKey::PublicKey(file) | JwtKey::JwksFile(file) => files.push(file.value.clone()),
             JwtKey::Secret(_) | JwtKey::JwksUrl { .. } => {}
         }
+    }
+    let filters = config.routes.iter().filter_map(|route| route.ip_filter.as_ref());
+    for filter in filters.chain(&config.defaults.ip_filter) {
+        files.extend(filter.allow.iter().chain(&filter.deny).filter_map(|source| match source {
+            NetworkSource::File(path) => Some(path.value.clone()),
+            NetworkSource::Network(_) => None,
+        }));
     }
     files
 }

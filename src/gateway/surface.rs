@@ -11,12 +11,14 @@ use serde_json::value::RawValue;
 use super::Gateway;
 use crate::admin::view::{
     self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus,
-    EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, Moment, PassedOver,
-    ReloadOutcome, RouteBreakerStatus, RouteStatus, ServiceStatus, SourceState, SourceStatus, StaleStatus,
+    EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, MaintenanceStatus,
+    Moment, PassedOver, ReloadOutcome, RouteBreakerStatus, RouteStatus, ServiceStatus, SourceState,
+    SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
 use crate::config;
+use crate::policy::maintenance::Switch;
 use crate::service::{self, GroupShare, Instance, Service, Zone};
 use crate::snapshot::{RouteStale, Snapshot};
 use crate::telemetry::metrics::{
@@ -51,6 +53,7 @@ impl ControlSurface for Surface {
             workers: gateway.workers,
             draining: gateway.draining.load(Relaxed),
             listeners: status.listeners.clone(),
+            maintenance: maintenance(&gateway.published.load()),
             last_reload: status.last_reload.clone(),
         }
     }
@@ -109,6 +112,11 @@ impl Surface {
                     keys: limiter.stats().keys as u64,
                 })
                 .collect(),
+            maintenance: snapshot
+                .switches
+                .iter()
+                .map(|switch| (switch.path().display().to_string(), switch.is_on()))
+                .collect(),
             stale: snapshot
                 .stale
                 .iter()
@@ -129,6 +137,12 @@ impl Surface {
             draining: gateway.draining.load(Relaxed),
         }
     }
+}
+
+fn maintenance(snapshot: &Snapshot) -> Vec<MaintenanceStatus> {
+    let status =
+        |switch: &Arc<Switch>| MaintenanceStatus { file: switch.path().to_owned(), active: switch.is_on() };
+    snapshot.switches.iter().map(status).collect()
 }
 
 fn service_gauges(service: &Arc<Service>) -> ServiceGauges {

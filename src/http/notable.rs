@@ -3,6 +3,7 @@
 
 use super::fields::Fields;
 use super::forwarded::claims_origin;
+use super::method_override::overrides_method;
 
 /// A set of fields, or of kinds of fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ impl Notable {
     pub const CONTENT_LENGTH: Notable = Notable(1 << 8);
     /// Those that only the gateway says something in: the request's id, who the client is.
     pub const OURS: Notable = Notable(1 << 9);
+    /// They ask a service to take a request for one with another method: `method_override` knows them.
+    pub const METHOD_OVERRIDE: Notable = Notable(1 << 11);
 
     pub fn of(fields: &Fields) -> Notable {
         let underscores = fields.may_be_named_with(b'_');
@@ -79,6 +82,7 @@ impl Notable {
                 _ => Notable::default(),
             },
             b'u' if name == b"upgrade" => return Notable::HOP,
+            b'x' if overrides_method(name) => return Notable::METHOD_OVERRIDE,
             _ => Notable::default(),
         };
         let underscore = if underscores && name.contains(&b'_') { Notable::UNDERSCORE } else { known };
@@ -142,6 +146,7 @@ mod tests {
             (&["tracestate"], Notable::TRACE_STATE),
             (&["origin"], Notable::ORIGIN),
             (&["x-forwarded-for", "forwarded", "x-real-ip", "client-ip"], Notable::ORIGIN_CLAIM),
+            (&["x-http-method-override", "x-http-method", "x-method-override"], Notable::METHOD_OVERRIDE),
             (&["x_user", "a_b"], Notable::UNDERSCORE),
             (&["x_real_ip", "x-forwarded_for"], Notable::UNDERSCORE.and(Notable::ORIGIN_CLAIM)),
         ] {

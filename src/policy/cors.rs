@@ -101,6 +101,17 @@ impl Cors {
         PreflightAnswer { status: StatusCode::NO_CONTENT, headers, allowed }
     }
 
+    /// Whether a page of this origin may use a method that its browser has not asked about. Other origins are not
+    /// allowed to read the answer anyway, and the gateway's own pages need nobody's leave.
+    pub fn lets_use(&self, origin: Option<&HeaderValue>, host: Option<&[u8]>, method: &Method) -> bool {
+        let Some(origin) = origin else { return true };
+        let is_own = || {
+            let authority = origin.as_bytes().split(|&byte| byte == b'/').nth(2);
+            authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+        };
+        self.origins.allow(origin).is_none() || self.methods.contains(method) || is_own()
+    }
+
     /// Writes what the answer to a request with this `Origin` says about CORS, the gateway's own replies
     /// included. What the instance said about it is replaced: two answers are none to a browser.
     pub fn decorate(&self, origin: Option<&HeaderValue>, response: &mut Fields) {

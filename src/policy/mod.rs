@@ -1,8 +1,8 @@
 //! The policies of a route and, here alone, their order:
 //!
-//! request id and trace → CORS preflight → size limits → rate limits that need no identity →
+//! request id and trace → maintenance → IP filter → CORS preflight → size limits → rate limits that need no identity →
 //! authentication → authorisation → rate limits by identity → request transforms → action →
-//! response transforms → CORS fields.
+//! security fields → response transforms → CORS fields.
 //!
 //! What is cheap and refuses most comes first; nothing learns who asks before the limits that protect
 //! the check itself. The response side runs on every reply, the gateway's own included.
@@ -11,15 +11,21 @@ pub mod authenticate;
 pub mod authorize;
 pub mod cors;
 pub mod headers;
+pub mod ip_filter;
+pub mod maintenance;
+pub mod method_override;
 pub mod rate_limit;
+pub mod security_headers;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Method;
 
 use crate::clock;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
+use crate::http::forwarded::Scheme;
 use crate::http::response::Response;
 use crate::identity;
 use crate::reason::Reason;
@@ -29,12 +35,20 @@ use authenticate::Authentication;
 use authorize::Authorization;
 use cors::{Cors, PreflightAnswer};
 use headers::HeaderEdit;
+use ip_filter::IpFilter;
+use maintenance::Maintenance;
+use method_override::MethodOverride;
 use rate_limit::{KeyInput, RateLimiter};
+use security_headers::SecurityHeaders;
 
 /// The policies of one route, compiled, those of `defaults` included.
 #[derive(Default)]
 pub struct Policies {
     pub keeps_encoded_slashes: bool,
+    pub maintenance: Option<Maintenance>,
+    /// All of them must let the client in.
+    pub ip_filters: Box<[Arc<IpFilter>]>,
+    pub method_override: Option<MethodOverride>,
     pub cors: Option<Cors>,
     pub max_body: Option<u64>,
     /// Rate limits whose key is known before anyone is authenticated.
@@ -42,8 +56,9 @@ pub struct Policies {
     pub authenticate: Option<Authentication>,
     pub authorize: Option<Authorization>,
     pub limits_by_identity: Box<[Arc<RateLimiter>]>,
-    /// Both without edits that change nothing.
+    /// Without edits that change nothing, as are those of responses.
     pub request_headers: Box<[HeaderEdit]>,
+    pub security_headers: Option<SecurityHeaders>,
     pub response_headers: Box<[HeaderEdit]>,
 }
 
@@ -62,6 +77,8 @@ pub async fn on_request(
 ) -> Result<(), Stop> {
     let Some(route) = exchange.route.clone() else { return Ok(()) };
     let policies = &route.policies;
+    refuse_in_maintenance(exchange, policies)?;
+    filter_address(exchange, policies)?;
     answer_preflight(exchange, policies, preflight, request)?;
     limit_body(exchange, request, policies.max_body)?;
     limit_rate(exchange, &policies.limits, route.name(), &request.headers)?;
@@ -95,6 +112,8 @@ pub fn on_upstream_request(exchange: &Exchange, headers: &mut Fields) {
 /// The policies of `defaults` for a request that no route takes.
 pub fn on_unrouted(exchange: &mut Exchange, request: &mut Request) -> Result<(), Stop> {
     let snapshot = exchange.snapshot.clone();
+    refuse_in_maintenance(exchange, &snapshot.defaults)?;
+    filter_address(exchange, &snapshot.defaults)?;
     limit_body(exchange, request, snapshot.defaults.max_body)?;
     limit_rate(exchange, &snapshot.defaults.limits, "", &request.headers)
 }
@@ -107,6 +126,9 @@ pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
         let spent: Vec<_> =
             exchange.spent.iter().map(|(limiter, decision)| (&**limiter, *decision)).collect();
         rate_limit::write_headers(fields, &spent);
+    }
+    if let Some(security) = &policies.security_headers {
+        security.apply(fields, exchange.connection.facts.scheme() == Scheme::Https);
     }
     for edit in &policies.response_headers {
         edit.apply(fields);
@@ -121,6 +143,52 @@ pub fn on_response(exchange: &Exchange, response: &mut Response<Content>) {
         Some(cors) if !exchange.is_preflight => cors.decorate(exchange.origin.as_ref(), fields),
         _ => {}
     }
+}
+
+fn refuse_in_maintenance(exchange: &Exchange, policies: &Policies) -> Result<(), Stop> {
+    match &policies.maintenance {
+        Some(maintenance) if maintenance.is_on_for(exchange.client) => {
+            let refusal = Refusal::new(Reason::Maintenance, "this is being worked on; try again later");
+            Err(refusal.with(http::header::RETRY_AFTER, maintenance.retry_after().clone()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn filter_address(exchange: &Exchange, policies: &Policies) -> Result<(), Stop> {
+    match policies.ip_filters.iter().all(|filter| filter.lets_in(exchange.client)) {
+        true => Ok(()),
+        false => Err(Refusal::new(Reason::IpDenied, "this address may not call").into()),
+    }
+}
+
+/// Of a POST that is to be taken for another method. A page of another origin asked its browser's preflight about a
+/// POST: what CORS has to say about the method that it got instead is said here.
+pub fn on_override(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
+    let Some(route) = &exchange.route else { return Ok(()) };
+    let lets =
+        |cors: &Cors| cors.lets_use(exchange.origin.as_ref(), request.host.as_deref(), &exchange.method);
+    match route.policies.cors.as_ref().is_none_or(lets) {
+        true => Ok(()),
+        false => Err(override_refused("pages of this origin may not use this method").into()),
+    }
+}
+
+/// Whether a POST that is taken for one asks in vain to be taken for something else.
+pub fn refuse_override(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
+    let Some(route) = exchange.route.as_ref().filter(|_| exchange.method == Method::POST) else {
+        return Ok(());
+    };
+    match &route.policies.method_override {
+        Some(written) if written.is_asked_for(&request.headers) => {
+            Err(override_refused("a POST can't be taken for that method here").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn override_refused(detail: &'static str) -> Refusal {
+    Refusal::new(Reason::MethodOverrideRefused, detail)
 }
 
 fn answer_preflight(

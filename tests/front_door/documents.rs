@@ -102,10 +102,12 @@ fn variables(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_configuration_in_the_documents_is_right() {
-    // Beside the certificates, which examples name.
+    // Beside what the pages name: certificates, and what the examples have.
     let directory = tempfile::tempdir().expect("there is a directory for temporary files");
-    std::os::unix::fs::symlink(Path::new(ROOT).join("certs"), directory.path().join("certs"))
-        .expect("a link");
+    for named in ["certs", "examples"] {
+        std::os::unix::fs::symlink(Path::new(ROOT).join(named), directory.path().join(named))
+            .expect("a link");
+    }
     let mut wrong = Vec::new();
     let mut checked = 0;
     for block in pages().iter().flat_map(|page| blocks(page)).filter(|block| block.kind == "yaml") {
@@ -160,7 +162,8 @@ async fn every_command_in_the_documents_answers_as_shown() {
             .replace("127.0.0.1:8000", "127.0.0.1:0")
             .replace("127.0.0.1:8500", "127.0.0.1:0")
             .replace("127.0.0.1:8001", &origin.address.to_string())
-            .replace("../", &format!("{ROOT}/"));
+            .replace("../", &format!("{ROOT}/"))
+            .replace("file: lists/", &format!("file: {ROOT}/examples/lists/"));
         let gateway = Gateway::start(&text);
         for block in &session {
             run(block, &gateway, &origin).await;

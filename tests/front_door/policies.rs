@@ -1,7 +1,11 @@
 //! CORS, size limits, header changes and defaults.
 
 mod cors;
+mod ip_filter;
+mod maintenance;
+mod method_override;
 mod order;
+mod security_headers;
 
 use bytes::Bytes;
 use http::Response;

@@ -52,7 +52,7 @@ const ALONE: [&str; 5] = ["buffers", "config", "clock", "per_worker", "reason"];
 
 /// Files of the request path that name types of the configuration, which they compile into their own form.
 /// Nothing of the configuration is read while a request is served (invariant 2).
-const COMPILES: [&str; 18] = [
+const COMPILES: [&str; 22] = [
     "action/respond.rs",
     "listener/mod.rs",
     "listener/tls.rs",
@@ -63,8 +63,12 @@ const COMPILES: [&str; 18] = [
     "policy/authorize.rs",
     "policy/cors.rs",
     "policy/headers.rs",
+    "policy/ip_filter.rs",
+    "policy/maintenance.rs",
+    "policy/method_override.rs",
     "policy/rate_limit/key.rs",
     "policy/rate_limit/mod.rs",
+    "policy/security_headers.rs",
     "route/compile.rs",
     "route/conditions.rs",
     "route/mod.rs",

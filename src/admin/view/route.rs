@@ -8,7 +8,9 @@ use http::{HeaderName, Method};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::config::{self, Action, HostPattern, PathMatch, Rewrite, Template, TemplatePiece};
+use crate::config::{
+    self, Action, HeaderEdit, HostPattern, NetworkSource, PathMatch, Rewrite, Template, TemplatePiece,
+};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct RouteStatus {
@@ -124,6 +126,18 @@ fn matches(written: &config::Match) -> MatchStatus {
 fn policies(route: &config::Route, defaults: &config::Defaults) -> Vec<PolicyStatus> {
     let mut list = Vec::new();
     let mut add = |policy, settings| list.push(PolicyStatus { policy, settings });
+    let text = |networks: &[NetworkSource]| networks.iter().map(network).collect::<Vec<_>>();
+    if let Some(maintenance) = route.maintenance.as_ref().or(defaults.maintenance.as_ref()) {
+        let file = maintenance.while_file_exists.as_ref().map(|file| file.display().to_string());
+        add("maintenance", json!({ "enabled": maintenance.enabled, "while_file_exists": file }));
+    }
+    for filter in defaults.ip_filter.iter().chain(&route.ip_filter) {
+        add("ip_filter", json!({ "allow": text(&filter.allow), "deny": text(&filter.deny) }));
+    }
+    if let Some(written) = &route.method_override {
+        let settings = json!({ "header": written.header.as_str(), "allow": methods(&written.allow) });
+        add("method_override", settings);
+    }
     if let Some(cors) = &route.cors {
         let origins = match &cors.origins {
             config::CorsOrigins::Any => vec!["*".to_owned()],
@@ -148,17 +162,31 @@ fn policies(route: &config::Route, defaults: &config::Defaults) -> Vec<PolicySta
     if !limits.is_empty() {
         add("rate_limits", json!({ "limits": limits }));
     }
-    for (policy, edits) in [
-        ("request_headers", vec![&route.request_headers]),
-        ("response_headers", vec![&defaults.response_headers, &route.response_headers]),
-    ] {
-        let set: Vec<_> = edits.iter().flat_map(|edit| &edit.set).map(|(name, _)| name.as_str()).collect();
-        let remove: Vec<_> = edits.iter().flat_map(|edit| &edit.remove).map(HeaderName::as_str).collect();
-        if !set.is_empty() || !remove.is_empty() {
-            add(policy, json!({ "set": set, "remove": remove }));
-        }
+    if let Some(edits) = edited(&[&route.request_headers]) {
+        add("request_headers", edits);
+    }
+    if let Some(security) = route.security_headers.as_ref().or(defaults.security_headers.as_ref()) {
+        let hsts = security.hsts.as_ref().map(|_| "strict-transport-security");
+        let set: Vec<_> = security.fields.iter().map(|(name, _)| name.as_str()).chain(hsts).collect();
+        add("security_headers", json!({ "set": set, "replace": security.replace }));
+    }
+    if let Some(edits) = edited(&[&defaults.response_headers, &route.response_headers]) {
+        add("response_headers", edits);
     }
     list
+}
+
+fn edited(edits: &[&HeaderEdit]) -> Option<Value> {
+    let set: Vec<_> = edits.iter().flat_map(|edit| &edit.set).map(|(name, _)| name.as_str()).collect();
+    let remove: Vec<_> = edits.iter().flat_map(|edit| &edit.remove).map(HeaderName::as_str).collect();
+    (!set.is_empty() || !remove.is_empty()).then(|| json!({ "set": set, "remove": remove }))
+}
+
+fn network(source: &NetworkSource) -> String {
+    match source {
+        NetworkSource::Network(network) => network.to_string(),
+        NetworkSource::File(path) => path.display().to_string(),
+    }
 }
 
 fn action(action: &Action) -> ActionStatus {
@@ -243,6 +271,9 @@ mod tests {
             request_id_header: HeaderName::from_static("x-request-id"),
             response_headers: HeaderEdit { set: vec![], remove: vec![header::SERVER] },
             max_body: Some(1024),
+            maintenance: None,
+            ip_filter: None,
+            security_headers: None,
         }
     }
 
@@ -265,6 +296,10 @@ mod tests {
             response_headers: HeaderEdit::default(),
             max_body: None,
             encoded_slashes: EncodedSlashes::Refuse,
+            maintenance: None,
+            ip_filter: None,
+            method_override: None,
+            security_headers: None,
             action: Action::Aggregate(Aggregate {
                 timeout: Duration::from_secs(2),
                 parts: vec![Part {

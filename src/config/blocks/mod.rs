@@ -1,9 +1,11 @@
 //! The blocks of a configuration, one file a subject: their keys, and what must hold between them.
 
+mod access;
 mod action;
 mod aggregate;
 mod authenticator;
 mod balancing;
+mod browser;
 mod concurrency;
 mod discovery;
 mod failover;

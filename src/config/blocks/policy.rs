@@ -6,9 +6,13 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use serde_json::{Value as Json, json};
 
+use super::access::IpFilterBody;
+use super::browser::Security;
 use super::references::{AuthenticatorRef, RateLimitRef};
-use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, Authenticate, ClaimRule, Cors, CorsOrigins, Defaults, HeaderEdit, Ref};
+use crate::config::block::{Field, Place, Value, block};
+use crate::config::model::{
+    At, Authenticate, ClaimRule, Cors, CorsOrigins, Defaults, HeaderEdit, Maintenance, Ref,
+};
 use crate::config::reader::Reader;
 use crate::config::values::http::{Direction, HeaderFields, Origin, may_edit};
 use crate::config::values::units::Size;
@@ -118,9 +122,9 @@ block! {
         /// Default: those of the route's match, or else GET, HEAD, POST, PUT, PATCH and DELETE.
         methods: Vec<Method>,
         /// Request headers that may be sent. Default: those that the browser asks for.
-        headers: Vec<HeaderName>,
-        /// Response headers that the page may read.
-        expose_headers: Vec<HeaderName>,
+        headers: Vec<At<HeaderName>>,
+        /// Response headers that the page may read; [*] for all of them, without credentials.
+        expose_headers: Vec<At<HeaderName>>,
         /// Whether cookies and tokens may be sent along. Never with [*]. Default false.
         credentials: At<bool>,
         /// How long a browser may remember the answer. Default: as the browser likes.
@@ -149,6 +153,7 @@ impl CorsBlock {
             reader.error(wildcard.span, "`*` already means any origin", "keep `*` alone, or remove it");
             right = false;
         }
+        right &= self.check_stars(reader);
         let credentials =
             self.credentials.optional::<At<bool>>()?.is_some_and(|credentials| credentials.value);
         let origins = self.origins.required::<At<NonEmpty<At<Origin>>>>()?.value.0;
@@ -160,14 +165,40 @@ impl CorsBlock {
         let cors = Cors {
             origins,
             methods: Vec::new(),
-            headers: self.headers.or(Vec::new())?,
-            expose_headers: self.expose_headers.or(Vec::new())?,
+            headers: names(self.headers.or(Vec::new())?),
+            expose_headers: names(self.expose_headers.or(Vec::new())?),
             credentials,
             max_age: self.max_age.optional()?,
         };
         let methods = self.methods.optional::<Vec<Method>>()?.filter(|methods| !methods.is_empty());
         right.then_some(CorsBody { methods, cors })
     }
+
+    /// A star is a wildcard in the answer where no credentials are, and the name of a field where they are (Fetch
+    /// §3.3.5): whoever writes one means the former.
+    fn check_stars(&self, reader: &mut Reader<'_>) -> bool {
+        let star = |list: &Field<Vec<At<HeaderName>>>| {
+            let stars = list.value()?.iter().find(|name| name.value.as_str() == "*")?;
+            Some(stars.span)
+        };
+        let with_credentials = self.credentials.value().is_some_and(|credentials| credentials.value);
+        let mut right = true;
+        if let Some(span) = star(&self.headers) {
+            let remedy = "leave the key out: then a page may send whatever it asks for";
+            reader.error(span, "`*` is not the name of a header", remedy);
+            right = false;
+        }
+        if let Some(span) = star(&self.expose_headers).filter(|_| with_credentials) {
+            let message = "together with credentials, browsers take `*` for the name of a header";
+            reader.error(span, message, "name the headers, or remove `credentials: true`");
+            right = false;
+        }
+        right
+    }
+}
+
+fn names(written: Vec<At<HeaderName>>) -> Vec<HeaderName> {
+    written.into_iter().map(|name| name.value).collect()
 }
 
 /// Header changes on requests.
@@ -263,8 +294,14 @@ block! {
         response_headers: ResponseEdit,
         /// The largest request body. Default: no bound.
         max_body: BodySize,
+        /// Answer with 503 for as long as something is being done.
+        maintenance: Maintenance,
+        /// Which addresses may call at all.
+        ip_filter: IpFilterBody,
+        /// Fields that tell browsers to be careful: true, false, or what to say.
+        security_headers: Security,
     }
-    later { "compression", "maintenance" }
+    later { "compression" }
 }
 
 impl DefaultsBlock {
@@ -275,6 +312,9 @@ impl DefaultsBlock {
             request_id_header: self.request_id.or(RequestId(REQUEST_ID))?.0,
             response_headers: self.response_headers.or(HeaderEdit::default())?,
             max_body: self.max_body.optional()?,
+            maintenance: self.maintenance.optional()?,
+            ip_filter: self.ip_filter.optional::<IpFilterBody>()?.map(|filter| filter.0),
+            security_headers: self.security_headers.optional::<Security>()?.map(|security| security.0),
         })
     }
 }
@@ -288,6 +328,9 @@ pub(super) fn no_defaults() -> Defaults {
         request_id_header: REQUEST_ID,
         response_headers: HeaderEdit::default(),
         max_body: None,
+        maintenance: None,
+        ip_filter: None,
+        security_headers: None,
     }
 }
 

@@ -5,16 +5,18 @@ use std::collections::HashSet;
 use http::Method;
 use serde_json::{Value as Json, json};
 
+use super::access::IpFilterBody;
 use super::action::{ForwardBody, RedirectBody, Uses};
 use super::aggregate::AggregateBody;
+use super::browser::Security;
 use super::listener::plain;
 use super::policy::{Authorize, BodySize, CorsBody, RequestEdit, ResponseEdit, refs};
 use super::references::RateLimitRef;
 use super::response::Respond;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    Action, At, Authenticate, EncodedSlashes, HeaderEdit, HostPattern, Match, PathMatch, Ref, Route,
-    ValueMatch,
+    Action, At, Authenticate, EncodedSlashes, HeaderEdit, HostPattern, Maintenance, Match, MethodOverride,
+    PathMatch, Ref, Route, ValueMatch,
 };
 use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
@@ -47,6 +49,14 @@ block! {
         max_body: BodySize,
         /// What to do with `%2F` in a path: refuse (the default), or keep as it is.
         encoded_slashes: EncodedSlashes,
+        /// Answer with 503 for as long as something is being done. Default: that of `defaults`.
+        maintenance: Maintenance,
+        /// Which addresses may call at all, in addition to that of `defaults`.
+        ip_filter: IpFilterBody,
+        /// A field by which a POST asks to be taken for another method.
+        method_override: MethodOverride,
+        /// Fields that tell browsers to be careful. Default: those of `defaults`.
+        security_headers: Security,
         /// Send the request to a service.
         forward: At<ForwardBody>,
         /// Answer with the responses of several services.
@@ -56,7 +66,7 @@ block! {
         /// Answer with what is written here.
         respond: At<Respond>,
     }
-    later { "ip_filter", "method_override", "compression", "maintenance" }
+    later { "compression" }
 }
 
 impl RouteBlock {
@@ -86,6 +96,10 @@ impl RouteBlock {
             response_headers: self.response_headers.or(HeaderEdit::default())?,
             max_body: self.max_body.optional()?,
             encoded_slashes: self.encoded_slashes.or(EncodedSlashes::default())?,
+            maintenance: self.maintenance.optional()?,
+            ip_filter: self.ip_filter.optional::<IpFilterBody>()?.map(|filter| filter.0),
+            method_override: self.method_override.optional()?,
+            security_headers: self.security_headers.optional::<Security>()?.map(|security| security.0),
             action: action?,
             matches,
         })

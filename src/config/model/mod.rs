@@ -6,6 +6,7 @@
 
 mod authenticator;
 mod listener;
+mod policy;
 mod route;
 mod service;
 
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 
 pub use authenticator::*;
 pub use listener::*;
+pub use policy::*;
 pub use route::*;
 pub use service::*;
 

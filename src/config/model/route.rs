@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{At, Overrides, Ref, StaticResponse};
+use super::{At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders, StaticResponse};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
@@ -13,6 +13,9 @@ pub struct Defaults {
     pub request_id_header: HeaderName,
     pub response_headers: HeaderEdit,
     pub max_body: Option<u64>,
+    pub maintenance: Option<Maintenance>,
+    pub ip_filter: Option<IpFilter>,
+    pub security_headers: Option<SecurityHeaders>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +38,13 @@ pub struct Route {
     /// Replaces that of `defaults`.
     pub max_body: Option<u64>,
     pub encoded_slashes: EncodedSlashes,
+    /// Replaces that of `defaults`.
+    pub maintenance: Option<Maintenance>,
+    /// In addition to that of `defaults`.
+    pub ip_filter: Option<IpFilter>,
+    pub method_override: Option<MethodOverride>,
+    /// Replaces those of `defaults`.
+    pub security_headers: Option<SecurityHeaders>,
     pub action: Action,
 }
 

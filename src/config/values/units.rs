@@ -104,6 +104,33 @@ impl From<Wait> for Duration {
     }
 }
 
+/// How long somebody else may remember something: whole seconds, up to ten years.
+#[derive(Clone, Copy)]
+pub(in crate::config) struct Age(Duration);
+
+impl Value for Age {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        const MOST: Duration = Duration::from_secs(87_600 * 3600);
+        let age = reader.parse(node, &DURATION, duration)?;
+        if age > MOST || age.subsec_millis() != 0 {
+            let message = format!("{} is not in whole seconds, up to 87600h", shown(node));
+            reader.error(node.span, message, "write 8760h for a year, or 0s for no time");
+            return None;
+        }
+        Some(Age(age))
+    }
+
+    fn schema() -> Json {
+        text_schema("[0-9]+(ms|s|m|h)")
+    }
+}
+
+impl From<Age> for Duration {
+    fn from(age: Age) -> Self {
+        age.0
+    }
+}
+
 /// A duration as the configuration writes it: `250ms`, `5s`, `2m`, `1h`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     duration(text).ok()

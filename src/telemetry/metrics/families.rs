@@ -381,6 +381,11 @@ fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resul
         "What they take",
         stale().map(|kept| (of_route(&kept.route), kept.bytes as i64)),
     )?;
+    out.gauge(
+        "gatehouse_maintenance",
+        "1 while the file exists that turns maintenance on, else 0",
+        gauges.maintenance.iter().map(|(file, on)| ([("file", file.clone())], i64::from(*on))),
+    )?;
     registry(gauges, out)?;
     out.single_counter("gatehouse_access_log_lines", "Lines written", gauges.access_log.written)?;
     out.single_counter(

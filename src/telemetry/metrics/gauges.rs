@@ -11,6 +11,8 @@ pub struct Gauges {
     pub services: Vec<ServiceGauges>,
     pub rate_limits: Vec<RateLimitGauges>,
     pub stale: Vec<StaleGauges>,
+    /// The files that maintenance depends on, and whether they exist.
+    pub maintenance: Vec<(String, bool)>,
     /// Where there is a registry.
     pub registry: Option<RegistryGauges>,
     pub access_log: AccessLogGauges,
