@@ -317,8 +317,13 @@ fn actions() {
     let template = Template(vec![literal("/internal/users/"), TemplatePiece::PathParameter("id".to_owned())]);
     assert_eq!(user.rewrite, Rewrite::Template(template));
     assert_eq!(user.host, HostHeader::Fixed("users.internal".parse().unwrap()));
-    let retries =
-        RetriesGiven { attempts: Some(0), budget: Some(5), keep_body: Some(0), ..RetriesGiven::default() };
+    let retries = RetriesGiven {
+        attempts: Some(0),
+        budget: Some(5),
+        keep_body: Some(0),
+        buffer_response: Some(0),
+        ..RetriesGiven::default()
+    };
     let overrides = user.overrides.as_ref().unwrap();
     assert_eq!(overrides.retries, retries);
     let timeouts = TimeoutsGiven {
@@ -351,7 +356,10 @@ fn actions() {
     let long = BreakerGiven { open_for: Some(seconds(900)), ..BreakerGiven::default() }.over(&usual);
     assert_eq!(long.max_open_for, seconds(900));
     let usual = Retries::default();
-    assert_eq!(retries.over(&usual), Retries { attempts: 0, budget: 5, keep_body: 0, ..usual });
+    assert_eq!(
+        retries.over(&usual),
+        Retries { attempts: 0, budget: 5, keep_body: 0, buffer_response: 0, ..usual }
+    );
     assert_eq!(users.overrides, None);
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
