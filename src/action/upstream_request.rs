@@ -6,7 +6,7 @@ use crate::exchange::Exchange;
 use crate::http::field_lines::{FieldLines, Sink};
 use crate::http::fields::Fields;
 use crate::http::notable::Notable;
-use crate::http::{alike, forwarded, hop_by_hop, via};
+use crate::http::{alike, forwarded, hop_by_hop, method_override, via};
 use crate::policy;
 
 /// Makes the client's fields into those of the request to an instance, without its `Host`. What the gateway adds is
@@ -51,6 +51,9 @@ fn strip(headers: &mut Fields, notable: Notable, exchange: &Exchange) {
             headers.remove(name);
         }
     }
+    if notable.has(Notable::METHOD_OVERRIDE) {
+        headers.retain(|name, _| !method_override::overrides_method(name));
+    }
     if notable.has(Notable::UNDERSCORE) {
         alike::remove_imitations(headers, || spoken_for(exchange));
     }
@@ -88,11 +91,17 @@ fn add(exchange: &Exchange, to: &mut Sink<'_>) {
 
 static FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
-/// The fields that only the gateway says something in: who the client is, where a message ends, and what the
-/// configuration sets or takes away.
+/// The fields that only the gateway says something in: who the client is, where a message ends, which method it has, and
+/// what the configuration sets or takes away.
 pub fn spoken_for(exchange: &Exchange) -> impl Iterator<Item = &HeaderName> {
     let snapshot = &exchange.snapshot;
     let edited =
         exchange.route.iter().flat_map(|route| &route.policies.request_headers).flat_map(|edit| edit.names());
-    snapshot.identity_headers.iter().chain([&snapshot.request_id_header]).chain(&FRAMING).chain(edited)
+    snapshot
+        .identity_headers
+        .iter()
+        .chain([&snapshot.request_id_header])
+        .chain(&FRAMING)
+        .chain(&method_override::NAMES)
+        .chain(edited)
 }

@@ -15,6 +15,7 @@ pub mod host;
 pub mod interim;
 pub mod interned;
 pub mod key_hash;
+pub mod method_override;
 pub mod notable;
 pub mod path;
 pub mod problem;

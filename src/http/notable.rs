@@ -3,6 +3,7 @@
 
 use super::fields::Fields;
 use super::forwarded::claims_origin;
+use super::method_override::overrides_method;
 
 /// A set of fields, or of kinds of fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,9 @@ impl Notable {
     pub const CONTENT_LENGTH: Notable = Notable(1 << 8);
     /// Those that only the gateway says something in: the request's id, who the client is.
     pub const OURS: Notable = Notable(1 << 9);
+    pub const MAX_FORWARDS: Notable = Notable(1 << 10);
+    /// They ask a service to take a request for one with another method: `method_override` knows them.
+    pub const METHOD_OVERRIDE: Notable = Notable(1 << 11);
 
     pub fn of(fields: &Fields) -> Notable {
         let underscores = fields.may_be_named_with(b'_');
@@ -64,6 +68,7 @@ impl Notable {
             b'e' if name == b"expect" => return Notable::EXPECT,
             b'h' if name == b"http2-settings" => return Notable::HOP,
             b'k' if name == b"keep-alive" => return Notable::HOP,
+            b'm' if name == b"max-forwards" => return Notable::MAX_FORWARDS,
             b'o' if name == b"origin" => return Notable::ORIGIN,
             b'p' if matches!(
                 name,
@@ -79,6 +84,7 @@ impl Notable {
                 _ => Notable::default(),
             },
             b'u' if name == b"upgrade" => return Notable::HOP,
+            b'x' if overrides_method(name) => return Notable::METHOD_OVERRIDE,
             _ => Notable::default(),
         };
         let underscore = if underscores && name.contains(&b'_') { Notable::UNDERSCORE } else { known };
@@ -138,6 +144,8 @@ mod tests {
             ),
             (&["expect"], Notable::EXPECT),
             (&["content-length"], Notable::CONTENT_LENGTH),
+            (&["max-forwards"], Notable::MAX_FORWARDS),
+            (&["x-http-method-override", "x-http-method", "x-method-override"], Notable::METHOD_OVERRIDE),
             (&["traceparent"], Notable::TRACE_PARENT),
             (&["tracestate"], Notable::TRACE_STATE),
             (&["origin"], Notable::ORIGIN),
