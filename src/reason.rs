@@ -85,6 +85,8 @@ reasons! {
     BodyTooLarge = "body_too_large", 413, "Request body too large", Some("http_request_denied");
     /// The request target is longer than `max_uri_bytes`.
     UriTooLong = "uri_too_long", 414, "Request target too long", Some("http_request_denied");
+    /// The request's `Expect` asks for something else than `100-continue`.
+    ExpectationFailed = "expectation_failed", 417, "Expectation failed", Some("http_request_error");
     /// A rate limit's tokens are used up.
     RateLimited = "rate_limited", 429, "Too many requests", Some("http_request_denied");
     /// The request head is larger than `max_header_bytes` or has more than `max_headers` fields.

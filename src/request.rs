@@ -111,12 +111,27 @@ fn check_fields(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
         let detail = format!("the request has {} fields; {most} are allowed", headers.len());
         return Err(Refusal::new(Reason::HeadersTooLarge, detail).into());
     }
+    if request.notable.has(Notable::EXPECT) && exchange.version != Version::HTTP_10 {
+        check_expectations(headers)?;
+    }
     if request.notable.has(Notable::CONTENT_LENGTH)
         && headers.get_all(&header::CONTENT_LENGTH).nth(1).is_some()
     {
         return Err(invalid("there is more than one Content-Length"));
     }
     Ok(())
+}
+
+/// RFC 9110 §10.1.1: of the one expectation that there is, HTTP/1.0 knows nothing. Who writes another may wait with the
+/// body for an answer that never comes, and who reads it otherwise may take the body for a request.
+fn check_expectations(headers: &Fields) -> Result<(), Stop> {
+    let mut all = headers.get_all(&header::EXPECT).flat_map(|line| line.split(|byte| *byte == b','));
+    if all.all(
+        |one| matches!(one.trim_ascii(), one if one.is_empty() || one.eq_ignore_ascii_case(b"100-continue")),
+    ) {
+        return Ok(());
+    }
+    Err(refusal(Reason::ExpectationFailed, "no expectation but 100-continue can be met").into())
 }
 
 /// Who writes one request wrongly may mean the next one otherwise than we read it: the connection ends.
@@ -137,6 +152,10 @@ fn understand_host(exchange: &mut Exchange, request: &mut Request, target: &Targ
     let written = match (field, named) {
         (None, None) if exchange.version == Version::HTTP_10 => return Ok(()),
         (None, None) => return Err(bad("there is no Host field")),
+        // §3.2: also where the target names one.
+        (None, Some(_)) if exchange.version == Version::HTTP_11 => {
+            return Err(bad("there is no Host field"));
+        }
         (Some(field), None) => field,
         (None, Some(named)) => Bytes::copy_from_slice(named.as_bytes()),
         (Some(field), Some(named)) => {
@@ -167,8 +186,11 @@ fn understand_target(exchange: &mut Exchange, request: &mut Request, target: Tar
         )
         .into());
     }
-    if target.path() == "*" && exchange.method == Method::OPTIONS {
+    if exchange.method == Method::OPTIONS && (target.path() == "*" || is_last_hop(request)?) {
         return Err(Stop::Answer(Box::new(about_the_gateway())));
+    }
+    if !target.query().unwrap_or_default().is_ascii() {
+        return Err(invalid("the query has a byte that must be percent-encoded"));
     }
     exchange.query = target.query().map(str::to_owned);
     let normalised = path::normalise(target.path()).map_err(bad_path)?;
@@ -186,6 +208,25 @@ fn about_the_gateway() -> Response<Content> {
     let mut response = Response::new(StatusCode::NO_CONTENT, Content::Whole(Bytes::new()));
     response.fields.insert(header::ALLOW, METHODS);
     response
+}
+
+/// RFC 9110 §7.6.2: who may not pass a request on answers it, and who may counts down.
+fn is_last_hop(request: &mut Request) -> Result<bool, Stop> {
+    if !request.notable.has(Notable::MAX_FORWARDS) {
+        return Ok(false);
+    }
+    let written = request.headers.only(&header::MAX_FORWARDS).unwrap_or_default();
+    let hops = match written {
+        // More hops than there are anywhere.
+        digits @ [_, ..] if digits.iter().all(u8::is_ascii_digit) => {
+            fields::text(digits).and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(u32::MAX)
+        }
+        _ => return Err(invalid("Max-Forwards is not one number")),
+    };
+    if let Some(left) = hops.checked_sub(1) {
+        request.headers.insert(header::MAX_FORWARDS, left.into());
+    }
+    Ok(hops == 0)
 }
 
 fn bad_path(error: PathError) -> Stop {

@@ -24,6 +24,7 @@ impl Notable {
     pub const CONTENT_LENGTH: Notable = Notable(1 << 8);
     /// Those that only the gateway says something in: the request's id, who the client is.
     pub const OURS: Notable = Notable(1 << 9);
+    pub const MAX_FORWARDS: Notable = Notable(1 << 10);
     /// They ask a service to take a request for one with another method: `method_override` knows them.
     pub const METHOD_OVERRIDE: Notable = Notable(1 << 11);
 
@@ -67,6 +68,7 @@ impl Notable {
             b'e' if name == b"expect" => return Notable::EXPECT,
             b'h' if name == b"http2-settings" => return Notable::HOP,
             b'k' if name == b"keep-alive" => return Notable::HOP,
+            b'm' if name == b"max-forwards" => return Notable::MAX_FORWARDS,
             b'o' if name == b"origin" => return Notable::ORIGIN,
             b'p' if matches!(
                 name,
@@ -142,6 +144,8 @@ mod tests {
             ),
             (&["expect"], Notable::EXPECT),
             (&["content-length"], Notable::CONTENT_LENGTH),
+            (&["max-forwards"], Notable::MAX_FORWARDS),
+            (&["x-http-method-override", "x-http-method", "x-method-override"], Notable::METHOD_OVERRIDE),
             (&["traceparent"], Notable::TRACE_PARENT),
             (&["tracestate"], Notable::TRACE_STATE),
             (&["origin"], Notable::ORIGIN),

@@ -28,6 +28,9 @@ pub enum PathError {
     Backslash,
     #[error("the path has an encoded NUL")]
     Nul,
+    /// `%C0%AE` is no UTF-8, and a dot to who doesn't check (RFC 3629 §10).
+    #[error("the path has an ASCII character in an overlong form of UTF-8")]
+    Overlong,
     /// A control byte, a space, `?`, `#`, or a byte outside ASCII (RFC 3986 §3.3).
     #[error("the path has the byte {0:#04x}, which must be percent-encoded")]
     ForbiddenByte(u8),
@@ -81,7 +84,26 @@ fn is_settled_escape(digits: &[u8]) -> bool {
     let [high, low, ..] = *digits else { return false };
     let is_upper = |digit: u8| matches!(digit, b'0'..=b'9' | b'A'..=b'F');
     let Some(value) = hex_pair(high, low) else { return false };
-    is_upper(high) && is_upper(low) && !is_unreserved(value) && !matches!(value, 0 | b'/' | b'\\')
+    is_upper(high)
+        && is_upper(low)
+        && !is_unreserved(value)
+        && !matches!(value, 0 | b'/' | b'\\')
+        && !is_overlong(value, &digits[2..])
+}
+
+/// Whether a first byte and the escapes behind it spell a character below 0x80 in more than one byte.
+fn is_overlong(first: u8, behind: &[u8]) -> bool {
+    let escape = |at: usize| match behind.get(3 * at..3 * at + 3) {
+        Some([b'%', high, low]) => hex_pair(*high, *low),
+        _ => None,
+    };
+    let continues = |at| matches!(escape(at), Some(0x80..=0xbf));
+    match first {
+        0xc0 | 0xc1 => continues(0),
+        0xe0 => matches!(escape(0), Some(0x80 | 0x81)) && continues(1),
+        0xf0 => escape(0) == Some(0x80) && matches!(escape(1), Some(0x80 | 0x81)) && continues(2),
+        _ => false,
+    }
 }
 
 fn rebuild(raw: &str) -> Result<Normalised<'_>, PathError> {
@@ -111,19 +133,20 @@ fn rebuild(raw: &str) -> Result<Normalised<'_>, PathError> {
 
 /// Appends one segment with its escapes in their one form.
 fn push_segment(path: &mut String, segment: &str, has_encoded_slash: &mut bool) -> Result<(), PathError> {
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
+    let mut bytes = segment.as_bytes().iter();
+    while let Some(&byte) = bytes.next() {
         match CLASSES[usize::from(byte)] {
             Class::Plain => path.push(char::from(byte)),
             Class::Encode => push_escape(path, byte),
             Class::Percent => {
-                let (Some(high), Some(low)) = (bytes.next(), bytes.next()) else {
+                let (Some(&high), Some(&low)) = (bytes.next(), bytes.next()) else {
                     return Err(PathError::BrokenEscape);
                 };
                 match hex_pair(high, low).ok_or(PathError::BrokenEscape)? {
                     0 => return Err(PathError::Nul),
                     b'\\' => return Err(PathError::Backslash),
                     value if is_unreserved(value) => path.push(char::from(value)),
+                    value if is_overlong(value, bytes.as_slice()) => return Err(PathError::Overlong),
                     value => {
                         *has_encoded_slash |= value == b'/';
                         push_escape(path, value);
@@ -256,6 +279,13 @@ mod tests {
             ("/a/%2e/b", "/a/b"),
             ("/%7euser/%41%2d%5F", "/~user/A-_"),
             ("/caf%c3%a9", "/caf%C3%A9"),
+            // Latin-1, Thai, an emoji, a wide slash: other characters, however they are read.
+            ("/caf%e9", "/caf%E9"),
+            ("/%C0", "/%C0"),
+            ("/%C0-%AE", "/%C0-%AE"),
+            ("/%e0%b8%81", "/%E0%B8%81"),
+            ("/%F0%9F%98%80", "/%F0%9F%98%80"),
+            ("/%EF%BC%8F", "/%EF%BC%8F"),
             ("/a%20b", "/a%20b"),
             // Decoded once only: what would be a dot after a second time stays an escape.
             ("/%252e%252e/a", "/%252e%252e/a"),
@@ -290,6 +320,12 @@ mod tests {
             ("/a%5Cb", Backslash),
             ("/a%5c..", Backslash),
             ("/a%00", Nul),
+            ("/%c0%ae%c0%ae/a", Overlong),
+            ("/a%C0%AFb", Overlong),
+            ("/%c1%9c", Overlong),
+            ("/%e0%80%af", Overlong),
+            ("/%e0%81%9c", Overlong),
+            ("/%F0%80%80%AE", Overlong),
             ("/%00/../a", Nul),
             ("/a b", ForbiddenByte(b' ')),
             ("/a\tb", ForbiddenByte(b'\t')),

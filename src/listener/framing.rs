@@ -18,6 +18,9 @@ pub fn malformed(detail: &'static str) -> Malformed {
 }
 
 const MAX_CHUNK_EXTENSION_BYTES: usize = 1024;
+/// Of all chunks of a body together, beyond what there is of content: nobody reads them, and they are no part of what
+/// `max_body` counts.
+const MAX_EXTENSION_BYTES: u32 = 16 * 1024;
 /// Sixteen hexadecimal digits make 64 bits; no body is that long.
 const MAX_CHUNK_SIZE_DIGITS: u8 = 15;
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
@@ -26,7 +29,14 @@ const MAX_TRAILER_BYTES: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {
     Length(u64),
-    Chunked(Chunk),
+    Chunked(Chunks),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    at: Chunk,
+    /// Bytes of extensions that no content has come for.
+    extensions: u32,
 }
 
 /// Where in a chunked body (RFC 9112 §7.1) the next byte stands.
@@ -46,6 +56,7 @@ pub enum Chunk {
 }
 
 const FIRST_CHUNK: Chunk = Chunk::Size { size: 0, digits: 0 };
+const CHUNKS: Chunks = Chunks { at: FIRST_CHUNK, extensions: 0 };
 
 impl BodyFraming {
     pub fn length(length: u64) -> Self {
@@ -53,11 +64,11 @@ impl BodyFraming {
     }
 
     pub fn chunked() -> Self {
-        BodyFraming::Chunked(FIRST_CHUNK)
+        BodyFraming::Chunked(CHUNKS)
     }
 
     pub fn is_end(&self) -> bool {
-        matches!(self, BodyFraming::Length(0) | BodyFraming::Chunked(Chunk::End))
+        matches!(self, BodyFraming::Length(0) | BodyFraming::Chunked(Chunks { at: Chunk::End, .. }))
     }
 
     /// The length of what is left, where it is known.
@@ -77,7 +88,7 @@ impl BodyFraming {
     ) -> Result<Option<Bytes>, Malformed> {
         match self {
             BodyFraming::Length(left) => Ok(take_up_to(buffer, left)),
-            BodyFraming::Chunked(chunk) => chunk.take(buffer, trailers),
+            BodyFraming::Chunked(chunks) => chunks.take(buffer, trailers),
         }
     }
 
@@ -85,7 +96,7 @@ impl BodyFraming {
     pub fn ends_within(mut self, bytes: &[u8]) -> bool {
         match &mut self {
             BodyFraming::Length(left) => *left <= bytes.len() as u64,
-            BodyFraming::Chunked(chunk) => chunk.ends_within(bytes),
+            BodyFraming::Chunked(chunks) => chunks.ends_within(bytes),
         }
     }
 }
@@ -96,50 +107,71 @@ fn take_up_to(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     (length > 0).then(|| buffer.split_to(length).freeze())
 }
 
-impl Chunk {
+impl Chunks {
     fn take(&mut self, buffer: &mut BytesMut, trailers: &mut Vec<u8>) -> Result<Option<Bytes>, Malformed> {
-        let mut at = 0;
-        while !matches!(self, Chunk::Data { .. } | Chunk::End)
-            && let Some(byte) = buffer.get(at)
+        let mut used = 0;
+        while !matches!(self.at, Chunk::Data { .. } | Chunk::End)
+            && let Some(byte) = buffer.get(used)
         {
-            *self = self.after(*byte)?;
-            at += 1;
-            if self.is_in_trailer() || (*self == Chunk::TrailerStart && !trailers.is_empty()) {
+            self.step(*byte)?;
+            used += 1;
+            if self.at.is_in_trailer() || (self.at == Chunk::TrailerStart && !trailers.is_empty()) {
                 trailers.push(*byte);
                 if trailers.len() > MAX_TRAILER_BYTES {
                     return Err(malformed("the trailers are longer than allowed"));
                 }
             }
         }
-        buffer.advance(at);
-        let Chunk::Data { left } = self else { return Ok(None) };
+        buffer.advance(used);
+        let Chunk::Data { left } = &mut self.at else { return Ok(None) };
         let data = take_up_to(buffer, left);
         if *left == 0 {
-            *self = Chunk::DataCr;
+            self.at = Chunk::DataCr;
         }
         Ok(data)
     }
 
-    fn is_in_trailer(self) -> bool {
-        matches!(self, Chunk::Trailer | Chunk::TrailerLf)
-    }
-
     fn ends_within(&mut self, mut bytes: &[u8]) -> bool {
-        while *self != Chunk::End {
-            if let Chunk::Data { left } = *self {
+        while self.at != Chunk::End {
+            if let Chunk::Data { left } = self.at {
                 let Some(behind) = usize::try_from(left).ok().and_then(|left| bytes.get(left..)) else {
                     return false;
                 };
                 bytes = behind;
-                *self = Chunk::DataCr;
+                self.at = Chunk::DataCr;
                 continue;
             }
             let [byte, behind @ ..] = bytes else { return false };
-            let Ok(after) = self.after(*byte) else { return false };
-            *self = after;
+            if self.step(*byte).is_err() {
+                return false;
+            }
             bytes = behind;
         }
         true
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), Malformed> {
+        self.at = self.at.after(byte)?;
+        match self.at {
+            Chunk::Extension { .. } if self.extensions == MAX_EXTENSION_BYTES => {
+                Err(malformed("the extensions of the chunks are longer than allowed"))
+            }
+            Chunk::Extension { .. } => {
+                self.extensions += 1;
+                Ok(())
+            }
+            Chunk::Data { left } => {
+                self.extensions = self.extensions.saturating_sub(u32::try_from(left).unwrap_or(u32::MAX));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Chunk {
+    fn is_in_trailer(self) -> bool {
+        matches!(self, Chunk::Trailer | Chunk::TrailerLf)
     }
 
     fn after(self, byte: u8) -> Result<Chunk, Malformed> {

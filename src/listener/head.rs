@@ -299,7 +299,7 @@ impl Said {
             }
             // RFC 9110 §10.1.1: a server ignores it in an HTTP/1.0 request.
             6 if is(&header::EXPECT) => {
-                self.expects_continue = !self.is_http10 && value.eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue |= !self.is_http10 && lists(value, b"100-continue");
             }
             2 if is(&header::TE) => self.takes_trailers |= lists(value, b"trailers"),
             7 if is(&header::UPGRADE) => self.upgrade = true,

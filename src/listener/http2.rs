@@ -16,8 +16,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{Reason as Reset, RecvStream};
 use http::Request;
 use tokio::time::Sleep;
 
@@ -208,8 +208,11 @@ impl Streams {
         &mut self,
         connection: &Rc<Connection>,
         request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
+        mut respond: SendResponse<Bytes>,
     ) {
+        if head::is_malformed(&request) {
+            return respond.send_reset(Reset::PROTOCOL_ERROR);
+        }
         let place = self.free.pop().unwrap_or_else(|| {
             let waker = self.agenda.waker(behind_protocol(self.places.len()));
             self.places.push(Place { stream: None, waker });

@@ -61,6 +61,17 @@ fn malformed_chunks_are_refused() {
     assert!(read(&mut BodyFraming::chunked(), long.as_bytes()).is_err());
 }
 
+#[test]
+fn extensions_are_bounded_by_the_content_that_comes_with_them() {
+    let chunk = |size: usize| format!("{size:x};{}\r\n{}\r\n", "e".repeat(100), "c".repeat(size));
+    // Signed chunks have as much in front of each.
+    assert!(read(&mut BodyFraming::chunked(), chunk(100).repeat(1000).as_bytes()).is_ok());
+    assert!(read(&mut BodyFraming::chunked(), chunk(1).repeat(160).as_bytes()).is_ok());
+    let small = chunk(1).repeat(170) + "0\r\n\r\n";
+    assert!(read(&mut BodyFraming::chunked(), small.as_bytes()).is_err());
+    assert!(!BodyFraming::chunked().ends_within(small.as_bytes()));
+}
+
 proptest! {
     #[test]
     fn it_makes_no_difference_where_chunks_are_cut(

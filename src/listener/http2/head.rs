@@ -26,7 +26,7 @@ pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived
     let body = if stream.is_end_stream() {
         ClientBody::Empty
     } else {
-        let waits = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let waits = expects.is_some_and(|value| waits_for_continue(value.as_bytes()));
         let on_wanted = waits.then(|| {
             let interims = interims.clone();
             Box::new(move || interims.go_on()) as Box<dyn FnOnce()>
@@ -44,6 +44,22 @@ pub fn arrived(request: Request<RecvStream>, interims: &Rc<Interims>) -> Arrived
         upgrade: None,
         interim: Some(interims.clone()),
     }
+}
+
+/// What asks for anything else is refused where requests are understood.
+fn waits_for_continue(expectations: &[u8]) -> bool {
+    expectations.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// What h2 lets pass and RFC 9113 §8.2.1 calls malformed: a value with blanks around it, which HTTP/1.1 would take off,
+/// and a length that says nothing.
+pub fn is_malformed(request: &Request<RecvStream>) -> bool {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    request.headers().iter().any(|(name, value)| match value.as_bytes() {
+        [] => *name == header::CONTENT_LENGTH,
+        [first, ..] if is_blank(first) => true,
+        [.., last] => is_blank(last),
+    })
 }
 
 /// HTTP/2 may split the cookies into several fields; anywhere else there is one (RFC 9113 §8.2.3).
@@ -74,6 +90,10 @@ pub fn of(response: &Response<ResponseBody>, is_head: bool) -> http::Response<()
         for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
             headers.remove(name);
         }
+    }
+    if has_length && *status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6: some clients would wait for what it promises.
+        headers.remove(header::CONTENT_LENGTH);
     }
     if !has_length
         && let Some(length) = body.size_hint().exact()

@@ -4,10 +4,12 @@ pub mod client;
 pub mod companion;
 pub mod consul;
 pub mod etcd;
+pub mod frames;
 pub mod gateway;
 pub mod h2;
 pub mod origin;
 pub mod raw;
+pub mod recorder;
 pub mod relay;
 pub mod session;
 pub mod source;
@@ -22,6 +24,7 @@ pub use consul::Consul;
 pub use etcd::Etcd;
 pub use gateway::Gateway;
 pub use origin::Origin;
+pub use recorder::Recorder;
 pub use session::Session;
 
 /// Longer than anything that should happen takes on a busy machine.
