@@ -17,7 +17,7 @@ mod by_key;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
-use super::groups::{Found, Group, Survey, WHOLE, Weight};
+use super::groups::{AT_ONCE, Found, Group, Survey, WHOLE, Weight};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
@@ -129,8 +129,9 @@ enum Spare {
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
 /// So many instances are passed in search of one that can be used, before some are asked that were seen when the
-/// worker counted; where it saw none, there is none for this tenth of a second. Smaller groups are always searched.
-const FAR: usize = 1024;
+/// worker counted; fewer where it saw none, and then there is none for this tenth of a second. Smaller groups are always
+/// searched.
+pub(super) const FAR: usize = 1024;
 /// How many times faster an instance must be for its weight to matter less than that.
 const CLEARLY: f64 = 2.0;
 
@@ -218,10 +219,12 @@ impl Picker<'_> {
             let all = u64::from(instance.weight()) * WHOLE;
             let to_come = if instance.has_joined() { all.saturating_sub(usable) } else { 0 };
             Found::Usable(Weight { usable, to_come })
-        } else if self.is_usable(instance) {
-            Found::OnProbation
-        } else {
+        } else if !self.is_able(instance) {
             Found::Unusable
+        } else if instance.is_ejected() {
+            Found::Ejected
+        } else {
+            Found::OnProbation
         }
     }
 
@@ -309,13 +312,13 @@ impl Picker<'_> {
         let in_order = (start..start + instances).map(|turn| (turn, order.at(turn % order.len())));
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
+        let is_large = instances > FAR;
+        let is_known = is_large && self.survey().usable_weight(number) == 0.0;
+        let far = if is_known { AT_ONCE } else { FAR };
         for (step, (turn, place)) in in_order.chain(one_by_one).enumerate() {
-            if step == FAR && which != Spare::Ejected {
-                let survey = self.survey();
-                let own = group.first..group.first + group.len;
-                let mut seen = survey.seen().filter(|index| own.contains(index));
-                let picked = seen.find_map(|index| self.take_spare(index, which));
-                if picked.is_some() || survey.usable_weight(number) == 0.0 {
+            if step == far && is_large {
+                let (picked, has_seen) = self.seen_spare(number, which);
+                if picked.is_some() || has_seen || is_known {
                     return picked;
                 }
             }
@@ -325,6 +328,23 @@ impl Picker<'_> {
             }
         }
         None
+    }
+
+    /// One of those in the group that were seen when the worker counted, and whether it has seen any.
+    fn seen_spare(&self, number: usize, which: Spare) -> (Option<Picked>, bool) {
+        let (survey, group) = (self.survey(), &self.set.groups[number]);
+        let own = group.first..group.first + group.len;
+        let is_ejected = which == Spare::Ejected;
+        let ejected = survey.seen_ejected().filter(|_| is_ejected);
+        let seen = survey.seen().filter(|_| !is_ejected).chain(ejected).filter(|index| own.contains(index));
+        let mut has_seen = false;
+        let picked = seen.inspect(|_| has_seen = true).find_map(|index| self.take_spare(index, which));
+        (picked, has_seen || is_ejected)
+    }
+
+    /// The instance at this place, if its breaker lets a request through.
+    pub fn pick_at(&self, index: usize) -> Option<Picked> {
+        self.take(index, Spare::Any)
     }
 
     fn take_spare(&self, index: usize, which: Spare) -> Option<Picked> {
@@ -412,7 +432,7 @@ impl Picker<'_> {
     fn why_none(&self) -> NoPick {
         use super::instance::Health;
         // Of thousands, some tell.
-        let mut some = self.set.instances().take(FAR);
+        let mut some = self.set.some(self.worker, 0);
         let mut all_unhealthy = || some.all(|instance| instance.health() == Health::Unhealthy);
         if !self.despite_health && all_unhealthy() { NoPick::AllUnhealthy } else { NoPick::AllOpen }
     }

@@ -86,11 +86,63 @@ fn what_is_left_of_a_large_set_is_used() {
         set.instances().for_each(|instance| instance.set_health(Health::Unhealthy));
         let (took, picked) = picks(&service, 0);
         assert_eq!(picked, 0);
-        assert!(took < Duration::from_millis(20), "{rule:?}: with none, a request takes {took:?}");
+        assert!(took < Duration::from_millis(4), "{rule:?}: with none, a request takes {took:?}");
         set.instances().nth(7777).expect("there are more").set_health(Health::Healthy);
         picks(&service, 1000);
         let (took, picked) = picks(&service, 2000);
         assert_eq!(picked, ALL);
         assert!(took < Duration::from_millis(2), "{rule:?}: with one, a request takes {took:?}");
     }
+}
+
+/// Nobody goes through all of them to see that there is nobody, or who comes first after that.
+#[test]
+fn a_large_set_whose_breakers_are_open_costs_no_request_much() {
+    for rule in RULES {
+        let service = service(rule.clone());
+        service.instances.publish(all(|_| 1));
+        let set = service.instances.current();
+        let breaker = &service.settings.breaker;
+        for instance in set.instances() {
+            // Once more each time, so that it stays open for long.
+            for again in 0..3 {
+                instance.breaker.probe_from(Millis(again));
+                for _ in 0..breaker.consecutive_failures {
+                    let Some(pass) = instance.breaker.admit(Millis(again), breaker) else { break };
+                    instance.breaker.failure(pass, WorkerId(0), Millis(again), breaker);
+                }
+            }
+        }
+        let (took, picked) = picks(&service, 3);
+        assert_eq!(picked, 0, "none is open for long enough");
+        assert!(took < Duration::from_millis(4), "{rule:?}: with none, a request takes {took:?}");
+        let mut rng = fastrand::Rng::with_seed(1);
+        let began = Instant::now();
+        assert!((0..100).all(|_| !service.has_usable(WorkerId(0), Millis(3), &mut rng)));
+        let took = began.elapsed() / 100;
+        assert!(took < Duration::from_millis(4), "{rule:?}: another attempt takes {took:?} to be refused");
+        let early = 3 + breaker.open_for.as_millis() as u64;
+        let picked = picks(&service, early).1;
+        assert!(picked > ALL / 2, "{rule:?}: after `open_for` {picked} of {ALL} found one to try");
+    }
+}
+
+/// What is ejected is no exception.
+#[test]
+fn a_large_set_of_which_nothing_but_ejected_ones_is_left_is_used() {
+    let service = service(LoadBalancing::RoundRobin);
+    service.instances.publish(all(|_| 1));
+    let set = service.instances.current();
+    let time = EjectionTime { base: Duration::from_secs(60), max: Duration::from_secs(60) };
+    for (number, instance) in set.instances().enumerate() {
+        instance.set_health(Health::Unhealthy);
+        if number % 5000 == 77 {
+            instance.set_health(Health::Healthy);
+            instance.eject(EjectionReason::FailureRatio, "it fails".into(), false, Millis(0), time);
+        }
+    }
+    picks(&service, 0);
+    let (took, picked) = picks(&service, 1000);
+    assert_eq!(picked, ALL);
+    assert!(took < Duration::from_millis(4), "a request takes {took:?}");
 }
