@@ -32,7 +32,7 @@ use crate::per_worker::WorkerId;
 use crate::reason::Reason;
 
 /// Instances are tried again only when there are no others; so many are remembered.
-const MAX_TRIED: usize = 8;
+pub(super) const MAX_TRIED: usize = 8;
 
 /// What a call needs of the worker that makes it.
 #[derive(Clone, Copy)]

@@ -98,6 +98,12 @@ pub(super) struct Member {
     refs: Arc<[InstanceRef]>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has looked at a single member: what a request costs, whatever machine it runs on.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Instances {
     /// An empty set: nothing is known yet.
     pub fn new(workers: usize) -> Arc<Self> {
@@ -325,7 +331,7 @@ impl InstanceSet {
     /// All of them; of thousands, some that a worker has seen to be of use, and some from a place on. So many are looked at
     /// with one request at most.
     pub(super) fn some(&self, worker: WorkerId, from: usize) -> impl Iterator<Item = &Arc<Instance>> {
-        self.some_places(worker, from).map(|index| &self.members[index].instance)
+        self.some_places(worker, from).map(|index| &self.member(index).instance)
     }
 
     /// Where they are.
@@ -343,6 +349,8 @@ impl InstanceSet {
     }
 
     pub(super) fn member(&self, index: usize) -> &Member {
+        #[cfg(test)]
+        LOOKED_AT.set(LOOKED_AT.get() + 1);
         &self.members[index]
     }
 
