@@ -9,7 +9,7 @@ use gatehouse::clock::Millis;
 use gatehouse::config::{self, At, ConsistentHash, HashKey, LoadBalancing, Span};
 use gatehouse::per_worker::WorkerId;
 use gatehouse::service::discovered::{Discovered, Publish};
-use gatehouse::service::{Service, Wish};
+use gatehouse::service::{Health, Service, Wish};
 
 fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
     let config = config::Service {
@@ -71,6 +71,23 @@ fn pick(criterion: &mut Criterion) {
     }
 }
 
+/// What a request costs that finds nobody among ten thousand.
+fn none(criterion: &mut Criterion) {
+    for (name, rule) in [("round_robin", LoadBalancing::RoundRobin), ("peak_ewma", LoadBalancing::PeakEwma)] {
+        let service = service(rule, 10_000);
+        service.instances.current().instances().for_each(|instance| instance.set_health(Health::Unhealthy));
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut now = 0;
+        criterion.bench_function(&format!("pick/{name}/none of 10000"), |bencher| {
+            bencher.iter(|| {
+                now += 1;
+                let wish = Wish { key: Some(rng.u64(..)), session: None };
+                black_box(service.pick(WorkerId(0), wish, &[], Millis(now / 100), &mut rng)).is_err()
+            })
+        });
+    }
+}
+
 fn publish(criterion: &mut Criterion) {
     let service = service(LoadBalancing::Weighted, 1000);
     let mut last = 1;
@@ -92,6 +109,6 @@ fn publish(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(2));
-    targets = pick, publish
+    targets = pick, none, publish
 }
 criterion_main!(benches);

@@ -52,10 +52,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// It serves from now on: what is shared with the snapshot before obeys it.
     pub fn take_effect(&self) {
+        let mut own: HashMap<&str, Vec<RouteBreaker>> = HashMap::new();
+        for (service, breaker) in &self.route_breakers {
+            own.entry(service).or_default().push(breaker.clone());
+        }
         for service in &self.services {
             service.take_effect();
-            let own = self.route_breakers.iter().filter(|(name, _)| **name == *service.name);
-            service.instances.keep_breakers(own.map(|(_, own)| own.clone()).collect());
+            service.instances.keep_breakers(own.remove(&*service.name).unwrap_or_default());
         }
     }
 }
@@ -115,11 +118,13 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
     let (mut known_policies, mut known_actions) =
         (Known::new(policies::are_alike), Known::new(have_same_action));
+    let before = Before::of(ground);
+    let written: Written<'_> = config.services.iter().map(|service| (&**service.name, service)).collect();
     for route in &config.routes {
         let policies =
             known_policies.like(route, || Ok(policies::compile(route, config, &names, &mut problems)));
-        let own = Own { stale: route_stale(route, ground), breaker: route_breaker(route, ground) };
-        let action = known_actions.like(route, || action(route, config, &names, &own));
+        let own = Own { stale: route_stale(route, &before), breaker: route_breaker(route, &before) };
+        let action = known_actions.like(route, || action(route, &written, &names, &own));
         stale.extend(own.stale);
         route_breakers.extend(own.breaker);
         match policies.and_then(|policies| Ok((policies, action?))) {
@@ -156,6 +161,27 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     })
 }
 
+/// Services by their names, as the configuration has them.
+type Written<'c> = HashMap<&'c str, &'c config::Service>;
+
+/// What routes of the snapshot before have of their own, by their names: there may be thousands.
+struct Before<'g> {
+    stale: HashMap<&'g str, &'g RouteStale>,
+    /// Each with the name of its service.
+    breakers: HashMap<&'g str, &'g (String, RouteBreaker)>,
+}
+
+impl<'g> Before<'g> {
+    fn of(ground: &Ground<'g>) -> Self {
+        let stale = ground.previous.iter().flat_map(|previous| &previous.stale);
+        let breakers = ground.previous.iter().flat_map(|previous| &previous.route_breakers);
+        Before {
+            stale: stale.map(|kept| (&*kept.route, kept)).collect(),
+            breakers: breakers.map(|known| (&*known.1.route, known)).collect(),
+        }
+    }
+}
+
 struct Names {
     services: HashMap<String, Arc<Service>>,
     authenticators: HashMap<String, Arc<Authenticator>>,
@@ -166,10 +192,11 @@ struct Names {
 }
 
 fn services(config: &Config, ground: &Ground<'_>) -> HashMap<String, Arc<Service>> {
-    let before = ground.previous.map(|previous| &previous.services[..]).unwrap_or_default();
-    let named = |name: &str| before.iter().find(|service| *service.name == *name);
+    let before = ground.previous.iter().flat_map(|previous| &previous.services);
+    let before: HashMap<&str, &Arc<Service>> = before.map(|service| (&*service.name, service)).collect();
     let compile = |service: &config::Service| {
-        let compiled = Service::compile(service, named(&service.name), ground.workers, ground.metrics);
+        let previous = before.get(&**service.name).copied();
+        let compiled = Service::compile(service, previous, ground.workers, ground.metrics);
         (service.name.value.clone(), compiled)
     };
     config.services.iter().map(compile).collect()
@@ -270,12 +297,11 @@ struct Own {
 }
 
 /// The breaker that the route has of its own, if it has: that of the snapshot before, where it goes to the same service.
-fn route_breaker(route: &config::Route, ground: &Ground<'_>) -> Option<(String, RouteBreaker)> {
+fn route_breaker(route: &config::Route, before: &Before<'_>) -> Option<(String, RouteBreaker)> {
     let config::Action::Forward(forward) = &route.action else { return None };
     forward.overrides.as_ref().filter(|overrides| overrides.circuit_breaker.is_own())?;
     let service = &forward.service.value;
-    let mut before = ground.previous.iter().flat_map(|previous| &previous.route_breakers);
-    let known = before.find(|(name, own)| name == service && *own.route == **route.name);
+    let known = before.breakers.get(&**route.name).copied().filter(|(name, _)| name == service);
     Some(known.cloned().unwrap_or_else(|| {
         let own = RouteBreaker { route: route.name.as_str().into(), of: BreakerOf::another_route() };
         (service.clone(), own)
@@ -283,13 +309,12 @@ fn route_breaker(route: &config::Route, ground: &Ground<'_>) -> Option<(String, 
 }
 
 /// The answers that the route keeps, if it does: those of the snapshot before, where they are what it would answer now.
-fn route_stale(route: &config::Route, ground: &Ground<'_>) -> Option<RouteStale> {
+fn route_stale(route: &config::Route, before: &Before<'_>) -> Option<RouteStale> {
     let config::Action::Forward(forward) = &route.action else { return None };
     let max_bytes = forward.stale_if_error?.max_bytes;
     let forward = config::Forward { overrides: None, stale_if_error: None, ..forward.clone() };
-    let before = ground.previous.iter().flat_map(|previous| &previous.stale);
-    let before = before.filter(|kept| kept.route == *route.name && kept.forward.is_same_target(&forward));
-    let store = match before.map(|kept| &kept.store).next() {
+    let known = before.stale.get(&**route.name).filter(|kept| kept.forward.is_same_target(&forward));
+    let store = match known.map(|kept| &kept.store) {
         Some(store) if store.max() == max_bytes => store.clone(),
         Some(store) => Arc::new(store.resized(max_bytes)),
         None => Arc::new(StaleStore::new(max_bytes)),
@@ -297,7 +322,7 @@ fn route_stale(route: &config::Route, ground: &Ground<'_>) -> Option<RouteStale>
     Some(RouteStale { route: route.name.value.clone(), store, forward })
 }
 
-fn action(route: &config::Route, config: &Config, names: &Names, own: &Own) -> Result<Action, String> {
+fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own) -> Result<Action, String> {
     let parameters = parameter_names(&route.matches.path);
     let service = |name: &config::Ref| {
         names.services.get(&name.value).cloned().ok_or_else(|| format!("there is no service {}", name.value))
@@ -308,11 +333,10 @@ fn action(route: &config::Route, config: &Config, names: &Names, own: &Own) -> R
     Ok(match &route.action {
         config::Action::Forward(forward) => {
             let service = service(&forward.service)?;
-            let written = || config.services.iter().find(|written| *written.name == *forward.service);
             let stale = forward.stale_if_error.zip(own.stale.as_ref());
             let breaker = own.breaker.as_ref().map_or(BreakerOf::SERVICE, |(_, own)| own.of);
             let stale = stale.map(|(how, kept)| Stale { keep_for: how.keep_for, store: kept.store.clone() });
-            let service = match (&forward.overrides, written()) {
+            let service = match (&forward.overrides, written.get(&*forward.service.value)) {
                 (None, _) if stale.is_none() => service,
                 (overrides, Some(written)) => service.overridden(
                     written,

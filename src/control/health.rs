@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
@@ -28,6 +28,8 @@ const MAX_CONCURRENT: usize = 256;
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
 /// Instances that appear together are checked so far apart on average, as long as that takes no more than an interval.
 const APART: Duration = Duration::from_millis(2);
+/// Of thousands of instances, many may change at once; all of them are looked at to see how many are healthy.
+const ASSESSED_EVERY: Duration = Duration::from_millis(20);
 
 /// Checks the instances of a service, those that join it at once, until the future is dropped. What is
 /// known stays then, for a run with other settings to go on from; where there is to be none, call
@@ -39,6 +41,7 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
     // Dropped with this future, and all checks with it.
     let mut tasks = JoinSet::new();
     let mut running: HashMap<u64, AbortHandle> = HashMap::new();
+    let changed_health = Arc::new(Notify::new());
     loop {
         changes.mark_unchanged();
         let set = instances.current();
@@ -48,21 +51,30 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
         for instance in set.instances() {
             let task = stale.remove(&instance.id).unwrap_or_else(|| {
                 let first = spread.mul_f64(fastrand::f64());
-                let (instance, instances) = (instance.clone(), instances.clone());
+                let (instance, changed) = (instance.clone(), changed_health.clone());
                 let (settings, slots) = (settings.clone(), slots.clone());
                 tasks.spawn(async move {
                     sleep(first).await;
-                    check_for_ever(instance, instances, settings, slots).await;
+                    check_for_ever(instance, changed, settings, slots).await;
                 })
             });
             running.insert(instance.id, task);
         }
-        instances.assess(settings.panic_threshold);
         stale.values().for_each(AbortHandle::abort);
         while tasks.try_join_next().is_some() {}
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = assess(&instances, settings.panic_threshold, &changed_health) => {}
         }
+    }
+}
+
+/// Says at once, and whenever the health of an instance has changed, whether enough are healthy. It never ends.
+async fn assess(instances: &Instances, panic_threshold: Option<u8>, changed: &Notify) {
+    loop {
+        instances.assess(panic_threshold);
+        sleep(ASSESSED_EVERY).await;
+        changed.notified().await;
     }
 }
 
@@ -78,7 +90,7 @@ pub fn forget(instances: &Instances) {
 
 async fn check_for_ever(
     instance: Arc<Instance>,
-    instances: Arc<Instances>,
+    changed: Arc<Notify>,
     settings: Arc<HealthSettings>,
     slots: Arc<Semaphore>,
 ) {
@@ -97,7 +109,7 @@ async fn check_for_ever(
         let (before, health) = (instance.health(), streak.next(instance.health(), result.is_ok(), &settings));
         if health != before {
             instance.set_health(health);
-            instances.assess(settings.panic_threshold);
+            changed.notify_one();
         }
         instance.set_last_check(Some(Check {
             at: clock::now(),

@@ -36,6 +36,7 @@ pub async fn run(services: watch::Receiver<Vec<Watched>>) {
             states.retain(|service| present.iter().any(|(present, _)| present == service));
         }
         for (service, instances) in &present {
+            instances.free_retired();
             let panics = instances.is_panicking();
             if panics && panicking.insert(service.clone()) {
                 events::warn(format_args!(

@@ -167,6 +167,7 @@ fn service_gauges(service: &Arc<Service>) -> ServiceGauges {
             .map(|instance| InstanceGauges {
                 address: instance.address,
                 healthy: instance.health() != service::Health::Unhealthy,
+                passed_over: instance.doubt().is_some(),
                 breaker: breaker_gauge(&instance.breaker.status()),
                 route_breakers: service
                     .instances

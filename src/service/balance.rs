@@ -17,6 +17,7 @@ mod by_key;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
+use super::call::MAX_TRIED;
 use super::groups::{Found, Group, Survey, WHOLE, Weight};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
@@ -129,8 +130,11 @@ enum Spare {
 /// How often a random choice that cannot be used is drawn again before the spare cursor decides.
 const DRAWS: usize = 3;
 /// So many instances are passed in search of one that can be used, before some are asked that were seen when the
-/// worker counted; where it saw none, there is none for this tenth of a second. Smaller groups are always searched.
-const FAR: usize = 1024;
+/// worker counted; fewer where it saw none, and then there is none for this tenth of a second. Smaller sets are always
+/// searched.
+pub(super) const FAR: usize = 1024;
+/// So many, where the worker saw none.
+const FEW: usize = 32;
 /// How many times faster an instance must be for its weight to matter less than that.
 const CLEARLY: f64 = 2.0;
 
@@ -146,7 +150,12 @@ impl Picker<'_> {
         if self.set.groups.len() > 1 {
             return self.pick_by_group(rng).ok_or_else(|| self.why_none());
         }
-        let spare = || self.untried_spare(0).or_else(|| self.last_spare(0));
+        let spare = || {
+            if self.set.len() > FAR {
+                self.survey();
+            }
+            self.untried_spare(0).or_else(|| self.last_spare(0))
+        };
         self.pick_in(0, rng).or_else(spare).ok_or_else(|| self.why_none())
     }
 
@@ -181,8 +190,9 @@ impl Picker<'_> {
             Rule::LeastRequests => self.less_busy_of_two(within, rng),
             Rule::PeakEwma => self.cheaper_of_two(within, rng),
             Rule::ConsistentHash => match self.key {
-                Some(key) => self.by_key(group, key),
-                None => self.less_busy_of_two(within, rng),
+                // Who was at so many that they are not remembered any more goes anywhere: by its key it would stay with one.
+                Some(key) if self.tried.len() < MAX_TRIED => self.by_key(group, key),
+                _ => self.less_busy_of_two(within, rng),
             },
         };
         index.and_then(|index| self.take(index, Spare::Untried))
@@ -202,11 +212,16 @@ impl Picker<'_> {
             .or_else(tried)
     }
 
-    /// What is known of the groups.
+    /// What is known of the groups, once it has been counted on. Once for a request.
     fn survey(&self) -> &Survey {
-        let survey = self.set.survey(self.worker);
+        let survey = self.known();
         survey.count(&self.set.groups, self.now, self.overprovisioning, |index| self.look(index));
         survey
+    }
+
+    /// What is known of the groups.
+    fn known(&self) -> &Survey {
+        self.set.survey(self.worker)
     }
 
     /// What there is of an instance.
@@ -218,10 +233,12 @@ impl Picker<'_> {
             let all = u64::from(instance.weight()) * WHOLE;
             let to_come = if instance.has_joined() { all.saturating_sub(usable) } else { 0 };
             Found::Usable(Weight { usable, to_come })
-        } else if self.is_usable(instance) {
-            Found::OnProbation
-        } else {
+        } else if !self.is_able(instance) {
             Found::Unusable
+        } else if instance.is_ejected() {
+            Found::Ejected
+        } else {
+            Found::OnProbation
         }
     }
 
@@ -242,12 +259,25 @@ impl Picker<'_> {
         })
     }
 
-    /// Draws the first by weight, so that an idle service is used by weight, and the second from all
-    /// others alike. The second wins when it is the less busy one for its weight both without this
+    /// Draws the first by weight, so that an idle service is used by weight, and the second from all others alike. There is only
+    /// one when it is the silent instance's turn to be tried: beside any other it would lose for what it is to be tried for.
+    fn draw_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<(usize, Option<usize>)> {
+        let is_trial = |index: usize| self.set.member(index).instance.silence.is_on();
+        let first = self.draw(group, rng)?;
+        if is_trial(first) {
+            return Some((first, None));
+        }
+        let second = self.draw_another(group, first, rng);
+        Some(second.filter(|&second| is_trial(second)).map_or((first, second), |trial| (trial, None)))
+    }
+
+    /// Draws two. The second wins when it is the less busy one for its weight both without this
     /// request and with it; the one condition alone would favour light instances, the other heavy ones.
     fn less_busy_of_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<usize> {
-        let first = self.draw(group, rng)?;
-        let Some(second) = self.draw_another(group, first, rng) else { return Some(first) };
+        let (first, second) = match self.draw_two(group, rng)? {
+            (first, Some(second)) => (first, second),
+            (only, None) => return Some(only),
+        };
         let pressure = |index: usize, more: u64| {
             let instance = &self.set.member(index).instance;
             (u128::from(instance.pressure(self.worker, self.now) + more), u128::from(self.weight(instance)))
@@ -267,8 +297,10 @@ impl Picker<'_> {
     /// With unequal weights, the same two conditions as there keep to them, and on an idle service the draw alone does;
     /// but one that is clearly faster needs to be cheaper only.
     fn cheaper_of_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<usize> {
-        let first = self.draw(group, rng)?;
-        let Some(second) = self.draw_another(group, first, rng) else { return Some(first) };
+        let (first, second) = match self.draw_two(group, rng)? {
+            (first, Some(second)) => (first, second),
+            (only, None) => return Some(only),
+        };
         let [one, other] = [first, second].map(|index| &*self.set.member(index).instance);
         let (one_us, other_us) = one.latency(self.worker).beside(other.latency(self.worker));
         let (one_queue, other_queue) = (one.queue(self.worker, self.now), other.queue(self.worker, self.now));
@@ -309,13 +341,13 @@ impl Picker<'_> {
         let in_order = (start..start + instances).map(|turn| (turn, order.at(turn % order.len())));
         let the_rest = if order.len() > instances { instances } else { 0 };
         let one_by_one = (start..start + the_rest).map(|turn| (turn, turn % instances));
+        let is_large = self.set.len() > FAR;
+        let is_known = is_large && self.known().usable_weight(number) == 0.0;
+        let far = if is_known { FEW } else { FAR };
         for (step, (turn, place)) in in_order.chain(one_by_one).enumerate() {
-            if step == FAR && which != Spare::Ejected {
-                let survey = self.survey();
-                let own = group.first..group.first + group.len;
-                let mut seen = survey.seen().filter(|index| own.contains(index));
-                let picked = seen.find_map(|index| self.take_spare(index, which));
-                if picked.is_some() || survey.usable_weight(number) == 0.0 {
+            if step == far && is_large {
+                let (picked, has_seen) = self.seen_spare(number, which);
+                if picked.is_some() || has_seen || is_known {
                     return picked;
                 }
             }
@@ -325,6 +357,23 @@ impl Picker<'_> {
             }
         }
         None
+    }
+
+    /// One of those in the group that were seen when the worker counted, and whether it has seen any.
+    fn seen_spare(&self, number: usize, which: Spare) -> (Option<Picked>, bool) {
+        let (survey, group) = (self.known(), &self.set.groups[number]);
+        let own = group.first..group.first + group.len;
+        let is_ejected = which == Spare::Ejected;
+        let ejected = survey.seen_ejected().filter(|_| is_ejected);
+        let seen = survey.seen().filter(|_| !is_ejected).chain(ejected).filter(|index| own.contains(index));
+        let mut has_seen = false;
+        let picked = seen.inspect(|_| has_seen = true).find_map(|index| self.take_spare(index, which));
+        (picked, has_seen || is_ejected)
+    }
+
+    /// The instance at this place, if its breaker lets a request through.
+    pub fn pick_at(&self, index: usize) -> Option<Picked> {
+        self.take(index, Spare::Any)
     }
 
     fn take_spare(&self, index: usize, which: Spare) -> Option<Picked> {
@@ -412,7 +461,7 @@ impl Picker<'_> {
     fn why_none(&self) -> NoPick {
         use super::instance::Health;
         // Of thousands, some tell.
-        let mut some = self.set.instances().take(FAR);
+        let mut some = self.set.some(self.worker, 0);
         let mut all_unhealthy = || some.all(|instance| instance.health() == Health::Unhealthy);
         if !self.despite_health && all_unhealthy() { NoPick::AllUnhealthy } else { NoPick::AllOpen }
     }

@@ -32,7 +32,7 @@ use crate::per_worker::WorkerId;
 use crate::reason::Reason;
 
 /// Instances are tried again only when there are no others; so many are remembered.
-const MAX_TRIED: usize = 8;
+pub(super) const MAX_TRIED: usize = 8;
 
 /// What a call needs of the worker that makes it.
 #[derive(Clone, Copy)]
@@ -393,7 +393,7 @@ impl<'c> Tries<'c> {
     /// doesn't count among those that are allowed while there is: by such attempts instances are found out, so there are few,
     /// and the budget bounds them.
     fn has_untried(&self) -> bool {
-        let Errand { service, .. } = self.errand;
+        let Errand { service, caller, .. } = self.errand;
         let now = clock::now();
         let despite_health = service.is_panicking();
         let is_new = |instance: &Arc<Instance>| {
@@ -402,7 +402,10 @@ impl<'c> Tries<'c> {
                 && !instance.is_ejected()
                 && instance.is_usable(now, &service.settings.breaker, despite_health)
         };
-        self.tried_count < MAX_TRIED && service.instances.set().instances().any(is_new)
+        let set = service.instances.set();
+        // Of thousands, those behind the one that was tried last in some order: any place is as good.
+        let from = self.tried().last().map_or(0, |&tried| tried as usize % set.len().max(1));
+        self.tried_count < MAX_TRIED && set.some(caller.worker, from).any(is_new)
     }
 
     fn tried(&self) -> &[u64] {
@@ -414,7 +417,8 @@ impl<'c> Tries<'c> {
         let retries = &self.errand.service.settings.retries;
         let left = self.left();
         let after = backoff::delay(retries, self.retries, asked, left, &mut self.rng)?;
-        if !self.errand.service.has_usable(clock::now().plus(after)) {
+        let Errand { service, caller, .. } = self.errand;
+        if !service.has_usable(caller.worker, clock::now().plus(after), &mut self.rng) {
             return None;
         }
         if !self.errand.service.budget.try_retry(retries.budget, clock::now()) {

@@ -10,7 +10,7 @@ use super::bulkhead::Answered;
 use super::call::{Call, CallError, Caller};
 use super::pool::{InstancePool, PoolLimits, Waits};
 use super::silence::Hope;
-use super::{Admission, Failure, InFlight, InstanceRef, Picked, Service, SessionCode};
+use super::{Admission, Failure, HedgeAfter, InFlight, InstanceRef, Picked, Service, SessionCode};
 use crate::clock::{self, Millis};
 use crate::http::body::RequestBody;
 use crate::telemetry::metrics::Outcome;
@@ -72,9 +72,17 @@ impl Errand<'_> {
         let Picked { instance, admission, in_flight } = picked;
         let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
         let timed = self.service.settings.times_answers().then_some(&instance);
+        let joined_after = timed.and_then(|_| self.joined_after());
         let body = &*self.call.body;
-        let recording =
-            Recording { pool: &pool, timed, body, began, ended: None, outcome: Some(Outcome::Cancelled) };
+        let recording = Recording {
+            pool: &pool,
+            timed,
+            joined_after,
+            body,
+            began,
+            ended: None,
+            outcome: Some(Outcome::Cancelled),
+        };
         instance.waits();
         let waiting = Waiting { errand: self, instance: &instance, began, hope, admission: Some(admission) };
         let attempt = Attempt {
@@ -121,6 +129,13 @@ impl Errand<'_> {
                 }
                 Err((error, admission))
             }
+        }
+    }
+
+    fn joined_after(&self) -> Option<Duration> {
+        match self.service.settings.hedging?.after {
+            HedgeAfter::Time(after) => Some(after),
+            HedgeAfter::Percentile95 => self.service.latency.percentile_95(),
         }
     }
 
@@ -213,6 +228,8 @@ struct Recording<'p> {
     pool: &'p InstancePool,
     /// The instance, where somebody wants to know how long it takes.
     timed: Option<&'p InstanceRef>,
+    /// When another attempt joins it, where the service hedges.
+    joined_after: Option<Duration>,
     body: &'p RequestBody,
     began: Instant,
     ended: Option<Instant>,
@@ -240,7 +257,12 @@ impl Recording<'_> {
             return;
         }
         let since = self.body.taken_at().map_or(self.began, |at| at.max(self.began));
-        instance.waited(ended.saturating_duration_since(since), good, Millis::of(ended));
+        let waited = ended.saturating_duration_since(since);
+        instance.waited(waited, good, Millis::of(ended));
+        // Were only those timed that win, an instance that others always outrun would never seem slow.
+        if outcome == Outcome::Cancelled && self.joined_after.is_some_and(|after| waited >= after) {
+            instance.takes_longer_than(waited);
+        }
     }
 }
 

@@ -61,10 +61,21 @@ pub(super) struct Survey {
     counts: Box<[Count]>,
     /// One more than the position of an instance that a request is to try, because nothing else would; or 0.
     probe: AtomicU32,
-    /// One more than the positions of some instances that a request could go to, or 0.
-    seen: [AtomicU32; SEEN],
+    /// Some that take their share.
+    usable: Noted,
+    /// Some that a request could go to besides: to see whether they are back, or for want of others.
+    spare: Noted,
+    /// Some that are ejected, and could be used.
+    ejected: Noted,
+}
+
+/// Positions of some instances, those that were noted last.
+#[derive(Debug, Default)]
+struct Noted {
+    /// One more than each, or 0.
+    places: [AtomicU32; SEEN],
     /// How many there have been.
-    seen_so_far: AtomicU32,
+    so_far: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -86,6 +97,8 @@ pub(super) enum Found {
     Usable(Weight),
     /// It would take one request, to see whether it is back.
     OnProbation,
+    /// It would be used if there were no other.
+    Ejected,
     Unusable,
 }
 
@@ -101,7 +114,7 @@ pub(super) const WHOLE: u64 = 256;
 /// How much more than its usual part of the requests what is left of a group is expected to take, unless it is configured.
 const OVERPROVISIONING: f64 = 1.4;
 /// Instances that one request counts.
-const AT_ONCE: usize = 128;
+pub(super) const AT_ONCE: usize = 128;
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 const SEEN: usize = 16;
 
@@ -234,8 +247,9 @@ impl Survey {
                 due_at: AtomicU64::new(0),
                 counts: usable.iter().map(count).collect(),
                 probe: AtomicU32::new(0),
-                seen: Default::default(),
-                seen_so_far: AtomicU32::new(0),
+                usable: Noted::default(),
+                spare: Noted::default(),
+                ejected: Noted::default(),
             };
             survey.divide(groups, OVERPROVISIONING);
             survey
@@ -257,15 +271,16 @@ impl Survey {
         for (group, count) in groups.iter().zip(&self.counts) {
             let end = group.first + group.len;
             while at < end && left > 0 {
-                let found = look(at);
-                if !matches!(found, Found::Unusable) {
-                    let seen = self.seen_so_far.load(Relaxed);
-                    self.seen[seen as usize % SEEN].store(at as u32 + 1, Relaxed);
-                    self.seen_so_far.store(seen.wrapping_add(1), Relaxed);
-                }
-                match found {
-                    Found::Usable(weight) => count.add(weight),
-                    Found::OnProbation => count.on_probation.store(at as u32 + 1, Relaxed),
+                match look(at) {
+                    Found::Usable(weight) => {
+                        self.usable.note(at);
+                        count.add(weight);
+                    }
+                    Found::OnProbation => {
+                        self.spare.note(at);
+                        count.on_probation.store(at as u32 + 1, Relaxed);
+                    }
+                    Found::Ejected => self.ejected.note(at),
                     Found::Unusable => {}
                 }
                 at += 1;
@@ -326,9 +341,14 @@ impl Survey {
         self.counts[group].usable.load(Relaxed) as f64 / WHOLE as f64
     }
 
-    /// Some of the instances that a request could go to when they were counted, wherever they are.
+    /// Some of the instances that a request could go to when they were counted, wherever they are; the best first.
     pub fn seen(&self) -> impl Iterator<Item = usize> {
-        self.seen.iter().filter_map(|one| (one.load(Relaxed) as usize).checked_sub(1))
+        self.usable.all().chain(self.spare.all())
+    }
+
+    /// Likewise, of those that are ejected.
+    pub fn seen_ejected(&self) -> impl Iterator<Item = usize> {
+        self.ejected.all()
     }
 
     /// An instance that is to be tried, in a group that gets no requests otherwise.
@@ -337,6 +357,18 @@ impl Survey {
             return None;
         }
         (self.probe.swap(0, Relaxed) as usize).checked_sub(1)
+    }
+}
+
+impl Noted {
+    fn note(&self, place: usize) {
+        let so_far = self.so_far.load(Relaxed);
+        self.places[so_far as usize % SEEN].store(place as u32 + 1, Relaxed);
+        self.so_far.store(so_far.wrapping_add(1), Relaxed);
+    }
+
+    fn all(&self) -> impl Iterator<Item = usize> {
+        self.places.iter().filter_map(|place| (place.load(Relaxed) as usize).checked_sub(1))
     }
 }
 

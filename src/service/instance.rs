@@ -49,6 +49,8 @@ pub struct Instance {
     joined: AtomicBool,
     /// The last try to connect failed.
     unreachable: AtomicBool,
+    /// When it last came back after it could not be used, in milliseconds; 0 before. How long it took until then says nothing.
+    back_at: AtomicU64,
     /// It answers nobody, while others answer.
     pub(super) silence: Silence,
     /// Told when the next health check should not wait.
@@ -103,6 +105,7 @@ impl Instance {
             began_at: AtomicU64::new(0),
             joined: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
+            back_at: AtomicU64::new(0),
             silence: Silence::default(),
             check: Notify::new(),
             loads: PerWorker::new(workers),
@@ -131,6 +134,7 @@ impl Instance {
         if self.health() == Health::Unhealthy && health == Health::Healthy {
             let now = clock::now();
             self.begins(now);
+            self.back_at.store(now.0, Relaxed);
             // Who answers checks answers requests: they need not wait to find out.
             self.silence.end();
             self.breaker.probe_from(now);
@@ -197,6 +201,7 @@ impl Instance {
     /// Connecting works again: whatever was to be waited for is over.
     pub fn reached(&self, now: Millis) {
         if self.unreachable.swap(false, Relaxed) {
+            self.back_at.store(now.0, Relaxed);
             self.breaker.probe_from(now);
             for (_, breaker) in self.route_breakers.load().as_deref().into_iter().flatten() {
                 breaker.probe_from(now);
@@ -293,7 +298,11 @@ impl Instance {
 
     /// How long it takes to answer, as one worker has seen it.
     pub(super) fn latency(&self, worker: WorkerId) -> Known {
-        self.loads.of(worker).latency.known()
+        self.loads.of(worker).latency.known_after(self.back_at())
+    }
+
+    fn back_at(&self) -> Millis {
+        Millis(self.back_at.load(Relaxed))
     }
 
     /// The mean over the workers that have timed an answer; `None` when nobody goes by that.
@@ -430,13 +439,23 @@ impl InstanceRef {
 
     /// The head of an answer came, or nobody waits for it any longer. Only a good answer can make the instance faster.
     pub(crate) fn waited(&self, took: Duration, good: bool, now: Millis) {
-        let load = self.load();
+        let (load, back_at) = (self.load(), self.back_at());
+        load.latency.forget_before(back_at);
+        // What was sent while it could not be used took as long as that did.
+        let counts = now.since(back_at) >= took || back_at == Millis::default();
         if good {
-            load.latency.answered(took, now);
             load.tally.answered(took);
-        } else {
-            load.latency.waited_in_vain(took, now);
         }
+        match good {
+            _ if !counts => {}
+            true => load.latency.answered(took, now),
+            false => load.latency.waited_in_vain(took, now),
+        }
+    }
+
+    /// Nobody waits any longer, because another instance was quicker: an answer would have taken longer than this.
+    pub(super) fn takes_longer_than(&self, waited: Duration) {
+        self.load().tally.answered(waited);
     }
 
     /// Counts what came of a request, if anybody wants to know.
@@ -453,7 +472,9 @@ impl InstanceRef {
         if good {
             load.slowest.note(now.since(sent), now);
         }
-        self.silence.end();
+        if self.silence.end() {
+            self.back_at.store(now.0, Relaxed);
+        }
     }
 
     /// A request begins to wait for an answer.

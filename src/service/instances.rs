@@ -14,8 +14,9 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::sync::watch;
 
+use super::balance::FAR;
 use super::discovered::{Described, Discovered, MAX_PRIORITY, Publish};
-use super::groups::{Group, Survey, arrange};
+use super::groups::{AT_ONCE, Group, Survey, arrange};
 use super::instance::{Health, Instance, InstanceRef};
 use super::settings::BreakerOf;
 use super::sticky::{SessionCode, SessionCodes, SessionKey};
@@ -43,6 +44,8 @@ pub struct Instances {
     /// When the service came to have instances after it had none, in milliseconds.
     filled_at: AtomicU64,
     published: watch::Sender<u64>,
+    /// Sets of the past that a worker may still be looking at.
+    retired: Mutex<Vec<Arc<InstanceSet>>>,
     /// The routes whose requests go by a breaker of their own.
     route_breakers: ArcSwap<Vec<RouteBreaker>>,
 }
@@ -95,6 +98,12 @@ pub(super) struct Member {
     refs: Arc<[InstanceRef]>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has looked at a single member: what a request costs, whatever machine it runs on.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Instances {
     /// An empty set: nothing is known yet.
     pub fn new(workers: usize) -> Arc<Self> {
@@ -135,6 +144,7 @@ impl Instances {
             panicking: AtomicBool::new(false),
             filled_at: AtomicU64::new(0),
             published: watch::Sender::new(0),
+            retired: Mutex::default(),
             route_breakers: ArcSwap::default(),
         })
     }
@@ -177,6 +187,7 @@ impl Instances {
         let set = self.set.load_full();
         if !set.build_codes(key) {
             self.set.store(self.make(set.members.to_vec()));
+            self.retired().push(set);
         }
         key
     }
@@ -213,6 +224,16 @@ impl Instances {
     /// Wakes up whenever a set with other members or weights has come.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
+    }
+
+    /// Frees the sets of the past that no worker looks at any more. A worker that was the last to let go of one would have thousands
+    /// of instances to free, and requests would wait meanwhile: so the control side keeps each until it is the last itself.
+    pub fn free_retired(&self) {
+        self.retired().retain(|set| Arc::strong_count(set) > 1);
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<InstanceSet>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks the instances that join others. Those that a service begins with are there for all of its requests, and so
@@ -261,6 +282,8 @@ impl Publish for Instances {
         for gone in before.instances().filter(|instance| !kept.contains(&instance.id)) {
             gone.set_removed();
         }
+        self.free_retired();
+        self.retired().push(before);
         self.published.send_modify(|generation| *generation += 1);
     }
 
@@ -305,12 +328,29 @@ impl InstanceSet {
         self.members.iter().map(|member| &member.instance)
     }
 
+    /// All of them; of thousands, some that a worker has seen to be of use, and some from a place on. So many are looked at
+    /// with one request at most.
+    pub(super) fn some(&self, worker: WorkerId, from: usize) -> impl Iterator<Item = &Arc<Instance>> {
+        self.some_places(worker, from).map(|index| &self.member(index).instance)
+    }
+
+    /// Where they are.
+    pub(super) fn some_places(&self, worker: WorkerId, from: usize) -> impl Iterator<Item = usize> {
+        let all = self.members.len();
+        let is_large = all > FAR;
+        let seen = is_large.then(|| self.survey(worker).seen());
+        let within = if is_large { AT_ONCE } else { all };
+        seen.into_iter().flatten().chain((from..from + within).map(move |at| at % all))
+    }
+
     /// Each with its zone and its priority.
     pub fn placed(&self) -> impl Iterator<Item = (&Arc<Instance>, Option<&str>, u8)> {
         self.members.iter().map(|member| (&member.instance, member.zone.as_deref(), member.priority))
     }
 
     pub(super) fn member(&self, index: usize) -> &Member {
+        #[cfg(test)]
+        LOOKED_AT.set(LOOKED_AT.get() + 1);
         &self.members[index]
     }
 
@@ -456,6 +496,24 @@ mod tests {
         assert!(before.members[0].instance.is_removed());
         assert!(!before.members[1].instance.is_removed());
         assert_eq!(before.len(), 2, "a set that was handed out never changes");
+    }
+
+    #[test]
+    fn a_worker_never_frees_a_set() {
+        let instances = Instances::new(1);
+        instances.publish(vec![found(1, 1)]);
+        let (looks, old) = (instances.set(), Arc::downgrade(&instances.current()));
+        instances.publish(vec![found(2, 1)]);
+        instances.free_retired();
+        drop(looks);
+        assert!(old.upgrade().is_some(), "whoever drops the last of it has all to free");
+        instances.free_retired();
+        assert!(old.upgrade().is_none());
+        let old = Arc::downgrade(&instances.current());
+        instances.publish(vec![found(3, 1)]);
+        assert!(old.upgrade().is_some());
+        instances.publish(vec![found(4, 1)]);
+        assert!(old.upgrade().is_none(), "they don't pile up");
     }
 
     #[test]

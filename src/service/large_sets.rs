@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::discovered::{Discovered, MAX_INSTANCES, Publish};
 use super::instance::Health;
+use super::instances::LOOKED_AT;
 use super::scenarios::{config, found};
 use super::*;
 use crate::config::{ConsistentHash, HashKey, LoadBalancing, Sticky};
@@ -41,6 +42,21 @@ fn service(rule: LoadBalancing) -> Arc<Service> {
     config.failover.local_zone = Some("a".into());
     config.sticky = Some(Sticky { cookie: "at".into(), secret: None });
     Service::compile(&config, None, 2, &Metrics::new(2))
+}
+
+/// So often may one request look at any of ten thousand.
+const FEW: usize = 3000;
+
+/// The most instances that one of so many requests has looked at, when it is one a millisecond.
+fn most_looked_at(service: &Service, from: u64) -> usize {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let one = |number: usize| {
+        LOOKED_AT.set(0);
+        let (wish, now) = (Wish { key: Some(rng.u64(..)), session: None }, Millis(from + number as u64));
+        drop(service.pick(WorkerId(0), wish, &[], now, &mut rng));
+        LOOKED_AT.get()
+    };
+    (0..ALL).map(one).max().unwrap_or(0)
 }
 
 /// What a request takes in the fastest of so many batches, one request a millisecond, and how many there was an instance for.
@@ -84,13 +100,63 @@ fn what_is_left_of_a_large_set_is_used() {
         service.instances.publish(all(|_| 1));
         let set = service.instances.current();
         set.instances().for_each(|instance| instance.set_health(Health::Unhealthy));
-        let (took, picked) = picks(&service, 0);
-        assert_eq!(picked, 0);
-        assert!(took < Duration::from_millis(20), "{rule:?}: with none, a request takes {took:?}");
+        assert_eq!(picks(&service, 0).1, 0);
+        let looked_at = most_looked_at(&service, 700);
+        assert!(looked_at <= FEW, "{rule:?}: {looked_at} are looked at");
         set.instances().nth(7777).expect("there are more").set_health(Health::Healthy);
         picks(&service, 1000);
         let (took, picked) = picks(&service, 2000);
         assert_eq!(picked, ALL);
         assert!(took < Duration::from_millis(2), "{rule:?}: with one, a request takes {took:?}");
     }
+}
+
+/// Nobody goes through all of them to see that there is nobody, or who comes first after that.
+#[test]
+fn a_large_set_whose_breakers_are_open_costs_no_request_much() {
+    for rule in RULES {
+        let service = service(rule.clone());
+        service.instances.publish(all(|_| 1));
+        let set = service.instances.current();
+        let breaker = &service.settings.breaker;
+        for instance in set.instances() {
+            // Once more each time, so that it stays open for long.
+            for again in 0..3 {
+                instance.breaker.probe_from(Millis(again));
+                for _ in 0..breaker.consecutive_failures {
+                    let Some(pass) = instance.breaker.admit(Millis(again), breaker) else { break };
+                    instance.breaker.failure(pass, WorkerId(0), Millis(again), breaker);
+                }
+            }
+        }
+        assert_eq!(picks(&service, 3).1, 0, "none is open for long enough");
+        let looked_at = most_looked_at(&service, 700);
+        assert!(looked_at <= FEW, "{rule:?}: {looked_at} are looked at");
+        LOOKED_AT.set(0);
+        assert!(!service.has_usable(WorkerId(0), Millis(3), &mut fastrand::Rng::with_seed(1)));
+        assert!(LOOKED_AT.get() <= 200, "{rule:?}: {} for another attempt", LOOKED_AT.get());
+        let early = 3 + breaker.open_for.as_millis() as u64;
+        let picked = picks(&service, early).1;
+        assert!(picked > ALL / 2, "{rule:?}: after `open_for` {picked} of {ALL} found one to try");
+    }
+}
+
+/// What is ejected is no exception.
+#[test]
+fn a_large_set_of_which_nothing_but_ejected_ones_is_left_is_used() {
+    let service = service(LoadBalancing::RoundRobin);
+    service.instances.publish(all(|_| 1));
+    let set = service.instances.current();
+    let time = EjectionTime { base: Duration::from_secs(60), max: Duration::from_secs(60) };
+    for (number, instance) in set.instances().enumerate() {
+        instance.set_health(Health::Unhealthy);
+        if number % 5000 == 77 {
+            instance.set_health(Health::Healthy);
+            instance.eject(EjectionReason::FailureRatio, "it fails".into(), false, Millis(0), time);
+        }
+    }
+    picks(&service, 0);
+    assert_eq!(picks(&service, 1000).1, ALL);
+    let looked_at = most_looked_at(&service, 2000);
+    assert!(looked_at <= FEW, "{looked_at} are looked at");
 }

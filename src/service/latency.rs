@@ -57,6 +57,25 @@ impl Latency {
         }
     }
 
+    /// What was learnt after a moment, if that is one.
+    pub fn known_after(&self, moment: Millis) -> Known {
+        let known = self.known();
+        let is_forgotten = moment != Millis::default() && known.at <= moment;
+        if is_forgotten { Known { cost_us: 0.0, at: Millis::default(), answered: false } } else { known }
+    }
+
+    /// What was learnt up to a moment counts no more, if that is one.
+    pub fn forget_before(&self, moment: Millis) {
+        if moment != Millis::default() && self.answered_or_waited() && self.known().at <= moment {
+            self.store(0.0, Millis::default());
+            self.answered.store(false, Relaxed);
+        }
+    }
+
+    fn answered_or_waited(&self) -> bool {
+        self.cost_us.load(Relaxed) != 0
+    }
+
     pub fn known(&self) -> Known {
         Known {
             cost_us: self.cost_us.load(Relaxed) as f64,
@@ -135,6 +154,21 @@ mod tests {
         assert_eq!(latency.known(), known(10_000.0, 0));
         latency.waited_in_vain(ms(2000), Millis(2000));
         assert_eq!(latency.known(), known(2_000_000.0, 2000));
+    }
+
+    #[test]
+    fn what_was_learnt_before_it_came_back_is_forgotten() {
+        let latency = Latency::default();
+        latency.waited_in_vain(ms(2000), Millis(3000));
+        assert_eq!(latency.known_after(Millis(2999)).cost_us, 2_000_000.0);
+        assert_eq!(latency.known_after(Millis(0)).cost_us, 2_000_000.0, "it never was away");
+        let other = known(7_000.0, 3000);
+        assert_eq!(latency.known_after(Millis(3000)).beside(other), (7_000.0, 7_000.0));
+        latency.forget_before(Millis(3000));
+        latency.answered(ms(8), Millis(3001));
+        assert_eq!(latency.known(), known(8_000.0, 3001));
+        latency.forget_before(Millis(3000));
+        assert_eq!(latency.known(), known(8_000.0, 3001));
     }
 
     #[test]

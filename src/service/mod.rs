@@ -261,7 +261,10 @@ impl Service {
         let set = self.instances.set();
         let picker = self.picker(&set, worker, wish, tried, now);
         match picker.pick(rng) {
-            Err(NoPick::AllOpen) if self.probe_early(&set, now) => picker.pick(rng),
+            Err(NoPick::AllOpen) => {
+                let place = self.probe_early(&set, worker, now, rng).ok_or(NoPick::AllOpen)?;
+                picker.pick(rng).or_else(|none| picker.pick_at(place).ok_or(none))
+            }
             picked => picked,
         }
     }
@@ -294,18 +297,26 @@ impl Service {
         }
     }
 
-    /// No breaker lets anything through: whether one does now.
-    fn probe_early(&self, set: &InstanceSet, now: Millis) -> bool {
+    /// No breaker lets anything through: the place of one that does now.
+    fn probe_early(
+        &self,
+        set: &InstanceSet,
+        worker: WorkerId,
+        now: Millis,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
         let settings = &self.settings.breaker;
-        set.instances().filter(|instance| instance.probe_early(now, settings)).count() > 0
+        let some = set.some_places(worker, rng.usize(..set.len().max(1)));
+        // Not only the first: each is tried when its time has come.
+        some.filter(|&place| set.member(place).instance.probe_early(now, settings)).last()
     }
 
-    /// Whether an attempt at `at` would find an instance.
-    fn has_usable(&self, at: Millis) -> bool {
-        let despite_health = self.is_panicking();
+    /// Whether an attempt at `at` would find an instance; of thousands, among some of them.
+    fn has_usable(&self, worker: WorkerId, at: Millis, rng: &mut fastrand::Rng) -> bool {
+        let (set, despite_health) = (self.instances.set(), self.is_panicking());
         let is_usable =
             |instance: &Arc<Instance>| instance.is_usable(at, &self.settings.breaker, despite_health);
-        self.instances.set().instances().any(is_usable)
+        set.some(worker, rng.usize(..set.len().max(1))).any(is_usable)
     }
 
     /// How the requests are divided among priorities and zones at present, in the order of preference.
@@ -318,7 +329,7 @@ impl Service {
                 Found::Usable(Weight { usable, to_come }) => {
                     (count + 1, Weight { usable: sum.usable + usable, to_come: sum.to_come + to_come })
                 }
-                Found::OnProbation | Found::Unusable => (count, sum),
+                Found::OnProbation | Found::Ejected | Found::Unusable => (count, sum),
             })
         };
         let counted: Vec<(usize, Weight)> = set.groups.iter().map(count).collect();

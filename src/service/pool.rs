@@ -5,7 +5,7 @@
 //! once anything has come on it that nobody asked for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,6 +26,8 @@ use crate::telemetry::metrics::{InstanceMetrics, Metrics, Outcome};
 
 /// Connections that one sweep closes: each takes the kernel some microseconds.
 const CLOSED_AT_ONCE: usize = 64;
+/// Instances whose connections one sweep looks at.
+const SWEPT_AT_ONCE: usize = 512;
 
 /// What one worker may keep to one instance. Compiled from `pool` by dividing it among the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,10 @@ pub struct Pools {
     workspace: Rc<Workspace>,
     /// Ids are numbers of our own: nobody can choose them so that they collide.
     by_instance: RefCell<HashMap<u64, Rc<InstancePool>, foldhash::fast::RandomState>>,
+    /// Their ids, in the order in which they are swept.
+    sweeping: RefCell<VecDeque<u64>>,
+    /// So many of them in this round.
+    to_sweep: Cell<usize>,
 }
 
 pub struct InstancePool {
@@ -124,30 +130,41 @@ const A_LITTLE: Duration = Duration::from_millis(20);
 impl Pools {
     pub fn new(worker: WorkerId, metrics: Arc<Metrics>, buffers: Rc<Buffers>) -> Self {
         let workspace = Rc::new(Workspace::new(buffers));
-        Pools { worker, metrics, workspace, by_instance: RefCell::default() }
+        Pools {
+            worker,
+            metrics,
+            workspace,
+            by_instance: RefCell::default(),
+            sweeping: RefCell::default(),
+            to_sweep: Cell::new(0),
+        }
     }
 
     /// Closes what has been idle for too long, was closed by the instance, or leads to one that has left. Called
-    /// about once a second, and sooner when it says that there is more to close: requests wait meanwhile, and thousands of
+    /// about once a second, and sooner when it says that there is more to do: requests wait meanwhile, and thousands of
     /// instances may leave at once.
     pub fn sweep(&self) -> bool {
-        let now = clock::now();
-        let mut left = CLOSED_AT_ONCE;
-        let mut more = false;
-        self.by_instance.borrow_mut().retain(|_, pool| {
-            let removed = pool.instance.is_removed();
-            let keep_for = pool.limits.get().idle_timeout;
-            pool.idle.borrow_mut().retain(|idle| {
-                let stays = !removed && now.since(idle.since) < keep_for && idle.connection.is_quiet();
-                let waits = !stays && left == 0;
-                left -= usize::from(!stays && !waits);
-                more |= waits;
-                stays || waits
-            });
+        let (now, mut left) = (clock::now(), CLOSED_AT_ONCE);
+        let (mut by_instance, mut sweeping) = (self.by_instance.borrow_mut(), self.sweeping.borrow_mut());
+        if self.to_sweep.get() == 0 {
+            self.to_sweep.set(sweeping.len());
+        }
+        for _ in 0..self.to_sweep.get().min(SWEPT_AT_ONCE) {
+            let Some(&id) = sweeping.front() else { break };
+            let pool = by_instance.get(&id);
+            if pool.is_some_and(|pool| !pool.sweep(now, &mut left)) {
+                return true;
+            }
+            sweeping.pop_front();
+            self.to_sweep.set(self.to_sweep.get() - 1);
             // One that nobody uses is made again when it is wanted: so what a reload took away is forgotten.
-            pool.open() > 0 || Rc::strong_count(pool) > 1
-        });
-        more
+            if pool.is_some_and(|pool| pool.open() > 0 || Rc::strong_count(pool) > 1) {
+                sweeping.push_back(id);
+            } else {
+                by_instance.remove(&id);
+            }
+        }
+        self.to_sweep.get() > 0
     }
 
     /// Connections open now, idle ones included.
@@ -175,6 +192,7 @@ impl Pools {
             changed: Notify::new(),
         });
         self.by_instance.borrow_mut().insert(instance.id, pool.clone());
+        self.sweeping.borrow_mut().push_back(instance.id);
         pool
     }
 }
@@ -225,6 +243,20 @@ impl InstancePool {
             timeout_at(until.min(deadline), self.changed.notified()).await.map_err(|_| ends)?;
             is_next = true;
         }
+    }
+
+    /// Closes what is not to be kept, `left` connections at most. Says whether that was all.
+    fn sweep(&self, now: Millis, left: &mut usize) -> bool {
+        let (removed, keep_for) = (self.instance.is_removed(), self.limits.get().idle_timeout);
+        let mut is_all = true;
+        self.idle.borrow_mut().retain(|idle| {
+            let stays = !removed && now.since(idle.since) < keep_for && idle.connection.is_quiet();
+            let waits = !stays && *left == 0;
+            *left -= usize::from(!stays && !waits);
+            is_all &= !waits;
+            stays || waits
+        });
+        is_all
     }
 
     /// Those who come next are to have connections of their own.
@@ -328,7 +360,7 @@ mod tests {
     use super::*;
     use crate::per_worker::PerWorker;
     use crate::service::discovered::{Discovered, Publish};
-    use crate::service::{InstanceRef, Instances};
+    use crate::service::{Instance, InstanceRef, Instances};
 
     const ANY: Wanted = Wanted { fresh: false, surely_open: false, waits: Waits::Long };
 
@@ -416,5 +448,27 @@ mod tests {
         for (left, more) in [(CLOSED_AT_ONCE + 7, true), (7, true), (0, false)] {
             assert_eq!((pools.sweep(), pools.open()), (more, left));
         }
+    }
+
+    #[tokio::test]
+    async fn thousands_of_pools_are_swept_some_at_a_time_and_each_in_its_turn() {
+        let Full { only, pool, pools, instance, limits, .. } = full().await;
+        drop((only, pool));
+        for id in 0..SWEPT_AT_ONCE * 2 {
+            let other = Instance::new(instance.address, instance.authority().clone(), 1, 1);
+            let other = InstanceRef::new(Arc::new(other), WorkerId(0), Arc::new(PerWorker::new(1)));
+            pools.of(&format!("users-{}", id % 3), &other, limits);
+        }
+        let known = || pools.by_instance.borrow().len();
+        assert_eq!(known(), SWEPT_AT_ONCE * 2 + 1);
+        for (more, left) in [(true, SWEPT_AT_ONCE + 1), (true, 1), (false, 0)] {
+            assert_eq!((pools.sweep(), known()), (more, left), "nobody uses them");
+        }
+        let used = pools.of("users", &instance, limits);
+        assert!(!pools.sweep() && !pools.sweep());
+        assert_eq!((known(), pools.sweeping.borrow().len()), (1, 1));
+        drop(used);
+        assert!(!pools.sweep());
+        assert_eq!((known(), pools.sweeping.borrow().len()), (0, 0));
     }
 }

@@ -98,10 +98,13 @@ impl Silence {
         }
     }
 
-    pub fn end(&self) {
-        if self.is_on() {
+    /// Says whether it was on.
+    pub fn end(&self) -> bool {
+        let was_on = self.is_on();
+        if was_on {
             self.0.store(0, Relaxed);
         }
+        was_on
     }
 
     pub fn is_on(&self) -> bool {

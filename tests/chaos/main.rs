@@ -18,6 +18,7 @@ mod load;
 mod many;
 mod network;
 mod processes;
+mod registries;
 mod relay;
 mod scene;
 mod writes;

@@ -62,8 +62,7 @@ impl Scene {
 
     /// Waits until the services use this instance again. There is load meanwhile.
     async fn until_used(&self, instance: usize) {
-        // By `peak_ewma`, what was slow is left alone for longer than a test may take.
-        for (rule, _) in RULES.into_iter().filter(|(rule, _)| *rule != "peak_ewma") {
+        for (rule, _) in RULES {
             let address = companion::local(self.processes[instance].port);
             let attempts = || async {
                 let seen = self.gateway.instance(rule, address).await.expect("it is configured");

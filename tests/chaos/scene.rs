@@ -23,9 +23,14 @@ pub const RULES: [(&str, &str); 7] = [
 /// are further keys of all of them, in YAML's flow style.
 pub fn configuration(instances: &[String], settings: &str) -> String {
     let instances = instances.iter().map(|url| format!("'{url}'")).collect::<Vec<_>>().join(", ");
+    configuration_of(&format!("instances: [{instances}]"), settings)
+}
+
+/// Likewise, with instances from any source.
+pub fn configuration_of(source: &str, settings: &str) -> String {
     let mut text = "observability: { access_log: { output: off } }\nservices:\n".to_owned();
     for (name, rule) in RULES {
-        text += &format!("  {name}: {{ instances: [{instances}], {rule}, {settings} }}\n");
+        text += &format!("  {name}: {{ {source}, {rule}, {settings} }}\n");
     }
     text += "routes:\n";
     for (name, _) in RULES {

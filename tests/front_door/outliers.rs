@@ -115,6 +115,17 @@ async fn one_that_answers_much_more_slowly_is_out() {
     assert!(shown["latency_ms"].as_f64().is_some_and(|latency| latency >= 40.0), "{shown}");
 }
 
+/// Others are always quicker, so that no answer of it is ever waited for.
+#[tokio::test]
+async fn one_that_others_outrun_is_out_as_well() {
+    let all = origins([(0, 5_000), (0, 1), (0, 1)]).await;
+    let settings = settings("latency: 400%").replace("minimum_requests: 10", "minimum_requests: 3")
+        + ", hedging: { after: 40ms, budget: 100% }, timeouts: { silence: off }";
+    let gateway = Gateway::start(&one_service(&urls(&all), &settings));
+    let ejection = until_ejected(&gateway, &Client::new(gateway.http()), &all[0].0).await;
+    assert_eq!(ejection["reason"], "latency", "{ejection}");
+}
+
 #[tokio::test]
 async fn when_all_fail_no_more_than_the_share_are_out_and_they_are_the_last_resort() {
     let all = origins([(1, 0), (1, 0), (1, 0), (1, 0)]).await;

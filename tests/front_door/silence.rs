@@ -87,6 +87,8 @@ async fn what_waits_there_is_sent_elsewhere_and_what_comes_after_goes_elsewhere(
     assert_eq!(bad, NONE);
     assert!(longest < SOON, "{longest:?}");
     assert_eq!(passed_over(&gateway, &silent).await, "silent");
+    let address = format!("instance=\"{}\"", silent.address);
+    assert_eq!(gateway.metric("gatehouse_instance_passed_over", &[&address]).await, 1.0);
     gateway.wait_for(&format!("{} answers nothing while others do", silent.address));
     let retries = gateway.metric("gatehouse_upstream_retries_total", &[]).await;
     assert!((1.0..=100.0).contains(&retries), "{retries}");

@@ -50,7 +50,8 @@ impl Picker<'_> {
 
     /// The requests that the worker has in flight in a group, this one included, for each unit of usable weight.
     fn load_per_weight(&self, group: usize) -> f64 {
-        let survey = self.survey();
+        // With several groups it has been counted on already.
+        let survey = if self.set.groups.len() > 1 { self.known() } else { self.survey() };
         let in_flight = f64::from(self.in_flight.of(self.worker).load(Relaxed) + 1);
         in_flight * survey.share(group) / survey.usable_weight(group).max(1.0)
     }

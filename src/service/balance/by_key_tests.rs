@@ -158,3 +158,22 @@ fn keys_go_over_to_other_zones_and_come_back() {
     gone.iter().for_each(|instance| instance.set_health(Health::Healthy));
     assert_eq!(ports(&service, ONE, Millis(2000)), before);
 }
+
+/// It waits a little at each: were it by the key still, always at the same one, whichever has room.
+#[test]
+fn who_was_at_many_goes_anywhere() {
+    let service = service(Some(125), &[1; 12]);
+    let wish = Wish { key: Some(7), session: None };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut tried = Vec::new();
+    let mut ask = |tried: &[u64]| {
+        service.pick(ONE, wish, tried, Millis(0), &mut rng).expect("one is usable").instance.id
+    };
+    while tried.len() < 8 {
+        tried.push(ask(&tried));
+    }
+    let mut next: Vec<u64> = (0..100).map(|_| ask(&tried)).collect();
+    next.sort_unstable();
+    next.dedup();
+    assert!(next.len() == 4 && !next.iter().any(|id| tried.contains(id)), "{tried:?} {next:?}");
+}

@@ -280,3 +280,37 @@ fn an_ejected_one_gets_what_no_other_can_take() {
         assert!(count(&picks(&service, ONE, &[], 60), 1) > 10, "{rule:?}");
     }
 }
+
+/// By rules that compare two, it would lose for just what it is to be tried for.
+#[test]
+fn a_silent_instance_is_tried_and_used_again_when_it_answers() {
+    for rule in RULES {
+        let service = service(rule.clone(), &[1, 1, 1]);
+        let silent = service.instances.current().member(0).of(ONE).clone();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut ask = |now: u64| {
+            let (wish, now) = (Wish { key: Some(rng.u64(..)), session: None }, Millis(now));
+            let picked = service.pick(ONE, wish, &[], now, &mut rng).expect("there are others");
+            picked.admission.success(now, &service.settings.breaker);
+            let (is_silent, took) = (picked.instance.id == silent.id, Duration::from_millis(2));
+            if !is_silent || now > Millis(15_000) {
+                picked.instance.waited(took, true, now.plus(took));
+                picked.instance.heard(now, now.plus(took), true);
+            }
+            is_silent
+        };
+        assert!((10_000..10_100).any(&mut ask), "{rule:?}");
+        let stuck = [silent.begin(false), silent.begin(false)];
+        silent.waited(Duration::from_secs(2), false, Millis(11_000));
+        silent.silence.begin(Millis(11_000));
+        let tried = (11_000..15_990).filter(|&now| ask(now)).count();
+        assert_eq!(tried, 0, "{rule:?}: it is passed over");
+        let first = (16_000..17_000).find(|&now| ask(now));
+        assert!(first.is_some_and(|at| at < 16_050), "{rule:?}: it is tried at {first:?}");
+        drop(stuck);
+        // What was sent before says nothing.
+        silent.waited(Duration::from_secs(6), true, Millis(17_010));
+        let share = (17_100..17_400).filter(|&now| ask(now)).count();
+        assert!((60..140).contains(&share), "{rule:?}: it gets {share} of 300");
+    }
+}

@@ -220,6 +220,11 @@ fn instances(gauges: &Gauges, out: &mut Families) -> fmt::Result {
         each(|instance| i64::from(instance.healthy)),
     )?;
     out.gauge(
+        "gatehouse_instance_passed_over",
+        "1 while the instance gets requests only for want of others, because it can't be reached or is silent, else 0",
+        each(|instance| i64::from(instance.passed_over)),
+    )?;
+    out.gauge(
         "gatehouse_breaker_state",
         "State of the instance's breaker: 0 closed, 1 half-open, 2 open",
         each(|instance| instance.breaker.number()),

@@ -67,6 +67,8 @@ pub struct ConcurrencyGauges {
 pub struct InstanceGauges {
     pub address: SocketAddr,
     pub healthy: bool,
+    /// It can't be reached, or answers nobody while others answer.
+    pub passed_over: bool,
     pub breaker: Breaker,
     /// Of routes that have one of their own: the route, its state, and how many times it opened.
     pub route_breakers: Vec<(Arc<str>, Breaker, u64)>,

@@ -26,6 +26,7 @@ fn gauges() -> Gauges {
             instances: vec![InstanceGauges {
                 address: address(),
                 healthy: false,
+                passed_over: true,
                 breaker: Breaker::HalfOpen,
                 route_breakers: vec![("search".into(), Breaker::Open, 4)],
                 breaker_opens: 1,
@@ -125,6 +126,7 @@ fn attempts_retries_and_breakers() {
         ("gatehouse_breaker_opened_total", 1.0),
         ("gatehouse_breaker_state", 1.0),
         ("gatehouse_instance_healthy", 0.0),
+        ("gatehouse_instance_passed_over", 1.0),
         ("gatehouse_upstream_active", 9.0),
     ] {
         assert_eq!(read.value(name, of_instance), Some(expected), "{name}");
