@@ -21,7 +21,7 @@ use crate::policy::cors::Cors;
 use crate::policy::headers::HeaderEdit;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::{Table, parameter_names};
-use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore};
+use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore, SystemRoots, UpstreamTls};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 pub struct Snapshot {
@@ -98,7 +98,7 @@ pub struct Ground<'g> {
 pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problems> {
     let mut problems = Problems::default();
     let names = Names {
-        services: services(config, ground),
+        services: services(config, ground, &mut problems),
         authenticators: authenticators(config, ground, &mut problems),
         limiters: limiters(config, ground),
     };
@@ -151,11 +151,17 @@ struct Names {
     limiters: HashMap<String, Arc<RateLimiter>>,
 }
 
-fn services(config: &Config, ground: &Ground<'_>) -> HashMap<String, Arc<Service>> {
+fn services(config: &Config, ground: &Ground<'_>, problems: &mut Problems) -> HashMap<String, Arc<Service>> {
+    let system = SystemRoots::default();
     let before = ground.previous.map(|previous| &previous.services[..]).unwrap_or_default();
     let named = |name: &str| before.iter().find(|service| *service.name == *name);
     let compile = |service: &config::Service| {
-        let compiled = Service::compile(service, named(&service.name), ground.workers, ground.metrics);
+        let previous = named(&service.name);
+        let tls = service.tls.as_ref().and_then(|tls| {
+            let previous = previous.and_then(|previous| previous.tls.as_ref());
+            UpstreamTls::compile(tls, previous, &system, problems)
+        });
+        let compiled = Service::compile(service, previous, ground.workers, ground.metrics).over(tls);
         (service.name.value.clone(), compiled)
     };
     config.services.iter().map(compile).collect()

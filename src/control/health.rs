@@ -89,7 +89,8 @@ async fn check_for_ever(
     loop {
         let slot = slots.acquire().await.expect("the semaphore is never closed");
         let started = Instant::now();
-        let result = check(&instance, &settings).await;
+        let tls = instances.tls();
+        let result = check(&instance, tls.as_deref(), &settings).await;
         drop(slot);
         if result.as_ref().is_err_and(CheckError::is_unreachable) {
             instance.set_unreachable();

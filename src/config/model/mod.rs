@@ -8,6 +8,7 @@ mod authenticator;
 mod listener;
 mod route;
 mod service;
+mod service_tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use authenticator::*;
 pub use listener::*;
 pub use route::*;
 pub use service::*;
+pub use service_tls::*;
 
 use super::secret::Secret;
 use super::source::Span;

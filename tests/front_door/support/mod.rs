@@ -11,6 +11,7 @@ pub mod raw;
 pub mod relay;
 pub mod session;
 pub mod source;
+pub mod tls_origin;
 pub mod tokens;
 pub mod told;
 
