@@ -97,6 +97,8 @@ reasons! {
     Internal = "internal", 500, "Internal error", Some("proxy_internal_error");
     /// No connection to an instance could be made.
     ConnectFailure = "connect_failure", 502, "Service unreachable", Some("connection_refused");
+    /// TLS could not be agreed on with an instance. Why is in the log and in `/api/services`.
+    TlsFailure = "tls_failure", 502, "No secure connection to the service", Some("tls_protocol_error");
     /// The instance closed the connection before a response was complete.
     UpstreamReset = "upstream_reset", 502, "Service closed the connection", Some("connection_terminated");
     /// The instance's response is not well-formed HTTP.
@@ -123,6 +125,8 @@ reasons! {
     KeysUnavailable = "keys_unavailable", 503, "Token keys unavailable", Some("proxy_internal_error");
     /// Connecting to an instance took longer than `timeouts.connect`.
     ConnectTimeout = "connect_timeout", 504, "Service unreachable in time", Some("connection_timeout");
+    /// The TLS handshake with an instance took longer than `timeouts.tls`.
+    TlsTimeout = "tls_timeout", 504, "No secure connection to the service in time", Some("connection_timeout");
     /// The response's head took longer than `timeouts.response`.
     ResponseTimeout = "response_timeout", 504, "Service too slow", Some("http_response_timeout");
     /// The response's body paused longer than `timeouts.idle`.

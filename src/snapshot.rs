@@ -23,7 +23,7 @@ use crate::policy::ip_filter::IpFilter;
 use crate::policy::maintenance::Switch;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::{Table, parameter_names};
-use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore};
+use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore, SystemRoots, UpstreamTls};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 pub struct Snapshot {
@@ -107,7 +107,7 @@ pub struct Ground<'g> {
 pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problems> {
     let mut problems = Problems::default();
     let names = Names {
-        services: services(config, ground),
+        services: services(config, ground, &mut problems),
         authenticators: authenticators(config, ground, &mut problems),
         limiters: limiters(config, ground),
         switches: policies::switches(config, ground),
@@ -191,12 +191,17 @@ struct Names {
     ip_filter: Option<Arc<IpFilter>>,
 }
 
-fn services(config: &Config, ground: &Ground<'_>) -> HashMap<String, Arc<Service>> {
+fn services(config: &Config, ground: &Ground<'_>, problems: &mut Problems) -> HashMap<String, Arc<Service>> {
+    let system = SystemRoots::default();
     let before = ground.previous.iter().flat_map(|previous| &previous.services);
     let before: HashMap<&str, &Arc<Service>> = before.map(|service| (&*service.name, service)).collect();
     let compile = |service: &config::Service| {
         let previous = before.get(&**service.name).copied();
-        let compiled = Service::compile(service, previous, ground.workers, ground.metrics);
+        let tls = service.tls.as_ref().and_then(|tls| {
+            let previous = previous.and_then(|previous| previous.tls.as_ref());
+            UpstreamTls::compile(tls, previous, &system, problems)
+        });
+        let compiled = Service::compile(service, previous, ground.workers, ground.metrics).over(tls);
         (service.name.value.clone(), compiled)
     };
     config.services.iter().map(compile).collect()

@@ -150,11 +150,9 @@ fn services() {
         buffer_response: 32 << 10,
     };
     assert_eq!(users.retries, retries);
-    let total = Some(seconds(40));
-    assert_eq!(
-        users.timeouts,
-        Timeouts { connect: seconds(2), response: seconds(10), idle: seconds(30), total, silence: None }
-    );
+    let (total, silence) = (Some(seconds(40)), None);
+    let (connect, tls, response, idle) = (seconds(2), seconds(3), seconds(10), seconds(30));
+    assert_eq!(users.timeouts, Timeouts { connect, tls, response, idle, total, silence });
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
     let hedging = Hedging { after: HedgeAfter::Time(Duration::from_millis(200)), budget: 10 };
     assert_eq!(users.hedging, Some(hedging));
@@ -436,4 +434,34 @@ fn debug_shows_no_secret() {
     for secret in ["a-registry-token", "dev-only", "Bearer inner"] {
         assert!(!shown.contains(secret));
     }
+}
+
+#[test]
+fn a_service_is_spoken_to_over_tls_by_its_urls_or_by_its_block() {
+    let tls = |service: &str| {
+        let text = format!(
+            "listeners: [{{ name: http, bind: \"127.0.0.1:0\" }}]\nservices: {{ a: {{ {service} }} }}\n\
+             routes: [{{ name: a, match: {{ path: / }}, forward: {{ service: a }} }}]\n"
+        );
+        load_text(&text).services[0].tls.clone()
+    };
+    assert_eq!(tls("instances: [http://a]"), None);
+    for service in [
+        "instances: [https://a, { url: https://b, weight: 2 }]",
+        "instances: [https://a], tls: true",
+        "instances: [https://a], tls: {}",
+        "discovery: { dns: { name: a.test, port: 1 } }, tls: {}",
+    ] {
+        assert_eq!(tls(service), Some(ServiceTls::usual(Span::default())), "{service}");
+    }
+    let all = tls(
+        "instances: [https://a], tls: { server_name: '[::1]', certificate: c.crt, private_key: c.key, min_version: '1.3' }",
+    );
+    let all = all.expect("it is asked for");
+    assert_eq!(
+        (all.server_name.as_deref(), all.min_version, all.verify),
+        (Some("::1"), TlsVersion::Tls13, true)
+    );
+    let client = all.client.expect("both files are named");
+    assert!(client.certificate.ends_with("c.crt") && client.private_key.ends_with("c.key"));
 }

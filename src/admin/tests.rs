@@ -71,6 +71,7 @@ impl ControlSurface for Stage {
         vec![ServiceStatus {
             name: "users".into(),
             panicking: false,
+            tls: false,
             groups: Vec::new(),
             balancing: BalancingStatus {
                 consistent_hash: None,
@@ -107,6 +108,7 @@ impl ControlSurface for Stage {
                 },
                 route_breakers: Vec::new(),
                 passed_over: Some(PassedOver::Unreachable),
+                tls_failure: None,
                 latency_ms: None,
                 in_flight: 3,
                 attempts: 10,
@@ -197,6 +199,7 @@ async fn what_is_known_is_shown() {
             "load_balancing": "least_requests",
             "balancing": { "slow_start_ms": 30_000, "overprovisioning_percent": 140 },
             "panicking": false,
+            "tls": false,
             "source": { "kind": "registry", "state": "ok" },
             "retries": 1,
             "instances": [{

@@ -119,6 +119,8 @@ pub struct ServiceStatus {
     pub groups: Vec<GroupStatus>,
     /// So few instances are healthy that unhealthy ones get requests, too.
     pub panicking: bool,
+    /// Its instances are spoken to over TLS.
+    pub tls: bool,
     pub source: SourceStatus,
     /// What its source tells of it: an object.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,6 +257,9 @@ pub struct InstanceStatus {
     /// Why others are preferred; absent when they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<PassedOver>,
+    /// Why no TLS connection can be made to it; absent when none has failed since the last that worked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_failure: Option<String>,
     /// How long it takes to answer, where the balancing rule goes by that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<f64>,

@@ -25,6 +25,8 @@ const INSTANCE_KEYS: [&str; 4] = ["url", "weight", "zone", "priority"];
 pub struct FileInstance {
     /// `host:port`; the host may be a name, an IPv4 or a bracketed IPv6 address.
     pub authority: At<String>,
+    /// Its URL is an `https://` one.
+    pub is_https: bool,
     /// 1 to 1000.
     pub weight: u32,
     pub zone: Option<String>,
@@ -96,8 +98,8 @@ fn instance(item: &Spanned<Node>, problems: &mut Problems) -> Option<FileInstanc
     let here = span(&item.referenced);
     let entries = match &item.value {
         Node::Text(url) => {
-            let authority = authority(url, here, problems)?;
-            return Some(FileInstance { authority, weight: 1, zone: None, priority: 0 });
+            let (authority, is_https) = authority(url, here, problems)?;
+            return Some(FileInstance { authority, is_https, weight: 1, zone: None, priority: 0 });
         }
         Node::Map(entries) => entries,
         _ => {
@@ -138,11 +140,12 @@ fn instance(item: &Spanned<Node>, problems: &mut Problems) -> Option<FileInstanc
     if found.is_none() {
         problems.error(here, "the instance has no \"url\"", "add url: http://host:port");
     }
-    Some(FileInstance { authority: found?, weight, zone, priority })
+    let (authority, is_https) = found?;
+    Some(FileInstance { authority, is_https, weight, zone, priority })
 }
 
-/// `host:port` of an `http://` URL that has nothing else.
-fn authority(url: &str, here: Span, problems: &mut Problems) -> Option<At<String>> {
+/// `host:port` of an `http://` or `https://` URL that has nothing else, and whether it is the latter.
+fn authority(url: &str, here: Span, problems: &mut Problems) -> Option<(At<String>, bool)> {
     let mut refuse = |message: String| {
         problems.error(here, message, "write http://host:port");
         None
@@ -150,9 +153,11 @@ fn authority(url: &str, here: Span, problems: &mut Problems) -> Option<At<String
     let Ok(uri) = url.parse::<http::Uri>() else {
         return refuse(format!("{url:?} is not a URL"));
     };
-    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
-        return refuse(format!("{url:?} does not begin with http://"));
-    }
+    let (is_https, usual_port) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return refuse(format!("{url:?} does not begin with http://")),
+    };
     let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
         return refuse(format!("{url:?} has no host"));
     };
@@ -165,8 +170,11 @@ fn authority(url: &str, here: Span, problems: &mut Problems) -> Option<At<String
     match authority.port() {
         Some(port) if port.as_u16() == 0 => refuse("port 0 can't be connected to".into()),
         None if authority.as_str() != authority.host() => refuse(format!("{url:?} has no valid port")),
-        Some(_) => Some(At { value: authority.as_str().to_ascii_lowercase(), span: here }),
-        None => Some(At { value: format!("{}:80", authority.as_str().to_ascii_lowercase()), span: here }),
+        port => {
+            let host = authority.host().to_ascii_lowercase();
+            let port = port.map_or(usual_port, |port| port.as_u16());
+            Some((At { value: format!("{host}:{port}"), span: here }, is_https))
+        }
     }
 }
 
@@ -282,6 +290,7 @@ mod tests {
         assert_eq!(read(json), both);
         assert_eq!(read("['http://[::1]:8001', http://Plain/]"), ["[::1]:8001*1@", "plain:80*1@"]);
         assert_eq!(read("[{ url: 'http://b:1', priority: 9 }]"), ["b:1*1@#9"]);
+        assert_eq!(read("['https://A/', { url: 'https://[::1]:8443' }]"), ["a:443*1@", "[::1]:8443*1@"]);
         assert_eq!(read("[]"), [""; 0]);
         assert_eq!(read("instances: []"), [""; 0]);
     }
@@ -294,13 +303,13 @@ mod tests {
 
     #[test]
     fn every_problem_is_told_with_its_place() {
-        let text = "- http://127.0.0.1:8001/api\n- { url: https://a:1 }\n- { ur: http://a:1 }\n- 7\n\
+        let text = "- http://127.0.0.1:8001/api\n- { url: ftp://a:1 }\n- { ur: http://a:1 }\n- 7\n\
                     - { url: http://a:1, weight: 0 }\n- { url: http://a:1, zone: 5, priority: 10 }\n- http://a:99999\n- http://u@a:1\n";
         assert_eq!(
             read(text),
             [
                 "1:3 \"http://127.0.0.1:8001/api\" has a path: an instance is only a host and a port; write http://host:port",
-                "2:10 \"https://a:1\" does not begin with http://; write http://host:port",
+                "2:10 \"ftp://a:1\" does not begin with http://; write http://host:port",
                 "3:5 unknown key \"ur\"; did you mean \"url\"?",
                 "3:3 the instance has no \"url\"; add url: http://host:port",
                 "4:3 this is not an instance; write http://host:port or { url: http://host:port }",

@@ -41,7 +41,7 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
     // Dropped with this future, and all checks with it.
     let mut tasks = JoinSet::new();
     let mut running: HashMap<u64, AbortHandle> = HashMap::new();
-    let changed_health = Arc::new(Notify::new());
+    let service = Arc::new(Checked { instances: instances.clone(), changed: Notify::new() });
     loop {
         changes.mark_unchanged();
         let set = instances.current();
@@ -51,11 +51,11 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
         for instance in set.instances() {
             let task = stale.remove(&instance.id).unwrap_or_else(|| {
                 let first = spread.mul_f64(fastrand::f64());
-                let (instance, changed) = (instance.clone(), changed_health.clone());
+                let (instance, service) = (instance.clone(), service.clone());
                 let (settings, slots) = (settings.clone(), slots.clone());
                 tasks.spawn(async move {
                     sleep(first).await;
-                    check_for_ever(instance, changed, settings, slots).await;
+                    check_for_ever(instance, service, settings, slots).await;
                 })
             });
             running.insert(instance.id, task);
@@ -64,7 +64,7 @@ pub async fn run(instances: Arc<Instances>, settings: HealthSettings) {
         while tasks.try_join_next().is_some() {}
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = assess(&instances, settings.panic_threshold, &changed_health) => {}
+            () = assess(&instances, settings.panic_threshold, &service.changed) => {}
         }
     }
 }
@@ -88,9 +88,16 @@ pub fn forget(instances: &Instances) {
     instances.assess(None);
 }
 
+/// A service, as the checks of its instances see it.
+struct Checked {
+    instances: Arc<Instances>,
+    /// Told when the health of an instance has changed.
+    changed: Notify,
+}
+
 async fn check_for_ever(
     instance: Arc<Instance>,
-    changed: Arc<Notify>,
+    service: Arc<Checked>,
     settings: Arc<HealthSettings>,
     slots: Arc<Semaphore>,
 ) {
@@ -101,7 +108,8 @@ async fn check_for_ever(
     loop {
         let slot = slots.acquire().await.expect("the semaphore is never closed");
         let started = Instant::now();
-        let result = check(&instance, &settings).await;
+        let tls = service.instances.tls();
+        let result = check(&instance, tls.as_deref(), &settings).await;
         drop(slot);
         if result.as_ref().is_err_and(CheckError::is_unreachable) {
             instance.set_unreachable();
@@ -109,7 +117,7 @@ async fn check_for_ever(
         let (before, health) = (instance.health(), streak.next(instance.health(), result.is_ok(), &settings));
         if health != before {
             instance.set_health(health);
-            changed.notify_one();
+            service.changed.notify_one();
         }
         instance.set_last_check(Some(Check {
             at: clock::now(),

@@ -10,17 +10,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::transitions::Watched;
 use crate::clock;
-use crate::service::Instance;
+use crate::service::{Instance, Protocol, TlsFailure, UpstreamTls};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+const REFUSED_WITHIN: Duration = Duration::from_millis(200);
+/// A certificate that isn't accepted stays so for longer than a process is away, and asking costs more.
+const AFTER_HANDSHAKE: Duration = Duration::from_secs(1);
 /// Connections that are tried at once, over all services.
 const MAX_AT_ONCE: usize = 256;
 
@@ -35,21 +40,44 @@ pub async fn run(services: watch::Receiver<Vec<Watched>>) {
         while let Some(done) = tries.try_join_next() {
             tried.remove(&done.unwrap_or_default());
         }
-        let sets: Vec<_> = services.borrow().iter().map(|(_, instances)| instances.current()).collect();
-        for instance in sets.iter().flat_map(|set| set.instances()) {
+        let sets: Vec<_> =
+            services.borrow().iter().map(|(_, instances)| (instances.current(), instances.tls())).collect();
+        for (instance, tls) in
+            sets.iter().flat_map(|(set, tls)| set.instances().map(move |instance| (instance, tls)))
+        {
             if instance.is_unreachable() && tried.len() < MAX_AT_ONCE && tried.insert(instance.id) {
-                tries.spawn(connect(instance.clone()));
+                tries.spawn(connect(instance.clone(), tls.clone()));
             }
         }
     }
 }
 
 /// Tells the instance if it can be reached, and gives back its id.
-async fn connect(instance: Arc<Instance>) -> u64 {
-    if let Ok(Ok(_)) = timeout(CONNECT_WITHIN, TcpStream::connect(instance.address)).await {
-        instance.reached(clock::now());
+async fn connect(instance: Arc<Instance>, tls: Option<Arc<UpstreamTls>>) -> u64 {
+    if let Ok(Ok(stream)) = timeout(CONNECT_WITHIN, TcpStream::connect(instance.address)).await {
+        match tls {
+            None => instance.reached(clock::now()),
+            Some(tls) => match timeout(HANDSHAKE_WITHIN, agree(&instance, &tls, stream)).await {
+                Ok(Ok(())) => instance.reached(clock::now()),
+                Ok(Err(failure)) => {
+                    instance.set_tls_failure(&failure);
+                    sleep(AFTER_HANDSHAKE).await;
+                }
+                Err(_) => {}
+            },
+        }
     }
     instance.id
+}
+
+/// The handshake, and a moment in which the instance may say that it doesn't take what it was shown.
+async fn agree(instance: &Instance, tls: &UpstreamTls, stream: TcpStream) -> Result<(), TlsFailure> {
+    let authority = std::str::from_utf8(instance.authority.as_bytes()).unwrap_or_default();
+    let mut stream = tls.once(authority, Protocol::Http1).secure(stream).await?;
+    match timeout(REFUSED_WITHIN, stream.read(&mut [0])).await {
+        Ok(Err(error)) => Err(TlsFailure::of(&error)),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

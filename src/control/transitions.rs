@@ -177,8 +177,9 @@ fn report(at: &At<'_>, instance: &Instance, breaker: &BreakerStatus, change: Cha
         }
         Change::Readmitted => events::info(format_args!("{at} is no longer ejected")),
         Change::PassedOver(Doubt::Unreachable) => {
+            let why = instance.tls_failure().map(|failure| format!(" ({failure})")).unwrap_or_default();
             events::warn(format_args!(
-                "{at} can't be connected to: others get its requests, as long as there are any"
+                "{at} can't be connected to{why}: others get its requests, as long as there are any"
             ));
         }
         Change::PassedOver(Doubt::Silent) => events::warn(format_args!(

@@ -18,9 +18,9 @@ use super::maintenance;
 use super::outliers;
 use super::returning;
 use super::transitions;
-use crate::config::{Config, InstanceSource};
+use crate::config::Config;
 use crate::discovery::registry::state_file;
-use crate::discovery::{self, Sources};
+use crate::discovery::{self, Sought, Sources};
 use crate::policy::authenticate::KeySet;
 use crate::policy::rate_limit::RateLimiter;
 use crate::service::discovered::{Described, Publish};
@@ -51,7 +51,7 @@ pub struct Upkeep {
 }
 
 struct Discovering {
-    source: InstanceSource,
+    sought: Sought,
     instances: Arc<Instances>,
     task: AbortHandle,
 }
@@ -86,11 +86,11 @@ impl Upkeep {
     /// Gives services that have no instances yet those that are known without waiting.
     pub fn seed(&self, config: &Config, snapshot: &Snapshot) {
         for service in &snapshot.services {
-            let Some(source) = source_of(config, &service.name) else { continue };
+            let Some(sought) = sought(config, &service.name) else { continue };
             if service.instances.source().last_set.is_some() {
                 continue;
             }
-            if let Some(known) = discovery::initial(source, &service.name, &self.sources) {
+            if let Some(known) = discovery::initial(&sought, &self.sources) {
                 service.instances.publish(known);
             }
         }
@@ -131,10 +131,10 @@ impl Upkeep {
     fn discover(&mut self, config: &Config, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.found);
         for service in &snapshot.services {
-            let Some(source) = source_of(config, &service.name) else { continue };
+            let Some(sought) = sought(config, &service.name) else { continue };
             let running = before.remove(&service.name);
             let running = running.and_then(|running| {
-                if running.source == *source && Arc::ptr_eq(&running.instances, &service.instances) {
+                if running.sought == sought && Arc::ptr_eq(&running.instances, &service.instances) {
                     return Some(running);
                 }
                 running.task.abort();
@@ -142,9 +142,9 @@ impl Upkeep {
             });
             let running = running.unwrap_or_else(|| {
                 let sink = Arc::new(Reporting { name: service.name.clone(), to: service.instances.clone() });
-                let task = discovery::run(source.clone(), service.name.clone(), sink, self.sources.clone());
+                let task = discovery::run(sought.clone(), sink, self.sources.clone());
                 Discovering {
-                    source: source.clone(),
+                    sought,
                     instances: service.instances.clone(),
                     task: tokio::spawn(task).abort_handle(),
                 }
@@ -217,8 +217,13 @@ fn bring_into_line<S: Clone + PartialEq, F: Future<Output = ()> + Send + 'static
     before.into_values().for_each(|gone| gone.task.abort());
 }
 
-fn source_of<'c>(config: &'c Config, name: &str) -> Option<&'c InstanceSource> {
-    config.services.iter().find(|service| *service.name.value == *name).map(|service| &service.source)
+fn sought(config: &Config, name: &Arc<str>) -> Option<Sought> {
+    let service = config.services.iter().find(|service| *service.name.value == **name)?;
+    Some(Sought {
+        source: service.source.clone(),
+        service_name: name.clone(),
+        over_tls: service.tls.is_some(),
+    })
 }
 
 async fn sweep(limiters: Vec<Arc<RateLimiter>>) {

@@ -27,6 +27,7 @@ pub fn addresses(source: &DnsSource) -> Wanted {
         authority: format!("{}:{port}", source.name.trim_end_matches('.')).into(),
         zone: None,
         priority: 0,
+        scheme: None,
         description: None,
     }])
 }
@@ -84,6 +85,7 @@ fn target_of(record: &SrvRecord, class: usize) -> Target {
         authority,
         zone: None,
         priority: class.min(MAX_PRIORITY.into()) as u8,
+        scheme: None,
         description: None,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::target::{Host, Target};
+use super::target::{Host, Scheme, Target};
 use crate::service::discovered::MAX_PRIORITY;
 
 /// As for the instances that the configuration itself lists.
@@ -25,8 +25,6 @@ pub enum EntryError {
     Json,
     #[error("its value is not http://host:port")]
     Address,
-    #[error("https instances are not supported yet")]
-    Https,
     #[error("its weight is not from 1 to {MAX_WEIGHT}")]
     Weight,
     #[error("its zone is not 1 to {MAX_ZONE_BYTES} bytes")]
@@ -100,14 +98,15 @@ pub fn with_port(host: &str, port: u16) -> String {
     }
 }
 
-/// The instance at `http://host:port` or `host:port`.
+/// The instance at `http://host:port`, `https://host:port` or `host:port`.
 pub fn at(text: &str, weight: u32, zone: Option<Arc<str>>) -> Result<Target, EntryError> {
-    let (rest, default) = match text.split_once("://") {
-        Some(("http", rest)) => (rest.strip_suffix('/').unwrap_or(rest), Some("80")),
-        Some(("https", _)) => return Err(EntryError::Https),
+    let (scheme, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (Some(Scheme::Http), rest.strip_suffix('/').unwrap_or(rest)),
+        Some(("https", rest)) => (Some(Scheme::Https), rest.strip_suffix('/').unwrap_or(rest)),
         Some(_) => return Err(EntryError::Address),
-        None => (text, None),
+        None => (None, text),
     };
+    let default = scheme.map(|scheme| if scheme == Scheme::Https { "443" } else { "80" });
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (rest, default),
@@ -121,7 +120,7 @@ pub fn at(text: &str, weight: u32, zone: Option<Arc<str>>) -> Result<Target, Ent
             name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         }
     };
-    if good { Ok(target) } else { Err(EntryError::Address) }
+    if good { Ok(target.with_scheme(scheme)) } else { Err(EntryError::Address) }
 }
 
 #[cfg(test)]
@@ -149,6 +148,8 @@ mod tests {
             ("127.0.0.1:8001", "127.0.0.1:8001*1@"),
             (" http://Users.Internal:8001/\n", "users.internal:8001*1@"),
             ("http://users", "users:80*1@"),
+            ("https://users", "users:443*1@"),
+            ("https://users:8443/", "users:8443*1@"),
             ("[::1]:8001", "[::1]:8001*1@"),
             ("http://[::1]", "[::1]:80*1@"),
             (r#""127.0.0.1:8001""#, "127.0.0.1:8001*1@"),
@@ -177,7 +178,6 @@ mod tests {
             ("a b:80", EntryError::Address),
             ("users\r\nx: y:80", EntryError::Address),
             ("ftp://users:80", EntryError::Address),
-            ("https://users:80", EntryError::Https),
             ("{", EntryError::Json),
             ("{}", EntryError::Json),
             (r#"{"host":"users"}"#, EntryError::Json),

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::stamp::Stamp;
-use super::target::{Target, Wanted};
+use super::target::{Scheme, Target, Wanted};
 use crate::config::{self, Problems};
 use crate::service::discovered::MAX_INSTANCES;
 
@@ -73,7 +73,8 @@ pub fn read(path: &Path) -> Result<Vec<Target>, FileError> {
         .filter_map(|instance| {
             let zone = instance.zone.map(Into::into);
             let target = Target::from_authority(&instance.authority, instance.weight, zone)?;
-            Some(target.with_priority(instance.priority))
+            let scheme = if instance.is_https { Scheme::Https } else { Scheme::Http };
+            Some(target.with_priority(instance.priority).with_scheme(Some(scheme)))
         })
         .collect())
 }

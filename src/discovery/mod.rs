@@ -42,15 +42,25 @@ pub struct Sources {
     pub registry: Option<Arc<registry::Store>>,
 }
 
+/// A service, as far as finding its instances goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sought {
+    pub source: InstanceSource,
+    pub service_name: Arc<str>,
+    /// They are spoken to over TLS, and so none that is said to be plain is one of them; or the other way round.
+    pub over_tls: bool,
+}
+
 /// Keeps the instances of one service as its source says, until dropped.
-pub async fn run(source: InstanceSource, service_name: Arc<str>, sink: Arc<dyn Publish>, shared: Sources) {
+pub async fn run(sought: Sought, sink: Arc<dyn Publish>, shared: Sources) {
+    let Sought { source, service_name, over_tls } = sought;
     let Sources { resolver, registry } = shared;
     let (sender, wanted) = watch::channel(Wanted::default());
     let refresh = match &source {
         InstanceSource::Dns(dns) => dns.refresh,
         _ => REFRESH,
     };
-    let published = publisher::publish(wanted, refresh, resolver.clone(), sink);
+    let published = publisher::publish(wanted, refresh, resolver.clone(), sink, over_tls);
     let followed = async {
         match source {
             InstanceSource::Static(instances) => sender.send_modify(|now| *now = fixed::wanted(&instances)),
@@ -72,16 +82,17 @@ pub async fn run(source: InstanceSource, service_name: Arc<str>, sink: Arc<dyn P
 /// IP literals of the configuration, of a file that can be read now, or of the registry.
 ///
 /// [`run`] publishes the rest. Reads a small file; asks no name.
-pub fn initial(source: &InstanceSource, service_name: &str, shared: &Sources) -> Option<Vec<Discovered>> {
-    let targets = match source {
+pub fn initial(sought: &Sought, shared: &Sources) -> Option<Vec<Discovered>> {
+    let targets = match &sought.source {
         InstanceSource::Static(instances) => fixed::wanted(instances).targets?.to_vec(),
         InstanceSource::File(path) => file::read(path).ok()?,
-        InstanceSource::Registry => registry::source::now(shared.registry.as_ref()?, service_name),
+        InstanceSource::Registry => registry::source::now(shared.registry.as_ref()?, &sought.service_name),
         InstanceSource::Dns(_)
         | InstanceSource::SharedRegistry(_)
         | InstanceSource::Etcd(_)
         | InstanceSource::Consul(_) => return None,
     };
+    let targets = Wanted::now(targets).agreeing(sought.over_tls).targets?;
     let named = targets.iter().any(|target| matches!(target.host, Host::Name(_)));
     let set = publisher::literals(&targets);
     // Nothing but names: nothing is known yet, and that is not the same as "none".

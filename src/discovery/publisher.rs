@@ -34,9 +34,10 @@ pub async fn publish(
     refresh: Duration,
     resolver: Arc<dyn Resolve>,
     sink: Arc<dyn Publish>,
+    over_tls: bool,
 ) {
     let mut publisher = Publisher::new(refresh, resolver, sink);
-    publisher.want(wanted.borrow_and_update().clone());
+    publisher.want(wanted.borrow_and_update().clone().agreeing(over_tls));
     let mut changed = true;
     loop {
         publisher.ask();
@@ -49,7 +50,7 @@ pub async fn publish(
             answer = next(&mut publisher.lookups) => publisher.all_answered(answer),
             () = until(deadline) => publisher.hold_is_over(),
             () = change(&mut wanted) => {
-                publisher.want(wanted.borrow_and_update().clone());
+                publisher.want(wanted.borrow_and_update().clone().agreeing(over_tls));
                 true
             }
         }

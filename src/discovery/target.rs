@@ -16,8 +16,17 @@ pub struct Target {
     pub zone: Option<Arc<str>>,
     /// 0 for those that are used first.
     pub priority: u8,
+    /// What it speaks, where its source says that.
+    pub scheme: Option<Scheme>,
     /// What else its source tells of it.
     pub description: Option<Arc<Description>>,
+}
+
+/// Plain HTTP, or HTTP over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +74,7 @@ impl Target {
             authority: authority.into(),
             zone,
             priority: 0,
+            scheme: None,
             description: None,
         })
     }
@@ -72,11 +82,37 @@ impl Target {
     pub fn with_priority(self, priority: u8) -> Target {
         Target { priority, ..self }
     }
+
+    pub fn with_scheme(self, scheme: Option<Scheme>) -> Target {
+        Target { scheme, ..self }
+    }
 }
 
 impl Wanted {
     pub fn now(targets: Vec<Target>) -> Wanted {
         Wanted { targets: Some(targets.into()), ..Wanted::default() }
+    }
+
+    /// Without those instances of which the source says that they speak otherwise than the service does. When that is all
+    /// of them, there is nothing new.
+    pub fn agreeing(mut self, over_tls: bool) -> Wanted {
+        let wrong = if over_tls { Scheme::Http } else { Scheme::Https };
+        let is_wrong = |target: &&Target| target.scheme == Some(wrong);
+        let targets = self.targets.as_deref().unwrap_or_default();
+        let Some(first) = targets.iter().find(is_wrong) else { return self };
+        let why = match wrong {
+            Scheme::Http => "http, and the service has `tls`",
+            Scheme::Https => "https, and the service has no `tls`",
+        };
+        let count = targets.iter().filter(is_wrong).count();
+        let fault = match count {
+            1 => format!("{} is left out: it is {why}", first.authority),
+            _ => format!("{count} instances are left out: {} is {why}", first.authority),
+        };
+        let left: Vec<Target> = targets.iter().filter(|target| !is_wrong(target)).cloned().collect();
+        self.targets = (!left.is_empty()).then(|| left.into());
+        self.fault = Some(self.fault.map_or_else(|| fault.clone(), |before| format!("{before}; {fault}")));
+        self
     }
 }
 

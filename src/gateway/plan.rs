@@ -171,6 +171,12 @@ fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
             files.extend([pair.certificate.value.clone(), pair.private_key.value.clone()]);
         }
     }
+    for tls in config.services.iter().filter_map(|service| service.tls.as_ref()) {
+        files.extend(tls.trust.as_ref().map(|path| path.value.clone()));
+        if let Some(pair) = &tls.client {
+            files.extend([pair.certificate.value.clone(), pair.private_key.value.clone()]);
+        }
+    }
     for key in config.authenticators.iter().flat_map(|authenticator| &authenticator.jwt.keys) {
         match key {
             JwtKey::PublicKey(file) | JwtKey::JwksFile(file) => files.push(file.value.clone()),

@@ -15,8 +15,9 @@ use super::Failure;
 use super::errand::Waiting;
 use super::http1::decode::{self, Invalid};
 use super::http1::{Connection, Failed, Held};
-use super::pool::{ConnectError, InstancePool, Lease, Waits, Wanted};
+use super::pool::{ConnectBy, ConnectError, InstancePool, Lease, Waits, Wanted};
 use super::silence::{Hope, LOOKS};
+use super::tls::TlsFailure;
 use crate::clock::Millis;
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::field_lines::FieldLines;
@@ -46,6 +47,7 @@ pub trait InformationalSink {
 #[derive(Clone, Copy)]
 pub struct AttemptLimits {
     pub connect: Duration,
+    pub tls: Duration,
     /// To the head of the response.
     pub response: Duration,
     /// Without a byte of a body.
@@ -79,6 +81,8 @@ impl AttemptError {
     pub fn reason(&self) -> Reason {
         match self {
             AttemptError::Connect(ConnectError::TimedOut) => Reason::ConnectTimeout,
+            AttemptError::Connect(ConnectError::Tls(_)) => Reason::TlsFailure,
+            AttemptError::Connect(ConnectError::TlsTimedOut) => Reason::TlsTimeout,
             AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full { .. }) => {
                 Reason::PoolExhausted
             }
@@ -97,6 +101,11 @@ impl AttemptError {
     pub fn outcome(&self) -> Outcome {
         match self {
             AttemptError::Connect(ConnectError::TimedOut) => Outcome::ConnectTimeout,
+            AttemptError::Connect(ConnectError::Tls(failure)) if failure.is_about_certificate => {
+                Outcome::TlsCertificate
+            }
+            AttemptError::Connect(ConnectError::Tls(_)) => Outcome::TlsFailure,
+            AttemptError::Connect(ConnectError::TlsTimedOut) => Outcome::TlsTimeout,
             AttemptError::Connect(ConnectError::Exhausted | ConnectError::Full { .. }) => {
                 Outcome::PoolExhausted
             }
@@ -125,7 +134,10 @@ impl AttemptError {
             self,
             AttemptError::TimedOut
                 | AttemptError::Connect(
-                    ConnectError::TimedOut | ConnectError::Exhausted | ConnectError::Full { .. }
+                    ConnectError::TimedOut
+                        | ConnectError::TlsTimedOut
+                        | ConnectError::Exhausted
+                        | ConnectError::Full { .. }
                 )
         )
     }
@@ -194,8 +206,10 @@ impl Attempt<'_> {
         let (mut lease, since) = match self.pool.take_idle(wanted) {
             Some(lease) => (lease, self.waiting.began),
             None => {
-                let connect_by = earliest(self.waiting.began + self.limits.connect, self.limits.deadline);
-                (self.pool.lease(wanted, connect_by).await?, Instant::now())
+                let AttemptLimits { connect, tls, deadline, .. } = self.limits;
+                let connected = earliest(self.waiting.began + connect, deadline);
+                let by = ConnectBy { connected, handshake: tls, deadline };
+                (self.pool.lease(wanted, &by).await?, Instant::now())
             }
         };
         let connection = &mut lease.connection;
@@ -217,6 +231,13 @@ impl Attempt<'_> {
             Some(Err(failed)) => Err(match failed {
                 Failed::Client(error) => AttemptError::Client(error),
                 Failed::Invalid(invalid) => AttemptError::Invalid(invalid),
+                Failed::Reset(cause)
+                    if !lease.reused
+                        && let Some(failure) = TlsFailure::of_refusal(&cause) =>
+                {
+                    self.waiting.instance.set_tls_failure(&failure);
+                    AttemptError::Connect(ConnectError::Tls(failure))
+                }
                 Failed::Reset(cause) => {
                     let written = lease.connection.has_written();
                     // Who has begun to answer didn't close it for being idle.

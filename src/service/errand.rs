@@ -70,7 +70,10 @@ impl Errand<'_> {
     /// One attempt at the instance that was picked for it. `hope` is told when the answer is not to be counted on any more.
     pub async fn attempt(&self, picked: Picked, began: Instant, how: How, hope: &Cell<Hope>) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
-        let pool = self.caller.pools.of(&self.service.name, &instance, self.pool_limits());
+        let pool = {
+            let Service { name, tls, .. } = self.service;
+            self.caller.pools.of(name, &instance, tls.as_ref(), self.pool_limits())
+        };
         let timed = self.service.settings.times_answers().then_some(&instance);
         let joined_after = timed.and_then(|_| self.joined_after());
         let body = &*self.call.body;
@@ -103,8 +106,11 @@ impl Errand<'_> {
                 let ended = recording.end(Outcome::Status(status));
                 let at = Millis::of(ended);
                 self.heard(&instance, how.at, at, status < 500);
-                if instance.is_unreachable() && !responded.lease.reused {
-                    instance.reached(at);
+                if !responded.lease.reused {
+                    instance.agreed_on_tls();
+                    if instance.is_unreachable() {
+                        instance.reached(at);
+                    }
                 }
                 if status < 500 {
                     self.answered(began, ended);
@@ -162,6 +168,7 @@ impl Errand<'_> {
         let settings = &self.service.settings;
         AttemptLimits {
             connect: settings.connect_timeout,
+            tls: settings.tls_timeout,
             response: settings.retries.per_attempt_timeout.map_or(response, |each| each.min(response)),
             idle: settings.idle_timeout,
             deadline: self.deadline(),

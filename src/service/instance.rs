@@ -7,6 +7,7 @@
 mod admission;
 mod breakers;
 mod comparison;
+mod tls;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -24,6 +25,7 @@ use super::latency::{Known, Latency};
 use super::settings::{BreakerOf, BreakerSettings};
 use super::silence::{Doubt, Heard, Silence, Slowest};
 use super::tally::Tally;
+use super::tls::TlsFailure;
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -51,6 +53,8 @@ pub struct Instance {
     unreachable: AtomicBool,
     /// When it last came back after it could not be used, in milliseconds; 0 before. How long it took until then says nothing.
     back_at: AtomicU64,
+    /// Why the last try to agree on TLS failed, as long as none has gone well since.
+    tls_failure: ArcSwapOption<TlsFailure>,
     /// It answers nobody, while others answer.
     pub(super) silence: Silence,
     /// Told when the next health check should not wait.
@@ -106,6 +110,7 @@ impl Instance {
             joined: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
             back_at: AtomicU64::new(0),
+            tls_failure: ArcSwapOption::empty(),
             silence: Silence::default(),
             check: Notify::new(),
             loads: PerWorker::new(workers),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::HeaderValue;
 use tokio::sync::watch;
 
@@ -20,6 +20,7 @@ use super::groups::{AT_ONCE, Group, Survey, arrange};
 use super::instance::{Health, Instance, InstanceRef};
 use super::settings::BreakerOf;
 use super::sticky::{SessionCode, SessionCodes, SessionKey};
+use super::tls::UpstreamTls;
 use crate::clock::{self, Millis};
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -48,6 +49,8 @@ pub struct Instances {
     retired: Mutex<Vec<Arc<InstanceSet>>>,
     /// The routes whose requests go by a breaker of their own.
     route_breakers: ArcSwap<Vec<RouteBreaker>>,
+    /// For those who look after instances beside the requests.
+    tls: ArcSwapOption<UpstreamTls>,
 }
 
 /// A route that has a breaker of its own at each instance.
@@ -146,6 +149,7 @@ impl Instances {
             published: watch::Sender::new(0),
             retired: Mutex::default(),
             route_breakers: ArcSwap::default(),
+            tls: ArcSwapOption::empty(),
         })
     }
 
@@ -159,6 +163,15 @@ impl Instances {
 
     pub fn route_breakers(&self) -> Arc<Vec<RouteBreaker>> {
         self.route_breakers.load_full()
+    }
+
+    /// How instances are spoken to from now on, where that is over TLS.
+    pub(super) fn set_tls(&self, tls: Option<Arc<UpstreamTls>>) {
+        self.tls.store(tls);
+    }
+
+    pub fn tls(&self) -> Option<Arc<UpstreamTls>> {
+        self.tls.load_full()
     }
 
     /// The present set, for a moment's use on the request path.

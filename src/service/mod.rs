@@ -31,7 +31,9 @@ mod settings;
 mod silence;
 mod stale;
 mod sticky;
+pub mod stream;
 mod tally;
+mod tls;
 mod upstream_body;
 mod verdict;
 mod window;
@@ -64,6 +66,7 @@ pub use silence::Doubt;
 pub use stale::{Asked, Copying, Kept, Stale, StaleHeld, StaleStore};
 pub use sticky::{SessionCode, Sticky};
 pub use tally::Tallied;
+pub use tls::{Channel, Protocol, SystemRoots, TlsFailure, UpstreamTls};
 pub use upstream_body::UpstreamBody;
 
 use crate::clock::{self, Millis};
@@ -77,7 +80,7 @@ use silence::Heard;
 use sticky::SessionKey;
 
 /// The instance's side of a tunnel: its connection after a switch of protocols.
-pub type Upgraded = Rewound<tokio::net::TcpStream>;
+pub type Upgraded = Rewound<stream::Stream>;
 
 /// What a group of instances gets of a service's requests: those of one priority, in the gateway's zone or not.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,6 +101,8 @@ pub struct Service {
     /// By which clients stay with instances, if they do.
     pub sticky: Option<Sticky>,
     pub instances: Arc<Instances>,
+    /// How its instances are spoken to, where that is over TLS.
+    pub tls: Option<Arc<UpstreamTls>>,
     pub budget: Arc<RetryBudget>,
     /// Where the service has one, it is that of the snapshot before, as long as that had one.
     pub bulkhead: Option<Arc<Bulkhead>>,
@@ -136,6 +141,12 @@ impl Service {
         Arc::new(service)
     }
 
+    /// The service that was just compiled, with its instances spoken to over `tls`.
+    pub fn over(mut self: Arc<Self>, tls: Option<Arc<UpstreamTls>>) -> Arc<Self> {
+        Arc::get_mut(&mut self).expect("nobody else has been given it yet").tls = tls;
+        self
+    }
+
     fn continuing(
         config: &config::Service,
         previous: Option<&Arc<Service>>,
@@ -155,6 +166,7 @@ impl Service {
                 settings,
                 sticky: None,
                 instances: Instances::near(local_zone, workers),
+                tls: None,
                 budget: Arc::new(RetryBudget::new(workers)),
                 bulkhead,
                 metrics,
@@ -175,6 +187,7 @@ impl Service {
             settings,
             sticky: None,
             instances,
+            tls: None,
             budget: previous.budget.clone(),
             bulkhead,
             metrics,
@@ -207,6 +220,7 @@ impl Service {
             settings,
             sticky: self.sticky.clone(),
             instances: self.instances.clone(),
+            tls: self.tls.clone(),
             budget: self.budget.clone(),
             bulkhead: self.bulkhead.clone(),
             metrics: self.metrics.clone(),
@@ -219,6 +233,10 @@ impl Service {
 
     /// The snapshot of this service serves from now on: what its requests share with those of the one before obeys it.
     pub fn take_effect(&self) {
+        if let Some(tls) = &self.tls {
+            tls.take_effect();
+        }
+        self.instances.set_tls(self.tls.clone());
         if let (Some(bulkhead), Some(concurrency)) = (&self.bulkhead, &self.settings.concurrency) {
             bulkhead.set(concurrency.limits);
         }

@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::InstanceRef;
 use super::http1::{Connection, Workspace};
+use super::stream::Stream;
+use super::tls::{Channel, Protocol, TlsFailure, UpstreamTls};
 use crate::buffers::Buffers;
 use crate::clock::{self, Millis};
 use crate::per_worker::WorkerId;
@@ -43,6 +45,10 @@ pub enum ConnectError {
     Failed(#[source] io::Error),
     #[error("connecting took too long")]
     TimedOut,
+    #[error("TLS could not be agreed on")]
+    Tls(#[source] TlsFailure),
+    #[error("the TLS handshake took too long")]
+    TlsTimedOut,
     #[error("all connections, or what the machine has for them, are in use")]
     Exhausted,
     /// Another instance may have one that is free.
@@ -68,15 +74,25 @@ pub struct Pools {
     metrics: Arc<Metrics>,
     workspace: Rc<Workspace>,
     /// Ids are numbers of our own: nobody can choose them so that they collide.
-    by_instance: RefCell<HashMap<u64, Rc<InstancePool>, foldhash::fast::RandomState>>,
-    /// Their ids, in the order in which they are swept.
-    sweeping: RefCell<VecDeque<u64>>,
+    by_instance: RefCell<HashMap<PoolKey, Rc<InstancePool>, foldhash::fast::RandomState>>,
+    /// Their keys, in the order in which they are swept.
+    sweeping: RefCell<VecDeque<PoolKey>>,
     /// So many of them in this round.
     to_sweep: Cell<usize>,
 }
 
+/// Connections to one instance that are made alike.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct PoolKey {
+    instance: u64,
+    /// 0 for plain ones.
+    tls: u64,
+}
+
 pub struct InstancePool {
     instance: InstanceRef,
+    /// Where it is spoken to over TLS.
+    secure: Option<Secure>,
     worker: WorkerId,
     metrics: Arc<InstanceMetrics>,
     workspace: Rc<Workspace>,
@@ -88,6 +104,22 @@ pub struct InstancePool {
     /// Requests that wait for a connection to become free.
     waiting: Cell<usize>,
     changed: Notify,
+}
+
+/// How a pool's connections become TLS ones.
+struct Secure {
+    tls: Arc<UpstreamTls>,
+    channel: Channel,
+}
+
+/// By when a new connection is to be there.
+#[derive(Clone, Copy)]
+pub struct ConnectBy {
+    pub connected: Instant,
+    /// From then on.
+    pub handshake: Duration,
+    /// Whatever is under way.
+    pub deadline: Option<Instant>,
 }
 
 struct Idle {
@@ -150,8 +182,8 @@ impl Pools {
             self.to_sweep.set(sweeping.len());
         }
         for _ in 0..self.to_sweep.get().min(SWEPT_AT_ONCE) {
-            let Some(&id) = sweeping.front() else { break };
-            let pool = by_instance.get(&id);
+            let Some(&key) = sweeping.front() else { break };
+            let pool = by_instance.get(&key);
             if pool.is_some_and(|pool| !pool.sweep(now, &mut left)) {
                 return true;
             }
@@ -159,9 +191,9 @@ impl Pools {
             self.to_sweep.set(self.to_sweep.get() - 1);
             // One that nobody uses is made again when it is wanted: so what a reload took away is forgotten.
             if pool.is_some_and(|pool| pool.open() > 0 || Rc::strong_count(pool) > 1) {
-                sweeping.push_back(id);
+                sweeping.push_back(key);
             } else {
-                by_instance.remove(&id);
+                by_instance.remove(&key);
             }
         }
         self.to_sweep.get() > 0
@@ -172,9 +204,16 @@ impl Pools {
         self.by_instance.borrow().values().map(|pool| pool.open()).sum()
     }
 
-    /// The connections to an instance of `service`.
-    pub fn of(&self, service: &str, instance: &InstanceRef, limits: PoolLimits) -> Rc<InstancePool> {
-        if let Some(pool) = self.by_instance.borrow().get(&instance.id) {
+    /// The connections to an instance of `service`, over `tls` if that is given.
+    pub fn of(
+        &self,
+        service: &str,
+        instance: &InstanceRef,
+        tls: Option<&Arc<UpstreamTls>>,
+        limits: PoolLimits,
+    ) -> Rc<InstancePool> {
+        let key = PoolKey { instance: instance.id, tls: tls.map_or(0, |tls| tls.id) };
+        if let Some(pool) = self.by_instance.borrow().get(&key) {
             if pool.limits.replace(limits) != limits {
                 pool.changed.notify_waiters();
             }
@@ -182,6 +221,7 @@ impl Pools {
         }
         let pool = Rc::new(InstancePool {
             instance: instance.clone(),
+            secure: tls.map(|tls| Secure::new(tls, instance)),
             worker: self.worker,
             metrics: self.metrics.instance(service, instance.address),
             workspace: self.workspace.clone(),
@@ -191,8 +231,8 @@ impl Pools {
             waiting: Cell::new(0),
             changed: Notify::new(),
         });
-        self.by_instance.borrow_mut().insert(instance.id, pool.clone());
-        self.sweeping.borrow_mut().push_back(instance.id);
+        self.by_instance.borrow_mut().insert(key, pool.clone());
+        self.sweeping.borrow_mut().push_back(key);
         pool
     }
 }
@@ -208,7 +248,7 @@ impl InstancePool {
             return None;
         }
         loop {
-            let Idle { connection, .. } = self.idle.borrow_mut().pop()?;
+            let Idle { mut connection, .. } = self.idle.borrow_mut().pop()?;
             let is_open = if wanted.surely_open { connection.is_quiet_now() } else { connection.is_quiet() };
             if is_open {
                 return Some(Lease { connection, reused: true, slot: OpenSlot::take(self) });
@@ -216,8 +256,8 @@ impl InstancePool {
         }
     }
 
-    /// An idle connection, or a new one within the limits, before `deadline`.
-    pub async fn lease(self: &Rc<Self>, wanted: Wanted, deadline: Instant) -> Result<Lease, ConnectError> {
+    /// An idle connection, or a new one within the limits, in time.
+    pub async fn lease(self: &Rc<Self>, wanted: Wanted, by: &ConnectBy) -> Result<Lease, ConnectError> {
         // Whoever comes while others wait does so behind them. Were it not so, those who happen to come just when
         // one becomes free would take them all, and some of those who wait would never have any.
         let mut is_next = self.waiting.get() == 0;
@@ -231,25 +271,25 @@ impl InstancePool {
                     self.idle.borrow_mut().pop();
                 }
                 if self.open() < self.limits.get().max_connections {
-                    return self.connect(deadline).await;
+                    return self.connect(by).await;
                 }
             }
             let (until, ends) = match wanted.waits {
                 Waits::Not => return Err(ConnectError::Full { waited: false }),
                 Waits::ALittle => (Instant::now() + A_LITTLE, ConnectError::Full { waited: true }),
-                Waits::Long => (deadline, ConnectError::Exhausted),
+                Waits::Long => (by.connected, ConnectError::Exhausted),
             };
             let _waiting = Waiting::begin(self);
-            timeout_at(until.min(deadline), self.changed.notified()).await.map_err(|_| ends)?;
+            timeout_at(until.min(by.connected), self.changed.notified()).await.map_err(|_| ends)?;
             is_next = true;
         }
     }
 
     /// Closes what is not to be kept, `left` connections at most. Says whether that was all.
     fn sweep(&self, now: Millis, left: &mut usize) -> bool {
-        let (removed, keep_for) = (self.instance.is_removed(), self.limits.get().idle_timeout);
+        let (removed, keep_for) = (self.is_retired(), self.limits.get().idle_timeout);
         let mut is_all = true;
-        self.idle.borrow_mut().retain(|idle| {
+        self.idle.borrow_mut().retain_mut(|idle| {
             let stays = !removed && now.since(idle.since) < keep_for && idle.connection.is_quiet();
             let waits = !stays && *left == 0;
             *left -= usize::from(!stays && !waits);
@@ -276,22 +316,62 @@ impl InstancePool {
         self.busy.get() + self.idle.borrow().len()
     }
 
-    async fn connect(self: &Rc<Self>, deadline: Instant) -> Result<Lease, ConnectError> {
+    /// Whether nobody is to use its connections any more.
+    fn is_retired(&self) -> bool {
+        self.instance.is_removed() || self.secure.as_ref().is_some_and(|secure| secure.tls.is_over())
+    }
+
+    async fn connect(self: &Rc<Self>, by: &ConnectBy) -> Result<Lease, ConnectError> {
         let slot = OpenSlot::take(self);
-        let stream = open_stream(self.instance.address, deadline).await?;
+        let stream = open_stream(self.instance.address, by.connected).await?;
+        let stream = match &self.secure {
+            None => Stream::Plain(stream),
+            // Boxed, so that requests over plain connections are no larger for it.
+            Some(secure) => Box::pin(self.secured(secure, stream, by)).await?,
+        };
         let connection = Box::new(Connection::new(stream, self.workspace.clone()));
         Ok(Lease { connection, reused: false, slot })
+    }
+
+    async fn secured(
+        &self,
+        secure: &Secure,
+        stream: TcpStream,
+        by: &ConnectBy,
+    ) -> Result<Stream, ConnectError> {
+        let until = Instant::now() + by.handshake;
+        let until = by.deadline.map_or(until, |deadline| deadline.min(until));
+        match timeout_at(until, secure.channel.secure(stream)).await {
+            Ok(Ok(stream)) => Ok(Stream::secured(stream)),
+            Ok(Err(failure)) => {
+                self.instance.set_tls_failure(&failure);
+                Err(ConnectError::Tls(failure))
+            }
+            Err(_) => {
+                self.instance.set_tls_failure(&TlsFailure::timed_out());
+                Err(ConnectError::TlsTimedOut)
+            }
+        }
+    }
+}
+
+impl Secure {
+    fn new(tls: &Arc<UpstreamTls>, instance: &InstanceRef) -> Self {
+        // It was made of text.
+        let authority = std::str::from_utf8(instance.authority().as_bytes()).unwrap_or_default();
+        Secure { tls: tls.clone(), channel: tls.channel(authority, Protocol::Http1) }
     }
 }
 
 impl Lease {
     /// The response has ended: the connection may carry the next request, unless something speaks against it.
     pub fn give_back(self, now: Millis) {
-        let Lease { connection, slot, .. } = self;
+        let Lease { mut connection, slot, .. } = self;
         let pool = &slot.0;
-        if !connection.is_reusable() || pool.instance.is_removed() {
+        if !connection.is_reusable() || pool.is_retired() {
             return;
         }
+        connection.rest();
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < pool.limits.get().max_idle {
             idle.push(Idle { connection, since: now });
@@ -299,7 +379,7 @@ impl Lease {
     }
 
     /// The connection is no longer one for requests. It counts as open until the slot is dropped.
-    pub fn into_stream(self) -> (TcpStream, Bytes, OpenSlot) {
+    pub fn into_stream(self) -> (Stream, Bytes, OpenSlot) {
         let (stream, unread) = self.connection.into_stream();
         (stream, unread, self.slot)
     }
@@ -371,7 +451,7 @@ mod tests {
         pools: Pools,
         instance: InstanceRef,
         limits: PoolLimits,
-        deadline: Instant,
+        by: ConnectBy,
         _listener: TcpListener,
     }
 
@@ -385,21 +465,22 @@ mod tests {
         let instance = InstanceRef::new(instance, WorkerId(0), Arc::new(PerWorker::new(1)));
         let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());
         let limits = PoolLimits { max_connections: 1, max_idle: 8, idle_timeout: Duration::from_secs(60) };
-        let pool = pools.of("users", &instance, limits);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let only = pool.lease(ANY, deadline).await.expect("there is room for one");
-        Full { only, pool, pools, instance, limits, deadline, _listener: listener }
+        let pool = pools.of("users", &instance, None, limits);
+        let minute = Duration::from_secs(60);
+        let by = ConnectBy { connected: Instant::now() + minute, handshake: minute, deadline: None };
+        let only = pool.lease(ANY, &by).await.expect("there is room for one");
+        Full { only, pool, pools, instance, limits, by, _listener: listener }
     }
 
     #[tokio::test]
     async fn who_came_first_has_the_connection_that_becomes_free() {
-        let Full { only, pool, deadline, _listener, .. } = full().await;
-        let mut first = pin!(pool.lease(ANY, deadline));
+        let Full { only, pool, by, _listener, .. } = full().await;
+        let mut first = pin!(pool.lease(ANY, &by));
         assert!(matches!(poll!(&mut first), Poll::Pending));
         drop(only);
         // Between the moment when one becomes free and that in which who waits for it takes it.
         assert!(pool.take_idle(ANY).is_none());
-        let mut late = pin!(pool.lease(ANY, deadline));
+        let mut late = pin!(pool.lease(ANY, &by));
         assert!(matches!(poll!(&mut late), Poll::Pending));
         let lease = first.await.expect("it is its turn");
         assert!(matches!(poll!(&mut late), Poll::Pending));
@@ -410,33 +491,33 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_want_to_wait_is_told_at_once() {
-        let Full { only, pool, deadline, _listener, .. } = full().await;
+        let Full { only, pool, by, _listener, .. } = full().await;
         let at_once = Wanted { waits: Waits::Not, ..ANY };
         let a_little = Wanted { waits: Waits::ALittle, ..ANY };
-        assert!(matches!(pool.lease(at_once, deadline).await, Err(ConnectError::Full { waited: false })));
-        assert!(matches!(pool.lease(a_little, deadline).await, Err(ConnectError::Full { waited: true })));
+        assert!(matches!(pool.lease(at_once, &by).await, Err(ConnectError::Full { waited: false })));
+        assert!(matches!(pool.lease(a_little, &by).await, Err(ConnectError::Full { waited: true })));
         drop(only);
-        assert!(pool.lease(at_once, deadline).await.is_ok());
+        assert!(pool.lease(at_once, &by).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_higher_limit_holds_for_those_who_wait_already() {
         let full = full().await;
-        let mut waits = pin!(full.pool.lease(ANY, full.deadline));
+        let mut waits = pin!(full.pool.lease(ANY, &full.by));
         assert!(matches!(poll!(&mut waits), Poll::Pending));
-        full.pools.of("users", &full.instance, PoolLimits { max_connections: 2, ..full.limits });
+        full.pools.of("users", &full.instance, None, PoolLimits { max_connections: 2, ..full.limits });
         waits.await.expect("there is room for two now");
     }
 
     #[tokio::test]
     async fn connections_are_closed_some_at_a_time() {
-        let Full { only, pool, pools, instance, limits, deadline, _listener: listener } = full().await;
+        let Full { only, pool, pools, instance, limits, by, _listener: listener } = full().await;
         drop(only);
         let all = CLOSED_AT_ONCE * 2 + 7;
-        pools.of("users", &instance, PoolLimits { max_connections: all, max_idle: all, ..limits });
+        pools.of("users", &instance, None, PoolLimits { max_connections: all, max_idle: all, ..limits });
         let (mut leases, mut accepted) = (Vec::new(), Vec::new());
         for _ in 0..all {
-            leases.push(pool.lease(ANY, deadline).await.expect("there is room for all"));
+            leases.push(pool.lease(ANY, &by).await.expect("there is room for all"));
             accepted.push(listener.accept().await.expect("it is connected"));
         }
         for Lease { connection, .. } in leases {
@@ -444,7 +525,7 @@ mod tests {
         }
         assert!(!pools.sweep());
         assert_eq!(pools.open(), all, "none is to be closed");
-        pools.of("users", &instance, PoolLimits { idle_timeout: Duration::ZERO, ..pool.limits.get() });
+        pools.of("users", &instance, None, PoolLimits { idle_timeout: Duration::ZERO, ..pool.limits.get() });
         for (left, more) in [(CLOSED_AT_ONCE + 7, true), (7, true), (0, false)] {
             assert_eq!((pools.sweep(), pools.open()), (more, left));
         }

@@ -30,6 +30,7 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
     config::Service {
         name: at("users".into()),
         source: InstanceSource::Static(ports.iter().map(instance).collect()),
+        tls: None,
         load_balancing: rule,
         slow_start: None,
         sticky: None,

@@ -29,6 +29,8 @@ pub struct Settings {
     pub breaker_failures: FailureSet,
     pub retries: RetrySettings,
     pub connect_timeout: Duration,
+    /// For the handshake behind that.
+    pub tls_timeout: Duration,
     /// From the request's being sent to the response's head, over all attempts. A request body that is still
     /// on its way from the client takes none of it.
     pub response_timeout: Duration,
@@ -189,7 +191,7 @@ pub struct Fallback {
 /// How an attempt at an instance went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection was made, or not in time.
+    /// No connection was made, TLS included, or not in time.
     Connect,
     /// The connection ended, or spoke something that is not HTTP, before the response was complete.
     Reset,
@@ -250,6 +252,7 @@ impl Settings {
             breaker_failures: FailureSet::compile(&config.circuit_breaker.failures),
             retries: RetrySettings::compile(&config.retries),
             connect_timeout: config.timeouts.connect,
+            tls_timeout: config.timeouts.tls,
             response_timeout: config.timeouts.response,
             idle_timeout: config.timeouts.idle,
             total_timeout: config.timeouts.total,

@@ -56,3 +56,4 @@ mod timeouts;
 mod tls;
 mod total_timeout;
 mod tunnels;
+mod upstream_tls;

@@ -52,7 +52,7 @@ const ALONE: [&str; 5] = ["buffers", "config", "clock", "per_worker", "reason"];
 
 /// Files of the request path that name types of the configuration, which they compile into their own form.
 /// Nothing of the configuration is read while a request is served (invariant 2).
-const COMPILES: [&str; 22] = [
+const COMPILES: [&str; 23] = [
     "action/respond.rs",
     "listener/mod.rs",
     "listener/tls.rs",
@@ -75,6 +75,7 @@ const COMPILES: [&str; 22] = [
     "route/pattern.rs",
     "service/mod.rs",
     "service/settings.rs",
+    "service/tls/compile.rs",
 ];
 const REQUEST_PATH: [&str; 10] = [
     "action", "exchange", "identity", "listener", "pipeline", "policy", "refusal", "request", "route",

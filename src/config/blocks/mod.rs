@@ -23,6 +23,7 @@ mod response;
 mod root;
 mod route;
 mod service;
+mod service_tls;
 mod stale;
 
 pub(super) use root::prepare;

@@ -146,6 +146,8 @@ block! {
     "a timeouts block" TimeoutsBlock => TimeoutsGiven {
         /// For a connection. Default 1s.
         connect: Wait,
+        /// For the TLS handshake on it. Default 2s.
+        tls: Wait,
         /// From the request's being sent to the response's head. Default 15s.
         response: Wait,
         /// Without a byte of a body, either way. Default 60s.
@@ -155,7 +157,6 @@ block! {
         /// Without an answer of an instance while others answer, until those are asked as well; `off` for never. Default 1s.
         silence: WaitOrOff,
     }
-    later { "tls" }
 }
 
 /// A time to wait, or `off`.
@@ -183,6 +184,7 @@ impl TimeoutsBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<TimeoutsGiven> {
         Some(TimeoutsGiven {
             connect: self.connect.optional()?,
+            tls: self.tls.optional()?,
             response: self.response.optional()?,
             idle: self.idle.optional()?,
             total: self.total.optional()?,

@@ -8,11 +8,12 @@ use serde_json::{Value as Json, json};
 use super::discovery::Discovery;
 use super::failover::{FailoverGiven, ZoneName};
 use super::response::Fallback;
+use super::service_tls::{Scheme, TlsOrTrue, agreed};
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
     At, BreakerGiven, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing,
-    OutlierDetection, Pool, Retries, RetriesGiven, Service, StaticInstance, StaticResponse, Sticky, Timeouts,
-    TimeoutsGiven,
+    OutlierDetection, Pool, Retries, RetriesGiven, Service, ServiceTls, StaticInstance, StaticResponse,
+    Sticky, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -26,6 +27,7 @@ pub(super) struct ServiceBody {
     source: InstanceSource,
     /// Where `discovery: { registry: {} }` is written, which needs a registry.
     pub registry_span: Option<Span>,
+    tls: Option<ServiceTls>,
     load_balancing: LoadBalancing,
     slow_start: Option<Duration>,
     sticky: Option<Sticky>,
@@ -47,6 +49,7 @@ impl ServiceBody {
         Service {
             name,
             source: self.source,
+            tls: self.tls,
             load_balancing: self.load_balancing,
             slow_start: self.slow_start,
             sticky: self.sticky,
@@ -71,6 +74,8 @@ block! {
         instances: At<NonEmpty<InstanceBlockOrUrl>>,
         /// Where instances are looked up.
         discovery: At<Discovery>,
+        /// Speak TLS with all instances. Default: with those of https:// URLs, as the system trusts them.
+        tls: TlsOrTrue,
         /// How an instance is chosen. Default round_robin.
         load_balancing: LoadBalancing,
         /// How long an instance that joins or comes back takes to get to its share of the requests. Default: none.
@@ -98,12 +103,15 @@ block! {
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "protocol", "tls" }
+    later { "protocol" }
 }
 
 impl ServiceBlock {
     fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<ServiceBody> {
+        let schemes = self.instances.value().map_or_else(Vec::new, |listed| schemes(&listed.value.0));
         let source = source(self.instances, self.discovery, place.span, reader);
+        let tls = self.tls.optional::<TlsOrTrue>();
+        let tls = tls.and_then(|tls| agreed(tls.map(|tls| tls.0), &schemes, reader));
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let slow_start = self.slow_start.optional::<Wait>();
         let sticky = self.sticky.optional();
@@ -119,6 +127,7 @@ impl ServiceBlock {
         Some(ServiceBody {
             source,
             registry_span,
+            tls: tls?,
             load_balancing: load_balancing?,
             slow_start: slow_start?.map(|wait| wait.0),
             sticky: sticky?,
@@ -168,7 +177,7 @@ fn source(
 }
 
 fn unique(instances: Vec<InstanceBlockOrUrl>, reader: &mut Reader<'_>) -> Option<InstanceSource> {
-    let instances: Vec<StaticInstance> = instances.into_iter().map(|instance| instance.0).collect();
+    let instances: Vec<StaticInstance> = instances.into_iter().map(|listed| listed.instance).collect();
     let mut first: HashMap<&str, Span> = HashMap::new();
     let mut right = true;
     for instance in &instances {
@@ -182,28 +191,44 @@ fn unique(instances: Vec<InstanceBlockOrUrl>, reader: &mut Reader<'_>) -> Option
     right.then_some(InstanceSource::Static(instances))
 }
 
+fn schemes(instances: &[InstanceBlockOrUrl]) -> Vec<Scheme> {
+    instances.iter().map(|listed| listed.scheme).collect()
+}
+
 /// `http://host:port`, or `{ url: http://host:port, weight: 2 }`.
-struct InstanceBlockOrUrl(StaticInstance);
+struct InstanceBlockOrUrl {
+    instance: StaticInstance,
+    scheme: Scheme,
+}
+
+impl InstanceBlockOrUrl {
+    fn new(url: At<InstanceUrl>, weight: u32, zone: Option<String>, priority: u8) -> Self {
+        let At { value: InstanceUrl { authority, is_https }, span } = url;
+        let authority = At { value: authority, span };
+        let instance = StaticInstance { authority, weight, zone, priority };
+        InstanceBlockOrUrl { instance, scheme: Scheme { is_https, span } }
+    }
+}
 
 impl Value for InstanceBlockOrUrl {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if matches!(node.kind, Kind::Map(_)) {
-            return StaticInstance::read(node, reader).map(InstanceBlockOrUrl);
+            return Detailed::read(node, reader).map(|Detailed(instance)| instance);
         }
-        let InstanceUrl(authority) = InstanceUrl::read(node, reader)?;
-        let authority = At { value: authority, span: node.span };
-        Some(InstanceBlockOrUrl(StaticInstance { authority, weight: 1, zone: None, priority: 0 }))
+        At::read(node, reader).map(|url| InstanceBlockOrUrl::new(url, 1, None, 0))
     }
 
     fn schema() -> Json {
-        json!({ "anyOf": [InstanceUrl::schema(), StaticInstance::schema()] })
+        json!({ "anyOf": [InstanceUrl::schema(), Detailed::schema()] })
     }
 }
 
+struct Detailed(InstanceBlockOrUrl);
+
 block! {
     /// One address of a service.
-    "an instance" InstanceBlock => StaticInstance {
-        /// `http://host:port`.
+    "an instance" InstanceBlock => Detailed {
+        /// `http://host:port`, or `https://host:port`.
         url: At<InstanceUrl> ["http://127.0.0.1:8001"],
         /// Its share of the requests, relative to the others. Default 1.
         weight: Number<1, 1000>,
@@ -215,15 +240,10 @@ block! {
 }
 
 impl InstanceBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<StaticInstance> {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<Detailed> {
         let (url, weight) = (self.url.required::<At<InstanceUrl>>(), self.weight.or(1u32));
         let (zone, priority) = (self.zone.optional::<ZoneName>(), self.priority.or(0u8));
-        let url = url?;
-        Some(StaticInstance {
-            authority: At { value: url.value.0, span: url.span },
-            weight: weight?,
-            zone: zone?.map(|zone| zone.0),
-            priority: priority?,
-        })
+        let zone = zone?.map(|zone| zone.0);
+        Some(Detailed(InstanceBlockOrUrl::new(url?, weight?, zone, priority?)))
     }
 }

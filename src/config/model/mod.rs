@@ -9,6 +9,7 @@ mod listener;
 mod policy;
 mod route;
 mod service;
+mod service_tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use listener::*;
 pub use policy::*;
 pub use route::*;
 pub use service::*;
+pub use service_tls::*;
 
 use super::secret::Secret;
 use super::source::Span;

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
-use super::At;
+use super::{At, ServiceTls};
 use crate::config::secret::Secret;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     pub name: At<String>,
     pub source: InstanceSource,
+    /// How its instances are spoken to over TLS; `None` for plain connections.
+    pub tls: Option<ServiceTls>,
     pub load_balancing: LoadBalancing,
     /// How long a new instance takes to get to its share.
     pub slow_start: Option<Duration>,
@@ -43,7 +45,7 @@ pub enum InstanceSource {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct StaticInstance {
-    /// `host:port` of an `http://` URL; the host may be a name, an IPv4 or a bracketed IPv6 address.
+    /// `host:port` of an `http://` or `https://` URL; the host may be a name, an IPv4 or a bracketed IPv6 address.
     pub authority: At<String>,
     /// 1 or more.
     pub weight: u32,
@@ -286,6 +288,8 @@ impl Default for Retries {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
     pub connect: Duration,
+    /// For the TLS handshake behind that.
+    pub tls: Duration,
     /// From the request's being sent to the response's head.
     pub response: Duration,
     /// Without a byte of a body, in either direction.
@@ -300,6 +304,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
             connect: Duration::from_secs(1),
+            tls: Duration::from_secs(2),
             response: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             total: None,
@@ -392,6 +397,7 @@ pub struct RetriesGiven {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TimeoutsGiven {
     pub connect: Option<Duration>,
+    pub tls: Option<Duration>,
     pub response: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
@@ -428,6 +434,7 @@ impl TimeoutsGiven {
     pub fn over(self, usual: &Timeouts) -> Timeouts {
         Timeouts {
             connect: self.connect.unwrap_or(usual.connect),
+            tls: self.tls.unwrap_or(usual.tls),
             response: self.response.unwrap_or(usual.response),
             idle: self.idle.unwrap_or(usual.idle),
             total: self.total.or(usual.total),

@@ -63,43 +63,35 @@ impl Value for IpNet {
     }
 }
 
-/// `host:port` of an instance.
-pub(in crate::config) struct InstanceUrl(pub String);
+/// `host:port` of an instance, and whether it is to be spoken to over TLS.
+pub(in crate::config) struct InstanceUrl {
+    pub authority: String,
+    pub is_https: bool,
+}
 
 const INSTANCE: Form =
     Form { name: "the URL of an instance", remedy: "write http:// and host and port: http://127.0.0.1:8001" };
 
 impl Value for InstanceUrl {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut https = false;
-        let authority = reader.parse(node, &INSTANCE, |text| {
-            if let Some(rest) = text.strip_prefix("https://") {
-                https = true;
-                return Ok(rest.to_owned());
+        reader.parse(node, &INSTANCE, |text| {
+            for (scheme, port) in [("http", "80"), ("https", "443")] {
+                if let Some(rest) = text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) {
+                    let authority = instance(scheme, rest, port)?;
+                    return Ok(InstanceUrl { authority, is_https: scheme == "https" });
+                }
             }
-            let Some(rest) = text.strip_prefix("http://") else {
-                let plain = text.split_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port));
-                return Err(plain.then(|| format!("write http://{text}")));
-            };
-            instance(rest)
-        })?;
-        if https {
-            reader.error(
-                node.span,
-                "https instances are not supported yet",
-                "use http, on a network that is private",
-            );
-            return None;
-        }
-        Some(InstanceUrl(authority))
+            let plain = text.split_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port));
+            Err(plain.then(|| format!("write http://{text}")))
+        })
     }
 
     fn schema() -> Json {
-        text_schema(r"http://[^/?#@]+/?")
+        text_schema(r"https?://[^/?#@]+/?")
     }
 }
 
-fn instance(rest: &str) -> Result<String, Option<String>> {
+fn instance(scheme: &str, rest: &str, usual_port: &str) -> Result<String, Option<String>> {
     if rest.contains('@') {
         return Err(Some("a URL with a user and password isn't supported here".to_owned()));
     }
@@ -108,17 +100,51 @@ fn instance(rest: &str) -> Result<String, Option<String>> {
         Some((authority, "")) if rest.ends_with('/') => authority,
         Some((authority, _)) => {
             return Err(Some(format!(
-                "an instance has no path: write http://{authority}, and `rewrite` in the route"
+                "an instance has no path: write {scheme}://{authority}, and `rewrite` in the route"
             )));
         }
     };
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (authority, "80"),
+        _ => (authority, usual_port),
     };
     match port.parse::<u16>() {
         Ok(1..) if is_port(port) && is_host(host) => Ok(format!("{}:{port}", host.to_ascii_lowercase())),
         _ => Err(None),
+    }
+}
+
+/// What a certificate is for: a domain name or an IP address.
+pub(in crate::config) struct CertificateName(pub String);
+
+impl Value for CertificateName {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let form = Form {
+            name: "the name of a server",
+            remedy: "write a name that the certificate is good for, as in users.internal, or an IP address",
+        };
+        reader.parse(node, &form, |text| {
+            let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+            if bare.parse::<IpAddr>().is_ok() {
+                return Ok(CertificateName(bare.to_owned()));
+            }
+            let name = text.strip_suffix('.').unwrap_or(text);
+            match text.split_once(':') {
+                _ if is_domain(name) => Ok(CertificateName(name.to_ascii_lowercase())),
+                Some((host, port)) if is_domain(host) && is_port(port) => Err(Some(format!("write {host}"))),
+                _ => Err(None),
+            }
+        })
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+impl From<CertificateName> for String {
+    fn from(name: CertificateName) -> String {
+        name.0
     }
 }
 
@@ -209,13 +235,15 @@ mod tests {
 
     #[test]
     fn instances() {
-        assert_eq!(instance("127.0.0.1:8001"), Ok("127.0.0.1:8001".to_owned()));
-        assert_eq!(instance("Users.Internal:80/"), Ok("users.internal:80".to_owned()));
-        assert_eq!(instance("users"), Ok("users:80".to_owned()));
-        assert_eq!(instance("[::1]:9000"), Ok("[::1]:9000".to_owned()));
-        assert_eq!(instance("[::1]"), Ok("[::1]:80".to_owned()));
+        assert_eq!(instance("http", "127.0.0.1:8001", "80"), Ok("127.0.0.1:8001".to_owned()));
+        assert_eq!(instance("http", "Users.Internal:80/", "80"), Ok("users.internal:80".to_owned()));
+        assert_eq!(instance("http", "users", "80"), Ok("users:80".to_owned()));
+        assert_eq!(instance("http", "[::1]:9000", "80"), Ok("[::1]:9000".to_owned()));
+        assert_eq!(instance("http", "[::1]", "80"), Ok("[::1]:80".to_owned()));
+        assert_eq!(instance("https", "users", "443"), Ok("users:443".to_owned()));
+        assert_eq!(instance("https", "users:8443/", "443"), Ok("users:8443".to_owned()));
         for wrong in ["", ":80", "a:0", "a:99999", "a:b", "u:p@h:1", "a:1/x", "a b:1", "[::1:80"] {
-            assert!(instance(wrong).is_err(), "{wrong}");
+            assert!(instance("http", wrong, "80").is_err(), "{wrong}");
         }
     }
 }

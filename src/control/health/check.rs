@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::get::get;
 use super::grpc::{self, NotServing};
-use crate::service::{HealthProbe, HealthSettings, Instance};
+use crate::service::stream::Stream;
+use crate::service::{HealthProbe, HealthSettings, Instance, Protocol, TlsFailure, UpstreamTls};
 
 /// The most bytes of a response head that a check reads.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -30,6 +31,10 @@ pub enum CheckError {
     Connect(#[source] std::io::Error),
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
+    #[error("no secure connection")]
+    Tls(#[from] TlsFailure),
+    #[error("no end of the TLS handshake within {0:?}")]
+    TlsTimeout(Duration),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("no usable answer")]
@@ -53,7 +58,13 @@ pub enum CheckError {
 impl CheckError {
     /// Whether there was not even a connection.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, CheckError::Connect(_) | CheckError::ConnectTimeout(_))
+        matches!(
+            self,
+            CheckError::Connect(_)
+                | CheckError::ConnectTimeout(_)
+                | CheckError::Tls(_)
+                | CheckError::TlsTimeout(_)
+        )
     }
 
     /// This error and its causes on one line.
@@ -72,22 +83,53 @@ impl CheckError {
     }
 }
 
-/// Whether the instance is well.
-pub async fn check(instance: &Instance, settings: &HealthSettings) -> Result<(), CheckError> {
+/// Whether the instance is well: over `tls`, if its service is spoken to that way. Then an instance that nobody can
+/// agree with on TLS is not well, whatever it is asked.
+pub async fn check(
+    instance: &Instance,
+    tls: Option<&UpstreamTls>,
+    settings: &HealthSettings,
+) -> Result<(), CheckError> {
     let limit = settings.timeout;
     let deadline = Instant::now() + limit;
     let stream = timeout_at(deadline, TcpStream::connect(instance.address))
         .await
         .map_err(|_| CheckError::ConnectTimeout(limit))?
         .map_err(CheckError::Connect)?;
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => timeout_at(deadline, secured(instance, tls, &settings.probe, stream))
+            .await
+            .map_err(|_| CheckError::TlsTimeout(limit))?
+            .inspect_err(|failure| instance.set_tls_failure(failure))?,
+    };
     let asked = async {
         match &settings.probe {
             HealthProbe::Tcp => Ok(()),
             HealthProbe::Http(expected) => get(stream, &instance.authority, expected).await,
-            HealthProbe::Grpc { service } => grpc::ask(stream, &instance.authority, service, limit).await,
+            HealthProbe::Grpc { service } => {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                grpc::ask(stream, scheme, &instance.authority, service, limit).await
+            }
         }
     };
-    timeout_at(deadline, asked).await.map_err(|_| CheckError::Timeout(limit))?
+    timeout_at(deadline, asked).await.map_err(|_| CheckError::Timeout(limit))??;
+    instance.agreed_on_tls();
+    Ok(())
+}
+
+async fn secured(
+    instance: &Instance,
+    tls: &UpstreamTls,
+    probe: &HealthProbe,
+    stream: TcpStream,
+) -> Result<Stream, TlsFailure> {
+    let protocol = match probe {
+        HealthProbe::Tcp | HealthProbe::Http(_) => Protocol::Http1,
+        HealthProbe::Grpc { .. } => Protocol::Http2,
+    };
+    let authority = std::str::from_utf8(instance.authority.as_bytes()).unwrap_or_default();
+    tls.once(authority, protocol).secure(stream).await.map(Stream::secured)
 }
 
 /// What comes of an exchange while its connection is driven.

@@ -8,12 +8,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::check::{CheckError, MAX_BODY_BYTES, MAX_HEAD_BYTES, beside};
 use crate::service::HttpProbe;
+use crate::service::stream::Stream;
 
-pub async fn get(stream: TcpStream, authority: &HeaderValue, expected: &HttpProbe) -> Result<(), CheckError> {
+pub async fn get(stream: Stream, authority: &HeaderValue, expected: &HttpProbe) -> Result<(), CheckError> {
     let request = Request::get(expected.path.as_str())
         .header(header::HOST, authority)
         .header(header::USER_AGENT, "gatehouse-health")

@@ -1,4 +1,4 @@
-//! The gRPC health protocol: one call of `grpc.health.v1.Health/Check`, over HTTP/2 with prior knowledge.
+//! The gRPC health protocol: one call of `grpc.health.v1.Health/Check`, over HTTP/2, of which the instance is known to speak it.
 //!
 //! Its two messages have one field each, a text and a number, and are written and read here byte by byte. An instance
 //! is well only when it says SERVING.
@@ -9,9 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::RecvStream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use thiserror::Error;
-use tokio::net::TcpStream;
 
 use super::check::{CheckError, MAX_HEAD_BYTES, beside};
+use crate::service::stream::Stream;
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 /// The most bytes of an answer that are read; a good one has seven.
@@ -76,12 +76,13 @@ const NOT_FOUND: u32 = 5;
 const UNIMPLEMENTED: u32 = 12;
 
 pub async fn ask(
-    stream: TcpStream,
+    stream: Stream,
+    scheme: &str,
     authority: &HeaderValue,
     service: &str,
     limit: Duration,
 ) -> Result<(), CheckError> {
-    let request = request(authority, limit)?;
+    let request = request(scheme, authority, limit)?;
     let message = framed(service);
     let mut builder = h2::client::Builder::new();
     builder.max_header_list_size(MAX_HEAD_BYTES as u32).enable_push(false);
@@ -95,8 +96,8 @@ pub async fn ask(
     beside(exchange, connection).await
 }
 
-fn request(authority: &HeaderValue, limit: Duration) -> Result<Request<()>, CheckError> {
-    let uri = Uri::builder().scheme("http").authority(authority.as_bytes()).path_and_query(METHOD);
+fn request(scheme: &str, authority: &HeaderValue, limit: Duration) -> Result<Request<()>, CheckError> {
+    let uri = Uri::builder().scheme(scheme).authority(authority.as_bytes()).path_and_query(METHOD);
     // Eight digits at most; a longer timeout than that is none.
     let timeout = format!("{}m", limit.as_millis().clamp(1, 99_999_999));
     Request::builder()

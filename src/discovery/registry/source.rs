@@ -42,6 +42,7 @@ fn targets_of(view: &View) -> Vec<Target> {
         authority: instance.key.authority().into(),
         zone: instance.zone.clone(),
         priority: priority_in(instance.metadata.text()),
+        scheme: None,
         description: instance.description(),
     };
     view.instances.iter().map(|instance| target(instance)).collect()

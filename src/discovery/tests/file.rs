@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Instant;
 
+use super::sought;
 use super::*;
 use crate::discovery::initial;
 
@@ -28,7 +29,7 @@ async fn writing_renaming_and_removing_are_followed() {
     let path = directory.path().join("users.yaml");
     fs::write(&path, list(&[1])).expect("written");
     let shared = Sources { resolver: Fake::new(), registry: None };
-    let known = initial(&file(&path), "users", &shared).expect("readable");
+    let known = initial(&sought(file(&path)), &shared).expect("readable");
     assert_eq!(known.iter().map(text).collect::<Vec<_>>(), ["127.0.0.1:1*1"]);
 
     let sink = Sink::new();
@@ -112,7 +113,7 @@ async fn a_directory_that_comes_later_is_found() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("later/users.yaml");
     let sink = Sink::new();
-    assert_eq!(initial(&file(&path), "users", &Sources { resolver: Fake::new(), registry: None }), None);
+    assert_eq!(initial(&sought(file(&path)), &Sources { resolver: Fake::new(), registry: None }), None);
     let _running = start(file(&path), &sink, Fake::new());
     sink.until("the missing file was not told", |said| !said.faults.is_empty()).await;
     assert!(sink.said().sets.is_empty());

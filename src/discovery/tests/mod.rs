@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::resolver::{Answer, Answering, Resolve, ResolveError, SrvRecord};
-use super::{Sources, registry as registries, run};
+use super::{Sought, Sources, registry as registries, run};
 use crate::config::{At, InstanceSource, Span, StaticInstance};
 use crate::service::discovered::{Discovered, Publish};
 
@@ -159,7 +159,7 @@ pub fn start(source: InstanceSource, sink: &Arc<Sink>, resolver: Arc<dyn Resolve
 }
 
 pub fn start_with(source: InstanceSource, sink: &Arc<Sink>, shared: Sources) -> Running {
-    Running(tokio::spawn(run(source, "users".into(), sink.clone(), shared)))
+    Running(tokio::spawn(run(sought(source), sink.clone(), shared)))
 }
 
 pub fn at<T>(value: T) -> At<T> {
@@ -170,4 +170,9 @@ pub fn fixed(authorities: &[&str]) -> InstanceSource {
     let instance =
         |text: &&str| StaticInstance { authority: at(text.to_string()), weight: 1, zone: None, priority: 0 };
     InstanceSource::Static(authorities.iter().map(instance).collect())
+}
+
+/// For a service `users` that is spoken to in the clear.
+pub fn sought(source: InstanceSource) -> Sought {
+    Sought { source, service_name: "users".into(), over_tls: false }
 }

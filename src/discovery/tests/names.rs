@@ -1,5 +1,6 @@
 //! Static instances and DNS names, on a resolver that does what the test says and a paused clock.
 
+use super::sought;
 use super::*;
 use crate::config::DnsSource;
 use crate::discovery::initial;
@@ -16,7 +17,7 @@ fn dns(srv: bool) -> InstanceSource {
 async fn literals_are_known_before_anything_runs_and_published_once() {
     let source = fixed(&["127.0.0.1:8001", "[::1]:8002", "127.0.0.1:8001"]);
     let shared = Sources { resolver: Fake::new(), registry: None };
-    let known = initial(&source, "users", &shared).expect("nothing to wait for");
+    let known = initial(&sought(source.clone()), &shared).expect("nothing to wait for");
     assert_eq!(known.iter().map(text).collect::<Vec<_>>(), ["127.0.0.1:8001*1", "[::1]:8002*1"]);
     assert_eq!(&*known[1].authority, "[::1]:8002");
 
@@ -31,11 +32,11 @@ async fn literals_are_known_before_anything_runs_and_published_once() {
 #[tokio::test(start_paused = true)]
 async fn initial_tells_literals_from_names() {
     let shared = Sources { resolver: Fake::new(), registry: None };
-    assert_eq!(initial(&fixed(&["users.internal:8001"]), "users", &shared), None);
-    let mixed = initial(&fixed(&["users.internal:8001", "127.0.0.1:1"]), "users", &shared);
+    assert_eq!(initial(&sought(fixed(&["users.internal:8001"])), &shared), None);
+    let mixed = initial(&sought(fixed(&["users.internal:8001", "127.0.0.1:1"])), &shared);
     assert_eq!(mixed.map(|set| set.len()), Some(1));
-    assert_eq!(initial(&dns(false), "users", &shared), None);
-    assert_eq!(initial(&InstanceSource::Registry, "users", &shared), None);
+    assert_eq!(initial(&sought(dns(false)), &shared), None);
+    assert_eq!(initial(&sought(InstanceSource::Registry), &shared), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,13 +3,11 @@
 
 use std::cell::Cell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
@@ -19,8 +17,8 @@ use super::outgoing::Outgoing;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::http::body::{AttemptBody, BodyError};
 use crate::http::response::Response;
+use crate::service::stream::Stream;
 use crate::service::{Head, InformationalSink};
-use crate::socket;
 
 /// To one request. An instance may show progress this way (102, 104), so it isn't very few.
 const MAX_INTERIMS: u32 = 1000;
@@ -63,7 +61,7 @@ impl Workspace {
 }
 
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     workspace: Rc<Workspace>,
     /// Read and not used yet.
     unread: BytesMut,
@@ -81,7 +79,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, workspace: Rc<Workspace>) -> Self {
+    pub fn new(stream: Stream, workspace: Rc<Workspace>) -> Self {
         Connection {
             stream,
             workspace,
@@ -98,18 +96,23 @@ impl Connection {
 
     /// Whether nothing has come that nobody asked for, the end of the connection included. Asks the runtime, which
     /// knows what its driver saw when it last looked.
-    pub fn is_quiet(&self) -> bool {
-        self.unread.is_empty() && would_block(self.stream.try_read(&mut [0]))
+    pub fn is_quiet(&mut self) -> bool {
+        self.unread.is_empty() && self.stream.is_quiet()
     }
 
     /// As [`Connection::is_quiet`], as of this very moment: it costs a system call.
-    pub fn is_quiet_now(&self) -> bool {
-        let socket = socket2::SockRef::from(&self.stream);
-        self.is_quiet() && would_block(socket.peek(&mut [MaybeUninit::uninit()]))
+    pub fn is_quiet_now(&mut self) -> bool {
+        self.unread.is_empty() && self.stream.is_quiet_now()
+    }
+
+    /// It is kept for another request.
+    pub fn rest(&mut self) {
+        self.stream.set_rests(true);
     }
 
     /// Begins a request. Nothing is written before the response is polled for.
     pub fn begin(&mut self, head: &Head, host: &[u8], body: AttemptBody) {
+        self.stream.set_rests(false);
         self.outgoing = Outgoing::new(self.workspace.scratch.take(), head, host, body);
         self.scanned = 0;
         self.interims = 0;
@@ -199,7 +202,7 @@ impl Connection {
         if self.outgoing.is_over() {
             return Ok(());
         }
-        if self.outgoing.poll(&self.stream, cx)?.is_ready() {
+        if self.outgoing.poll(&mut self.stream, cx)?.is_ready() {
             self.workspace.give_scratch(self.outgoing.take_buffer());
         }
         Ok(())
@@ -208,7 +211,7 @@ impl Connection {
     /// Reads what has come, where `expected` bytes are known to be still to come, if any are. The end of the connection
     /// is an error, of the kind `UnexpectedEof`.
     pub fn poll_more(&mut self, expected: u64, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.stream.poll_read_ready(cx))?;
+        ready!(self.stream.poll_came(cx))?;
         let buffers = &self.workspace.buffers;
         let mut buffer = if expected > BUFFER_BYTES as u64 {
             // One byte more: a read that fills its buffer would have to be followed by another to see that it was all.
@@ -216,7 +219,7 @@ impl Connection {
         } else {
             buffers.take()
         };
-        let polled = socket::poll_read(&self.stream, &mut buffer, cx);
+        let polled = self.stream.poll_fill(&mut buffer, cx);
         let came = match polled {
             Poll::Ready(Ok(length)) if length > SMALL_READ_BYTES => buffer,
             Poll::Ready(Ok(1..)) => {
@@ -249,7 +252,7 @@ impl Connection {
     }
 
     /// The connection after a switch of protocols, with what has come of the other protocol already.
-    pub fn into_stream(self) -> (TcpStream, Bytes) {
+    pub fn into_stream(self) -> (Stream, Bytes) {
         (self.stream, self.unread.freeze())
     }
 
@@ -284,8 +287,4 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-fn would_block(looked: io::Result<usize>) -> bool {
-    looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -9,12 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use hyper::body::Body;
-use tokio::net::TcpStream;
 
 use super::encode::{self, Framing};
 use crate::http::body::{AttemptBody, BodyError};
 use crate::service::Head;
-use crate::socket::{self, More};
+use crate::service::stream::Stream;
 
 /// Pieces up to this size are copied behind what goes before them; larger ones are sent from where they are.
 const SMALL_PIECE_BYTES: usize = 4 * 1024;
@@ -34,6 +33,8 @@ pub struct Outgoing {
     rest: Option<Rest>,
     /// Something of it was written.
     pub began: bool,
+    /// TLS has taken more than it is known to have sent.
+    unsent: bool,
     /// Writing failed; the instance may have answered all the same.
     broken: bool,
 }
@@ -76,7 +77,7 @@ impl Outgoing {
 
     /// Nothing is left to do, well or not.
     pub fn is_over(&self) -> bool {
-        self.rest.is_none() && self.waiting() == 0
+        self.rest.is_none() && self.waiting() == 0 && !self.unsent
     }
 
     /// The buffer, for the next request.
@@ -87,16 +88,30 @@ impl Outgoing {
 
     /// Takes from the client and writes until one of them has to be waited for. Ready when nothing is left to do;
     /// an error is the client's.
-    pub fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+    pub fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
             self.gather(cx)?;
             if self.waiting() == 0 {
-                return if self.rest.is_some() { Poll::Pending } else { Poll::Ready(Ok(())) };
+                if self.unsent {
+                    self.poll_sent(stream, cx);
+                }
+                return if self.is_over() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             match ready!(self.poll_write(stream, cx)) {
                 Ok(0) | Err(_) => self.give_up(),
-                Ok(length) => self.count(length),
+                Ok(length) => {
+                    self.unsent = stream.is_tls();
+                    self.count(length);
+                }
             }
+        }
+    }
+
+    fn poll_sent(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
+        match stream.poll_sent(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.unsent = false,
+            Poll::Ready(Err(_)) => self.give_up(),
         }
     }
 
@@ -104,10 +119,10 @@ impl Outgoing {
         self.lead.len() + self.piece.len() + self.tail.len() - self.written
     }
 
-    fn poll_write(&self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.piece.is_empty() {
             let lead = IoSlice::new(&self.lead[self.written..]);
-            return socket::poll_send(stream, &[lead], More::Unknown, cx);
+            return stream.poll_send(&[lead], cx);
         }
         let mut skip = self.written;
         let slices = [&self.lead[..], &self.piece[..], self.tail].map(|part| {
@@ -115,7 +130,7 @@ impl Outgoing {
             skip -= from;
             IoSlice::new(&part[from..])
         });
-        socket::poll_send(stream, &slices, More::Unknown, cx)
+        stream.poll_send(&slices, cx)
     }
 
     fn count(&mut self, length: usize) {

@@ -14,6 +14,11 @@ pub enum Outcome {
     Status(u16),
     ConnectFailure,
     ConnectTimeout,
+    /// Its certificate is not accepted.
+    TlsCertificate,
+    /// TLS could not be agreed on for another reason.
+    TlsFailure,
+    TlsTimeout,
     /// None of the connections that the pool may have became free in time: the instance has seen nothing of it.
     PoolExhausted,
     ResponseTimeout,
@@ -23,7 +28,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-const LABELS: [&str; 12] = [
+const LABELS: [&str; 15] = [
     "1xx",
     "2xx",
     "3xx",
@@ -36,6 +41,9 @@ const LABELS: [&str; 12] = [
     "reset",
     "invalid_response",
     "cancelled",
+    "tls_certificate",
+    "tls_failure",
+    "tls_timeout",
 ];
 
 impl Outcome {
@@ -51,6 +59,9 @@ impl Outcome {
             Outcome::Reset => 9,
             Outcome::InvalidResponse => 10,
             Outcome::Cancelled => 11,
+            Outcome::TlsCertificate => 12,
+            Outcome::TlsFailure => 13,
+            Outcome::TlsTimeout => 14,
         }
     }
 }
@@ -135,11 +146,14 @@ mod tests {
             Outcome::Reset,
             Outcome::InvalidResponse,
             Outcome::Cancelled,
+            Outcome::TlsCertificate,
+            Outcome::TlsFailure,
+            Outcome::TlsTimeout,
         ];
         for outcome in all {
             metrics.record(WorkerId(0), outcome, Duration::from_millis(1));
         }
         assert_eq!(metrics.outcomes().collect::<Vec<_>>(), LABELS.map(|label| (label, 1)));
-        assert_eq!(metrics.durations().count(), 11);
+        assert_eq!(metrics.durations().count(), 14);
     }
 }

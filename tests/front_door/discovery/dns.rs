@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse::config::{At, DnsSource, InstanceSource, Span};
-use gatehouse::discovery::{self, Sources, SystemResolver};
+use gatehouse::discovery::{self, Sought, Sources, SystemResolver};
 use gatehouse::service::{Instances, SourceStatus};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use serde_json::json;
@@ -36,7 +36,8 @@ impl Following {
         });
         let instances = Instances::new(1);
         let sources = Sources { resolver, registry: None };
-        let task = tokio::spawn(discovery::run(source, "users".into(), instances.clone(), sources));
+        let sought = Sought { source, service_name: "users".into(), over_tls: false };
+        let task = tokio::spawn(discovery::run(sought, instances.clone(), sources));
         Following { instances, task: task.abort_handle() }
     }
 

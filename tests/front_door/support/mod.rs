@@ -13,6 +13,7 @@ pub mod recorder;
 pub mod relay;
 pub mod session;
 pub mod source;
+pub mod tls_origin;
 pub mod tokens;
 pub mod told;
 

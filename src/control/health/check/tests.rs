@@ -70,7 +70,7 @@ fn grpc(service: &str) -> HealthProbe {
 }
 
 async fn why(instance: &Instance, settings: &HealthSettings) -> String {
-    check(instance, settings).await.err().map_or_else(String::new, |error| error.with_causes())
+    check(instance, None, settings).await.err().map_or_else(String::new, |error| error.with_causes())
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn nobody_there_is_not_to_be_reached() {
     instances.publish(vec![Discovered { address, weight: 1, authority, zone: None, priority: 0 }]);
     let dead = instances.current().instances().next().unwrap().clone();
     for probe in [HealthProbe::Tcp, http(None), grpc("")] {
-        let error = check(&dead, &settings(probe)).await.unwrap_err();
+        let error = check(&dead, None, &settings(probe)).await.unwrap_err();
         assert!(error.is_unreachable());
         let told = error.with_causes();
         assert!(told.starts_with("cannot connect: "), "{told}");
