@@ -33,6 +33,8 @@ pub enum Invalid {
     Interims,
     #[error("the protocol was switched in the middle of the request")]
     Switch,
+    #[error("the instance breaks the rules of HTTP/2")]
+    Frames,
 }
 
 /// The head of a response.
@@ -249,6 +251,11 @@ pub enum Body {
     Length(u64),
     Chunked(Chunks),
     UntilClose,
+    /// Of HTTP/2, where frames tell the end. `left` is what is to come of a length that was told.
+    Frames {
+        left: Option<u64>,
+        ended: bool,
+    },
 }
 
 /// What the bytes at hand give of a body.
@@ -276,6 +283,9 @@ impl Body {
                 Ok(Step::Data(take(unread, length)))
             }
             Body::UntilClose => Ok(Step::Data(mem::take(unread).freeze())),
+            // They are not in bytes.
+            Body::Frames { ended: true, .. } => Ok(Step::End),
+            Body::Frames { .. } => Ok(Step::More),
         }
     }
 
@@ -285,6 +295,7 @@ impl Body {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunks) => chunks.is_end(),
             Body::UntilClose => false,
+            Body::Frames { ended, .. } => *ended,
         }
     }
 
@@ -295,7 +306,10 @@ impl Body {
 
     /// How much is to come, where that is known.
     pub fn length(&self) -> Option<u64> {
-        if let Body::Length(left) = self { Some(*left) } else { None }
+        match self {
+            Body::Length(left) | Body::Frames { left: Some(left), .. } => Some(*left),
+            _ => None,
+        }
     }
 }
 

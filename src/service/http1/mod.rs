@@ -11,4 +11,6 @@ pub mod decode;
 mod encode;
 mod outgoing;
 
-pub use connection::{Connection, Failed, Workspace};
+pub use alarm::Alarm;
+pub use connection::{Connection, Failed, MAX_INTERIMS, Workspace};
+pub use encode::Framing;

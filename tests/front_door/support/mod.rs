@@ -6,6 +6,7 @@ pub mod consul;
 pub mod etcd;
 pub mod gateway;
 pub mod h2;
+pub mod h2_origin;
 pub mod origin;
 pub mod raw;
 pub mod relay;
