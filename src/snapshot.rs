@@ -199,7 +199,7 @@ fn services(config: &Config, ground: &Ground<'_>, problems: &mut Problems) -> Ha
         let previous = before.get(&**service.name).copied();
         let tls = service.tls.as_ref().and_then(|tls| {
             let previous = previous.and_then(|previous| previous.tls.as_ref());
-            UpstreamTls::compile(tls, previous, &system, problems)
+            UpstreamTls::compile(tls, service.protocol.into(), previous, &system, problems)
         });
         let compiled = Service::compile(service, previous, ground.workers, ground.metrics).over(tls);
         (service.name.value.clone(), compiled)

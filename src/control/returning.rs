@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::transitions::Watched;
 use crate::clock;
-use crate::service::{Instance, Protocol, TlsFailure, UpstreamTls};
+use crate::service::{Instance, TlsFailure, UpstreamTls};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -73,9 +73,9 @@ async fn connect(instance: Arc<Instance>, tls: Option<Arc<UpstreamTls>>) -> u64 
 /// The handshake, and a moment in which the instance may say that it doesn't take what it was shown.
 async fn agree(instance: &Instance, tls: &UpstreamTls, stream: TcpStream) -> Result<(), TlsFailure> {
     let authority = std::str::from_utf8(instance.authority.as_bytes()).unwrap_or_default();
-    let mut stream = tls.once(authority, Protocol::Http1).secure(stream).await?;
+    let (mut stream, _) = tls.once(authority, tls.protocol).secure(stream).await?;
     match timeout(REFUSED_WITHIN, stream.read(&mut [0])).await {
-        Ok(Err(error)) => Err(TlsFailure::of(&error)),
+        Ok(Err(error)) => Err(TlsFailure::of(&error, tls.protocol)),
         Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }

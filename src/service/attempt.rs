@@ -12,9 +12,11 @@ use http::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::carrier::Carrier;
 use super::errand::Waiting;
+use super::http1::Failed;
+use super::http1::Held;
 use super::http1::decode::{self, Invalid};
-use super::http1::{Connection, Failed, Held};
 use super::pool::{ConnectBy, ConnectError, InstancePool, Lease, Waits, Wanted};
 use super::silence::{Hope, LOOKS};
 use super::tls::TlsFailure;
@@ -231,6 +233,10 @@ impl Attempt<'_> {
             Some(Err(failed)) => Err(match failed {
                 Failed::Client(error) => AttemptError::Client(error),
                 Failed::Invalid(invalid) => AttemptError::Invalid(invalid),
+                // One that closes is as one that was kept and had been closed.
+                Failed::Unprocessed { closing, cause } => {
+                    AttemptError::Reset { written: false, reused: closing, cause }
+                }
                 Failed::Reset(cause)
                     if !lease.reused
                         && let Some(failure) = TlsFailure::of_refusal(&cause) =>
@@ -261,13 +267,13 @@ impl Attempt<'_> {
     }
 
     /// The head that was held back, now that there was no more time for its body.
-    fn held(&self, connection: &mut Connection) -> Option<(Response<()>, decode::Body)> {
+    fn held(&self, connection: &mut Carrier) -> Option<(Response<()>, decode::Body)> {
         if self.waiting.errand.is_over_in_total() { None } else { connection.take_held() }
     }
 
     /// Whether the instance has taken too long: it has `limits.response` from the last it was given of the request
     /// on, or from `since`. While the client itself is what is waited for, its body's own limit holds.
-    fn is_overdue(&self, wait: &mut Wait, connection: &mut Connection, cx: &mut Context<'_>) -> bool {
+    fn is_overdue(&self, wait: &mut Wait, connection: &mut Carrier, cx: &mut Context<'_>) -> bool {
         loop {
             let (due, look) = (self.due_with(wait, connection.held()), self.next_look(wait));
             if !connection.is_over(look.map_or(due, |look| look.min(due)), cx) {

@@ -19,6 +19,7 @@ use super::bulkhead::Slot;
 use super::errand::{Attempted, Errand, Got, How};
 use super::pool::{ConnectError, Pools, Waits};
 use super::race::{self, Runner};
+use super::tls::Protocol;
 use super::upstream_body::{BodyLimits, Held};
 use super::verdict::Verdict;
 use super::{
@@ -224,7 +225,10 @@ impl<'c> Tries<'c> {
         let retries = &service.settings.retries;
         let method_allows = retries.methods.contains(&call.head.method);
         let idempotent = call.head.method.is_idempotent();
-        if !call.body.is_empty() && (idempotent || method_allows && retries.attempts > 0) {
+        // What is refused in HTTP/2 was not looked at, though a part of it was sent.
+        let may_be_refused = service.settings.protocol != Protocol::Http1;
+        let keeps = idempotent || (method_allows || may_be_refused) && retries.attempts > 0;
+        if !call.body.is_empty() && keeps {
             call.body.keep_for_replay(retries.keep_body);
         }
         Tries {
@@ -303,7 +307,8 @@ impl<'c> Tries<'c> {
     ) -> Answer {
         let Responded { response, body, lease } = responded;
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (stream, first, slot) = lease.into_stream();
+            let (stream, first, slot) =
+                lease.into_stream().expect("only HTTP/1.1 has this status: it is refused in HTTP/2");
             let upgrade = Some(Upgraded::new(first, stream));
             return Answer {
                 response,

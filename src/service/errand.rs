@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::attempt::{Attempt, AttemptError, AttemptLimits, Responded};
 use super::bulkhead::Answered;
 use super::call::{Call, CallError, Caller};
-use super::pool::{InstancePool, PoolLimits, Waits};
+use super::pool::{InstancePool, PoolLimits, Waits, Way};
 use super::silence::Hope;
 use super::{Admission, Failure, HedgeAfter, InFlight, InstanceRef, Picked, Service, SessionCode};
 use crate::clock::{self, Millis};
@@ -71,8 +71,9 @@ impl Errand<'_> {
     pub async fn attempt(&self, picked: Picked, began: Instant, how: How, hope: &Cell<Hope>) -> Attempted {
         let Picked { instance, admission, in_flight } = picked;
         let pool = {
-            let Service { name, tls, .. } = self.service;
-            self.caller.pools.of(name, &instance, tls.as_ref(), self.pool_limits())
+            let Service { name, tls, settings, .. } = self.service;
+            let way = Way { tls: tls.as_ref(), protocol: settings.protocol };
+            self.caller.pools.of(name, &instance, way, self.pool_limits())
         };
         let timed = self.service.settings.times_answers().then_some(&instance);
         let joined_after = timed.and_then(|_| self.joined_after());

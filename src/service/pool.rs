@@ -4,6 +4,8 @@
 //! and the busy ones stay warm. A connection goes back once its response body has ended, and is never used again
 //! once anything has come on it that nobody asked for.
 
+mod shared;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -18,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::InstanceRef;
+use super::carrier::Carrier;
 use super::http1::{Connection, Workspace};
 use super::stream::Stream;
 use super::tls::{Channel, Protocol, TlsFailure, UpstreamTls};
@@ -25,6 +28,7 @@ use crate::buffers::Buffers;
 use crate::clock::{self, Millis};
 use crate::per_worker::WorkerId;
 use crate::telemetry::metrics::{InstanceMetrics, Metrics, Outcome};
+use shared::Shared;
 
 /// Connections that one sweep closes: each takes the kernel some microseconds.
 const CLOSED_AT_ONCE: usize = 64;
@@ -87,12 +91,22 @@ struct PoolKey {
     instance: u64,
     /// 0 for plain ones.
     tls: u64,
+    protocol: Protocol,
+}
+
+/// How a service's instances are spoken to.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    pub tls: Option<&'a Arc<UpstreamTls>>,
+    pub protocol: Protocol,
 }
 
 pub struct InstancePool {
     instance: InstanceRef,
     /// Where it is spoken to over TLS.
     secure: Option<Secure>,
+    /// Where requests may share connections.
+    shared: Option<Shared>,
     worker: WorkerId,
     metrics: Arc<InstanceMetrics>,
     workspace: Rc<Workspace>,
@@ -123,18 +137,18 @@ pub struct ConnectBy {
 }
 
 struct Idle {
-    connection: Box<Connection>,
+    connection: Box<Carrier>,
     since: Millis,
 }
 
 /// The right to use a connection for one request. Dropping it closes the connection;
 /// [`Lease::give_back`] returns it to the pool.
 pub struct Lease {
-    pub connection: Box<Connection>,
+    pub connection: Box<Carrier>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub reused: bool,
-    /// After the connection: it is closed by the time it doesn't count any more.
-    slot: OpenSlot,
+    /// After the connection: it is closed by the time it doesn't count any more. One that is shared counts by itself.
+    slot: Option<OpenSlot>,
 }
 
 /// What a request asks of a connection.
@@ -204,15 +218,16 @@ impl Pools {
         self.by_instance.borrow().values().map(|pool| pool.open()).sum()
     }
 
-    /// The connections to an instance of `service`, over `tls` if that is given.
+    /// The connections to an instance of `service` that are made this way.
     pub fn of(
         &self,
         service: &str,
         instance: &InstanceRef,
-        tls: Option<&Arc<UpstreamTls>>,
+        way: Way<'_>,
         limits: PoolLimits,
     ) -> Rc<InstancePool> {
-        let key = PoolKey { instance: instance.id, tls: tls.map_or(0, |tls| tls.id) };
+        let Way { tls, protocol } = way;
+        let key = PoolKey { instance: instance.id, tls: tls.map_or(0, |tls| tls.id), protocol };
         if let Some(pool) = self.by_instance.borrow().get(&key) {
             if pool.limits.replace(limits) != limits {
                 pool.changed.notify_waiters();
@@ -221,7 +236,8 @@ impl Pools {
         }
         let pool = Rc::new(InstancePool {
             instance: instance.clone(),
-            secure: tls.map(|tls| Secure::new(tls, instance)),
+            secure: tls.map(|tls| Secure::new(tls, protocol, instance)),
+            shared: protocol.may_share(tls.is_some()).then(Shared::default),
             worker: self.worker,
             metrics: self.metrics.instance(service, instance.address),
             workspace: self.workspace.clone(),
@@ -240,7 +256,14 @@ impl Pools {
 impl InstancePool {
     /// An idle connection, if there is one such as is wanted and nobody waits for one already.
     pub fn take_idle(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
-        if self.waiting.get() > 0 { None } else { self.pop_idle(wanted) }
+        if self.waiting.get() > 0 {
+            return None;
+        }
+        match &self.shared {
+            None => self.pop_idle(wanted),
+            Some(shared) if shared.is_http1.get() => self.pop_idle(wanted),
+            Some(shared) => self.take_seat(shared, wanted.fresh),
+        }
     }
 
     fn pop_idle(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
@@ -248,16 +271,26 @@ impl InstancePool {
             return None;
         }
         loop {
-            let Idle { mut connection, .. } = self.idle.borrow_mut().pop()?;
-            let is_open = if wanted.surely_open { connection.is_quiet_now() } else { connection.is_quiet() };
+            let mut idle = self.idle.borrow_mut().pop()?;
+            let is_open = if wanted.surely_open { idle.is_quiet_now() } else { idle.is_quiet() };
             if is_open {
-                return Some(Lease { connection, reused: true, slot: OpenSlot::take(self) });
+                let slot = Some(OpenSlot::take(self));
+                return Some(Lease { connection: idle.connection, reused: true, slot });
             }
         }
     }
 
     /// An idle connection, or a new one within the limits, in time.
     pub async fn lease(self: &Rc<Self>, wanted: Wanted, by: &ConnectBy) -> Result<Lease, ConnectError> {
+        match &self.shared {
+            None => self.lease_own(wanted, by).await,
+            // Boxed, so that other requests are no larger for it.
+            Some(shared) => Box::pin(self.lease_shared(shared, wanted, by)).await,
+        }
+    }
+
+    /// A connection for this request alone.
+    async fn lease_own(self: &Rc<Self>, wanted: Wanted, by: &ConnectBy) -> Result<Lease, ConnectError> {
         // Whoever comes while others wait does so behind them. Were it not so, those who happen to come just when
         // one becomes free would take them all, and some of those who wait would never have any.
         let mut is_next = self.waiting.get() == 0;
@@ -290,18 +323,24 @@ impl InstancePool {
         let (removed, keep_for) = (self.is_retired(), self.limits.get().idle_timeout);
         let mut is_all = true;
         self.idle.borrow_mut().retain_mut(|idle| {
-            let stays = !removed && now.since(idle.since) < keep_for && idle.connection.is_quiet();
+            let stays = !removed && now.since(idle.since) < keep_for && idle.is_quiet();
             let waits = !stays && *left == 0;
             *left -= usize::from(!stays && !waits);
             is_all &= !waits;
             stays || waits
         });
+        if let Some(shared) = &self.shared {
+            shared.sweep(now, keep_for, removed);
+        }
         is_all
     }
 
     /// Those who come next are to have connections of their own.
     pub fn close_idle(&self) {
         self.idle.borrow_mut().clear();
+        if let Some(shared) = &self.shared {
+            shared.close();
+        }
         if self.waiting.get() > 0 {
             self.changed.notify_one();
         }
@@ -324,13 +363,37 @@ impl InstancePool {
     async fn connect(self: &Rc<Self>, by: &ConnectBy) -> Result<Lease, ConnectError> {
         let slot = OpenSlot::take(self);
         let stream = open_stream(self.instance.address, by.connected).await?;
-        let stream = match &self.secure {
-            None => Stream::Plain(stream),
-            // Boxed, so that requests over plain connections are no larger for it.
-            Some(secure) => Box::pin(self.secured(secure, stream, by)).await?,
+        if self.secure.is_none() && self.shared.is_none() {
+            return Ok(self.own(Stream::Plain(stream), slot));
+        }
+        // Boxed, so that requests over plain connections are no larger for it.
+        Box::pin(self.agree(stream, slot, by)).await
+    }
+
+    fn own(&self, stream: Stream, slot: OpenSlot) -> Lease {
+        let connection = Carrier::Http1(Connection::new(stream, self.workspace.clone()));
+        Lease { connection: Box::new(connection), reused: false, slot: Some(slot) }
+    }
+
+    /// Agrees on TLS, if that is wanted, and on what is spoken.
+    async fn agree(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        slot: OpenSlot,
+        by: &ConnectBy,
+    ) -> Result<Lease, ConnectError> {
+        let (stream, is_http2) = match &self.secure {
+            None => (Stream::Plain(stream), true),
+            Some(secure) => self.secured(secure, stream, by).await?,
         };
-        let connection = Box::new(Connection::new(stream, self.workspace.clone()));
-        Ok(Lease { connection, reused: false, slot })
+        match &self.shared {
+            Some(shared) if is_http2 => self.share(shared, stream, slot, by).await,
+            Some(shared) => {
+                shared.is_http1.set(true);
+                Ok(self.own(stream, slot))
+            }
+            None => Ok(self.own(stream, slot)),
+        }
     }
 
     async fn secured(
@@ -338,11 +401,11 @@ impl InstancePool {
         secure: &Secure,
         stream: TcpStream,
         by: &ConnectBy,
-    ) -> Result<Stream, ConnectError> {
+    ) -> Result<(Stream, bool), ConnectError> {
         let until = Instant::now() + by.handshake;
         let until = by.deadline.map_or(until, |deadline| deadline.min(until));
         match timeout_at(until, secure.channel.secure(stream)).await {
-            Ok(Ok(stream)) => Ok(Stream::secured(stream)),
+            Ok(Ok((stream, is_http2))) => Ok((Stream::secured(stream), is_http2)),
             Ok(Err(failure)) => {
                 self.instance.set_tls_failure(&failure);
                 Err(ConnectError::Tls(failure))
@@ -356,22 +419,39 @@ impl InstancePool {
 }
 
 impl Secure {
-    fn new(tls: &Arc<UpstreamTls>, instance: &InstanceRef) -> Self {
+    fn new(tls: &Arc<UpstreamTls>, protocol: Protocol, instance: &InstanceRef) -> Self {
         // It was made of text.
         let authority = std::str::from_utf8(instance.authority().as_bytes()).unwrap_or_default();
-        Secure { tls: tls.clone(), channel: tls.channel(authority, Protocol::Http1) }
+        Secure { tls: tls.clone(), channel: tls.channel(authority, protocol) }
+    }
+}
+
+impl Idle {
+    fn is_quiet(&mut self) -> bool {
+        match &mut *self.connection {
+            Carrier::Http1(connection) => connection.is_quiet(),
+            Carrier::Http2(_) => false,
+        }
+    }
+
+    fn is_quiet_now(&mut self) -> bool {
+        match &mut *self.connection {
+            Carrier::Http1(connection) => connection.is_quiet_now(),
+            Carrier::Http2(_) => false,
+        }
     }
 }
 
 impl Lease {
     /// The response has ended: the connection may carry the next request, unless something speaks against it.
     pub fn give_back(self, now: Millis) {
-        let Lease { mut connection, slot, .. } = self;
+        let Lease { mut connection, slot: Some(slot), .. } = self else { return };
+        let Carrier::Http1(own) = &mut *connection else { return };
         let pool = &slot.0;
-        if !connection.is_reusable() || pool.is_retired() {
+        if !own.is_reusable() || pool.is_retired() {
             return;
         }
-        connection.rest();
+        own.rest();
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < pool.limits.get().max_idle {
             idle.push(Idle { connection, since: now });
@@ -379,9 +459,9 @@ impl Lease {
     }
 
     /// The connection is no longer one for requests. It counts as open until the slot is dropped.
-    pub fn into_stream(self) -> (Stream, Bytes, OpenSlot) {
-        let (stream, unread) = self.connection.into_stream();
-        (stream, unread, self.slot)
+    pub fn into_stream(self) -> Option<(Stream, Bytes, OpenSlot)> {
+        let (stream, unread) = self.connection.into_stream()?;
+        Some((stream, unread, self.slot?))
     }
 }
 
@@ -444,6 +524,8 @@ mod tests {
 
     const ANY: Wanted = Wanted { fresh: false, surely_open: false, waits: Waits::Long };
 
+    const PLAIN: Way<'static> = Way { tls: None, protocol: Protocol::Http1 };
+
     /// A pool of one connection, which is in use.
     struct Full {
         only: Lease,
@@ -465,7 +547,7 @@ mod tests {
         let instance = InstanceRef::new(instance, WorkerId(0), Arc::new(PerWorker::new(1)));
         let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());
         let limits = PoolLimits { max_connections: 1, max_idle: 8, idle_timeout: Duration::from_secs(60) };
-        let pool = pools.of("users", &instance, None, limits);
+        let pool = pools.of("users", &instance, PLAIN, limits);
         let minute = Duration::from_secs(60);
         let by = ConnectBy { connected: Instant::now() + minute, handshake: minute, deadline: None };
         let only = pool.lease(ANY, &by).await.expect("there is room for one");
@@ -505,7 +587,7 @@ mod tests {
         let full = full().await;
         let mut waits = pin!(full.pool.lease(ANY, &full.by));
         assert!(matches!(poll!(&mut waits), Poll::Pending));
-        full.pools.of("users", &full.instance, None, PoolLimits { max_connections: 2, ..full.limits });
+        full.pools.of("users", &full.instance, PLAIN, PoolLimits { max_connections: 2, ..full.limits });
         waits.await.expect("there is room for two now");
     }
 
@@ -514,7 +596,7 @@ mod tests {
         let Full { only, pool, pools, instance, limits, by, _listener: listener } = full().await;
         drop(only);
         let all = CLOSED_AT_ONCE * 2 + 7;
-        pools.of("users", &instance, None, PoolLimits { max_connections: all, max_idle: all, ..limits });
+        pools.of("users", &instance, PLAIN, PoolLimits { max_connections: all, max_idle: all, ..limits });
         let (mut leases, mut accepted) = (Vec::new(), Vec::new());
         for _ in 0..all {
             leases.push(pool.lease(ANY, &by).await.expect("there is room for all"));
@@ -525,7 +607,7 @@ mod tests {
         }
         assert!(!pools.sweep());
         assert_eq!(pools.open(), all, "none is to be closed");
-        pools.of("users", &instance, None, PoolLimits { idle_timeout: Duration::ZERO, ..pool.limits.get() });
+        pools.of("users", &instance, PLAIN, PoolLimits { idle_timeout: Duration::ZERO, ..pool.limits.get() });
         for (left, more) in [(CLOSED_AT_ONCE + 7, true), (7, true), (0, false)] {
             assert_eq!((pools.sweep(), pools.open()), (more, left));
         }

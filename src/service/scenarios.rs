@@ -31,6 +31,7 @@ pub(super) fn config(rule: LoadBalancing, ports: &[u16]) -> config::Service {
         name: at("users".into()),
         source: InstanceSource::Static(ports.iter().map(instance).collect()),
         tls: None,
+        protocol: config::Protocol::Http1,
         load_balancing: rule,
         slow_start: None,
         sticky: None,

@@ -12,12 +12,14 @@ use super::affinity::{Affinity, HashKey};
 use super::balance::Rule;
 use super::bulkhead::{Bounds, BulkheadLimits, Max};
 use super::ejection::EjectionTime;
+use super::tls::Protocol;
 use crate::config;
 
 /// Everything about a service but its instances. A reload replaces it as a whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub rule: Rule,
+    pub protocol: Protocol,
     /// With [`Rule::ConsistentHash`].
     pub affinity: Option<Affinity>,
     /// How long an instance that begins takes to get to its share; `None` when it has it at once.
@@ -129,6 +131,8 @@ pub struct Concurrency {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthSettings {
     pub probe: HealthProbe,
+    /// What the service's requests are spoken in, and so the checks that ask for a path.
+    pub protocol: Protocol,
     pub interval: Duration,
     /// By how much of it an interval is longer or shorter, 0 to 1.
     pub jitter: f64,
@@ -234,6 +238,16 @@ impl FailureSet {
     }
 }
 
+impl From<config::Protocol> for Protocol {
+    fn from(protocol: config::Protocol) -> Self {
+        match protocol {
+            config::Protocol::Http1 => Protocol::Http1,
+            config::Protocol::H2 => Protocol::Http2,
+            config::Protocol::Auto => Protocol::Auto,
+        }
+    }
+}
+
 impl Settings {
     pub(super) fn compile(config: &config::Service) -> Self {
         Settings {
@@ -245,6 +259,7 @@ impl Settings {
                 config::LoadBalancing::PeakEwma => Rule::PeakEwma,
                 config::LoadBalancing::ConsistentHash(_) => Rule::ConsistentHash,
             },
+            protocol: config.protocol.into(),
             affinity: Affinity::compile(&config.load_balancing),
             slow_start: config.slow_start,
             overprovisioning: f64::from(config.failover.overprovisioning) / 100.0,
@@ -264,7 +279,10 @@ impl Settings {
             },
             hedging: config.hedging.map(Hedging::compile),
             concurrency: config.concurrency.as_ref().map(Concurrency::compile),
-            health_check: config.health_check.as_ref().map(HealthSettings::compile),
+            health_check: config
+                .health_check
+                .as_ref()
+                .map(|check| HealthSettings::compile(check, config.protocol.into())),
             outlier_detection: config.outlier_detection.as_ref().map(OutlierSettings::compile),
             fallback: config.fallback.as_ref().map(Fallback::compile),
         }
@@ -354,9 +372,10 @@ impl Concurrency {
 }
 
 impl HealthSettings {
-    fn compile(config: &config::HealthCheck) -> Self {
+    fn compile(config: &config::HealthCheck, protocol: Protocol) -> Self {
         HealthSettings {
             probe: HealthProbe::compile(&config.probe),
+            protocol,
             interval: config.interval,
             jitter: f64::from(config.jitter) / 100.0,
             timeout: config.timeout,

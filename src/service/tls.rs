@@ -29,6 +29,8 @@ const TICKETS: usize = 8;
 pub struct UpstreamTls {
     /// Unique for the life of the process.
     pub id: u64,
+    /// What is spoken over it.
+    pub protocol: Protocol,
     /// Resumes nothing and names no protocol.
     config: ClientConfig,
     /// What certificates must be for, whatever the instance is called.
@@ -39,22 +41,37 @@ pub struct UpstreamTls {
     present: Arc<AtomicU64>,
 }
 
-/// What is spoken over TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is spoken with instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     Http1,
     Http2,
+    /// What the instance prefers, where it can say so: over TLS. HTTP/1.1 otherwise.
+    Auto,
 }
 
 impl Protocol {
-    /// As ALPN names it (RFC 7301).
-    fn name(self) -> &'static [u8] {
+    /// As ALPN names them (RFC 7301).
+    fn names(self) -> Vec<Vec<u8>> {
         match self {
-            Protocol::Http1 => b"http/1.1",
-            Protocol::Http2 => b"h2",
+            Protocol::Http1 => vec![HTTP1.to_vec()],
+            Protocol::Http2 => vec![HTTP2.to_vec()],
+            Protocol::Auto => vec![HTTP2.to_vec(), HTTP1.to_vec()],
+        }
+    }
+
+    /// Whether HTTP/2 may be spoken.
+    pub fn may_share(self, over_tls: bool) -> bool {
+        match self {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => over_tls,
         }
     }
 }
+
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 impl UpstreamTls {
     /// Connections that are made from now on are made with this one.
@@ -79,10 +96,10 @@ impl UpstreamTls {
 
     fn with(&self, authority: &str, protocol: Protocol, resumption: Resumption) -> Channel {
         let mut config = self.config.clone();
-        config.alpn_protocols = vec![protocol.name().to_vec()];
+        config.alpn_protocols = protocol.names();
         config.resumption = resumption;
         let name = self.server_name.clone().ok_or(()).or_else(|()| name_in(authority));
-        Channel { connector: TlsConnector::from(Arc::new(config)), name }
+        Channel { connector: TlsConnector::from(Arc::new(config)), name, protocol }
     }
 }
 
@@ -97,13 +114,22 @@ pub struct Channel {
     connector: TlsConnector,
     /// Without a name that a certificate can be for, there is nobody to speak to.
     name: Result<ServerName<'static>, TlsFailure>,
+    protocol: Protocol,
 }
 
 impl Channel {
-    /// The handshake. Ends when the instance has shown who it is; whether it takes what it was shown, it may say later.
-    pub async fn secure(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsFailure> {
+    /// The handshake, and whether HTTP/2 was agreed on. Ends when the instance has shown who it is; whether it takes what it
+    /// was shown, it may say later.
+    pub async fn secure(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, bool), TlsFailure> {
         let name = self.name.clone()?;
-        self.connector.connect(name, stream).await.map_err(|error| TlsFailure::of(&error))
+        let stream = self.connector.connect(name, stream).await;
+        let stream = stream.map_err(|error| TlsFailure::of(&error, self.protocol))?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        // RFC 9113 §3.3: who says nothing doesn't speak it.
+        if self.protocol == Protocol::Http2 && !is_http2 {
+            return Err(TlsFailure::no_http2());
+        }
+        Ok((stream, is_http2))
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::InFlight;
 use super::attempt::AttemptError;
 use super::bulkhead::Slot;
-use super::http1::decode::{self, Invalid, Step};
+use super::http1::decode::{self, Step};
 use super::pool::{Lease, OpenSlot};
 use super::verdict::Verdict;
 use crate::clock::Millis;
@@ -67,7 +67,7 @@ struct Flowing {
     body: decode::Body,
     held: Held,
     /// What came with the head.
-    first: Option<Result<Step, Invalid>>,
+    first: Option<Result<Step, Reason>>,
     limits: BodyLimits,
     /// Nothing has come since.
     silent_since: Option<Instant>,
@@ -81,7 +81,7 @@ impl UpstreamBody {
     /// The body that `body` tells how to read from the connection. `now`: the head has just come.
     pub fn new(mut body: decode::Body, mut held: Held, limits: BodyLimits, now: Millis) -> Self {
         let length_was_told = body.length().is_some();
-        let first = body.next(held.lease.connection.unread());
+        let first = held.lease.connection.first_step(&mut body);
         match first {
             Ok(Step::End) => {
                 held.ended(now);
@@ -200,22 +200,9 @@ impl Flowing {
         if let Err(error) = connection.poll_request(cx) {
             return Poll::Ready(Err(AttemptError::Client(error).reason()));
         }
-        loop {
-            let step = self.first.take().unwrap_or_else(|| self.body.next(connection.unread()));
-            match step.map_err(|_| Reason::InvalidResponse)? {
-                Step::More => {}
-                step => {
-                    self.silent_since = None;
-                    return Poll::Ready(Ok(step));
-                }
-            }
-            let expected = self.body.length().unwrap_or(0);
-            let Poll::Ready(read) = connection.poll_more(expected, cx) else { break };
-            match read {
-                Ok(()) => {}
-                Err(error) if self.body.ends_with(&error) => return Poll::Ready(Ok(Step::End)),
-                Err(_) => return Poll::Ready(Err(Reason::UpstreamReset)),
-            }
+        if let Poll::Ready(step) = connection.poll_step(&mut self.body, self.first.take(), cx) {
+            self.silent_since = None;
+            return Poll::Ready(step);
         }
         let silent = *self.silent_since.get_or_insert_with(Instant::now) + self.limits.idle;
         let (due, reason) = match self.limits.total {

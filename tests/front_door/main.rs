@@ -56,4 +56,5 @@ mod timeouts;
 mod tls;
 mod total_timeout;
 mod tunnels;
+mod upstream_h2;
 mod upstream_tls;

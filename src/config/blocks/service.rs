@@ -12,8 +12,8 @@ use super::service_tls::{Scheme, TlsOrTrue, agreed};
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
     At, BreakerGiven, CircuitBreaker, Concurrency, HealthCheck, Hedging, InstanceSource, LoadBalancing,
-    OutlierDetection, Pool, Retries, RetriesGiven, Service, ServiceTls, StaticInstance, StaticResponse,
-    Sticky, Timeouts, TimeoutsGiven,
+    OutlierDetection, Pool, Protocol, Retries, RetriesGiven, Service, ServiceTls, StaticInstance,
+    StaticResponse, Sticky, Timeouts, TimeoutsGiven,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
@@ -28,6 +28,7 @@ pub(super) struct ServiceBody {
     /// Where `discovery: { registry: {} }` is written, which needs a registry.
     pub registry_span: Option<Span>,
     tls: Option<ServiceTls>,
+    protocol: Protocol,
     load_balancing: LoadBalancing,
     slow_start: Option<Duration>,
     sticky: Option<Sticky>,
@@ -50,6 +51,7 @@ impl ServiceBody {
             name,
             source: self.source,
             tls: self.tls,
+            protocol: self.protocol,
             load_balancing: self.load_balancing,
             slow_start: self.slow_start,
             sticky: self.sticky,
@@ -76,6 +78,8 @@ block! {
         discovery: At<Discovery>,
         /// Speak TLS with all instances. Default: with those of https:// URLs, as the system trusts them.
         tls: TlsOrTrue,
+        /// What is spoken with instances: http1 (the default), h2, or auto for what they agree on by ALPN.
+        protocol: Protocol,
         /// How an instance is chosen. Default round_robin.
         load_balancing: LoadBalancing,
         /// How long an instance that joins or comes back takes to get to its share of the requests. Default: none.
@@ -103,7 +107,6 @@ block! {
         /// The answer when no instance can give one.
         fallback: Fallback,
     }
-    later { "protocol" }
 }
 
 impl ServiceBlock {
@@ -112,6 +115,7 @@ impl ServiceBlock {
         let source = source(self.instances, self.discovery, place.span, reader);
         let tls = self.tls.optional::<TlsOrTrue>();
         let tls = tls.and_then(|tls| agreed(tls.map(|tls| tls.0), &schemes, reader));
+        let protocol = self.protocol.or(Protocol::Http1);
         let load_balancing = self.load_balancing.or(LoadBalancing::RoundRobin);
         let slow_start = self.slow_start.optional::<Wait>();
         let sticky = self.sticky.optional();
@@ -128,6 +132,7 @@ impl ServiceBlock {
             source,
             registry_span,
             tls: tls?,
+            protocol: protocol?,
             load_balancing: load_balancing?,
             slow_start: slow_start?.map(|wait| wait.0),
             sticky: sticky?,

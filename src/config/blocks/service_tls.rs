@@ -4,11 +4,11 @@ use serde_json::{Value as Json, json};
 
 use super::listener::located;
 use crate::config::block::{Field, Place, Value, block};
-use crate::config::model::{At, CertificateFiles, ServiceTls, TlsVersion};
+use crate::config::model::{At, CertificateFiles, Protocol, ServiceTls, TlsVersion};
 use crate::config::reader::Reader;
 use crate::config::source::Span;
-use crate::config::values::FilePath;
 use crate::config::values::net::CertificateName;
+use crate::config::values::{FilePath, choice, choice_schema};
 use crate::config::yaml::{Kind, Node};
 
 block! {
@@ -105,6 +105,19 @@ impl Value for TlsOrTrue {
 
     fn schema() -> Json {
         json!({ "anyOf": [ServiceTls::schema(), { "const": true }] })
+    }
+}
+
+const PROTOCOLS: [(&str, Protocol); 3] =
+    [("http1", Protocol::Http1), ("h2", Protocol::H2), ("auto", Protocol::Auto)];
+
+impl Value for Protocol {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        choice(node, reader, "a protocol that instances can be spoken to in", &PROTOCOLS, &[])
+    }
+
+    fn schema() -> Json {
+        choice_schema(&PROTOCOLS)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::config::secret::Secret;
 pub struct Service {
     pub name: At<String>,
     pub source: InstanceSource,
+    pub protocol: Protocol,
     /// How its instances are spoken to over TLS; `None` for plain connections.
     pub tls: Option<ServiceTls>,
     pub load_balancing: LoadBalancing,
@@ -28,6 +29,16 @@ pub struct Service {
     pub pool: Pool,
     pub concurrency: Option<Concurrency>,
     pub fallback: Option<StaticResponse>,
+}
+
+/// What is spoken with instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    H2,
+    /// By ALPN; HTTP/1.1 where there is no TLS.
+    Auto,
 }
 
 #[derive(Clone, Debug, PartialEq)]

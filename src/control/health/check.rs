@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::get::get;
+use super::get::{get, get_http2};
 use super::grpc::{self, NotServing};
 use crate::service::stream::Stream;
 use crate::service::{HealthProbe, HealthSettings, Instance, Protocol, TlsFailure, UpstreamTls};
@@ -96,19 +96,22 @@ pub async fn check(
         .await
         .map_err(|_| CheckError::ConnectTimeout(limit))?
         .map_err(CheckError::Connect)?;
-    let stream = match tls {
-        None => Stream::Plain(stream),
-        Some(tls) => timeout_at(deadline, secured(instance, tls, &settings.probe, stream))
+    let (stream, is_http2) = match tls {
+        None => (Stream::Plain(stream), settings.protocol == Protocol::Http2),
+        Some(tls) => timeout_at(deadline, secured(instance, tls, settings, stream))
             .await
             .map_err(|_| CheckError::TlsTimeout(limit))?
             .inspect_err(|failure| instance.set_tls_failure(failure))?,
     };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let asked = async {
         match &settings.probe {
             HealthProbe::Tcp => Ok(()),
+            HealthProbe::Http(expected) if is_http2 => {
+                get_http2(stream, scheme, &instance.authority, expected).await
+            }
             HealthProbe::Http(expected) => get(stream, &instance.authority, expected).await,
             HealthProbe::Grpc { service } => {
-                let scheme = if tls.is_some() { "https" } else { "http" };
                 grpc::ask(stream, scheme, &instance.authority, service, limit).await
             }
         }
@@ -121,15 +124,18 @@ pub async fn check(
 async fn secured(
     instance: &Instance,
     tls: &UpstreamTls,
-    probe: &HealthProbe,
+    settings: &HealthSettings,
     stream: TcpStream,
-) -> Result<Stream, TlsFailure> {
-    let protocol = match probe {
-        HealthProbe::Tcp | HealthProbe::Http(_) => Protocol::Http1,
+) -> Result<(Stream, bool), TlsFailure> {
+    let protocol = match settings.probe {
+        HealthProbe::Tcp | HealthProbe::Http(_) => settings.protocol,
         HealthProbe::Grpc { .. } => Protocol::Http2,
     };
     let authority = std::str::from_utf8(instance.authority.as_bytes()).unwrap_or_default();
-    tls.once(authority, protocol).secure(stream).await.map(Stream::secured)
+    tls.once(authority, protocol)
+        .secure(stream)
+        .await
+        .map(|(stream, is_http2)| (Stream::secured(stream), is_http2))
 }
 
 /// What comes of an exchange while its connection is driven.

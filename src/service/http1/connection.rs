@@ -21,7 +21,7 @@ use crate::service::stream::Stream;
 use crate::service::{Head, InformationalSink};
 
 /// To one request. An instance may show progress this way (102, 104), so it isn't very few.
-const MAX_INTERIMS: u32 = 1000;
+pub const MAX_INTERIMS: u32 = 1000;
 /// What came with one read and is no longer than this is copied, so that the buffer can go back at once.
 const SMALL_READ_BYTES: usize = 4 * 1024;
 /// Of a long body, so much is read at once.
@@ -33,6 +33,11 @@ pub enum Failed {
     /// The connection broke, in an orderly way or not.
     Reset(io::Error),
     Invalid(Invalid),
+    /// The instance has not looked at it: because it closes the connection, or for reasons of its own.
+    Unprocessed {
+        closing: bool,
+        cause: io::Error,
+    },
     /// The client's side failed, not the instance's.
     Client(BodyError),
 }

@@ -34,6 +34,8 @@ pub enum Invalid {
     Interims,
     #[error("the protocol was switched in the middle of the request")]
     Switch,
+    #[error("the instance breaks the rules of HTTP/2")]
+    Frames,
 }
 
 /// The head of a response.
@@ -252,6 +254,11 @@ pub enum Body {
     /// Chunked, and some of it was read already.
     Ahead(Box<Ahead>),
     UntilClose,
+    /// Of HTTP/2, where frames tell the end. `left` is what is to come of a length that was told.
+    Frames {
+        left: Option<u64>,
+        ended: bool,
+    },
 }
 
 /// What the bytes at hand give of a body.
@@ -286,6 +293,9 @@ impl Body {
                 Ok(Step::Data(take(unread, length)))
             }
             Body::UntilClose => Ok(Step::Data(mem::take(unread).freeze())),
+            // They are not in bytes.
+            Body::Frames { ended: true, .. } => Ok(Step::End),
+            Body::Frames { .. } => Ok(Step::More),
         }
     }
 
@@ -295,6 +305,7 @@ impl Body {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunks) => chunks.is_end(),
             Body::Ahead(_) | Body::UntilClose => false,
+            Body::Frames { ended, .. } => *ended,
         }
     }
 
@@ -304,7 +315,7 @@ impl Body {
             Body::Length(left) => *left <= unread.len() as u64,
             // Without trailers it ends so, and hardly ever does it go on after that.
             Body::Chunked(_) => unread.ends_with(b"0\r\n\r\n"),
-            Body::Ahead(_) | Body::UntilClose => true,
+            Body::Ahead(_) | Body::UntilClose | Body::Frames { .. } => true,
         }
     }
 
@@ -315,7 +326,10 @@ impl Body {
 
     /// How much is to come, where that is known.
     pub fn length(&self) -> Option<u64> {
-        if let Body::Length(left) = self { Some(*left) } else { None }
+        match self {
+            Body::Length(left) | Body::Frames { left: Some(left), .. } => Some(*left),
+            _ => None,
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl Held {
         let may_come = match &body {
             Body::Length(left) => *left <= most,
             Body::Chunked(_) => most > 0,
-            Body::Ahead(_) | Body::UntilClose => false,
+            Body::Ahead(_) | Body::UntilClose | Body::Frames { .. } => false,
         };
         if !may_come {
             return Err((response, body));
@@ -49,7 +49,7 @@ impl Held {
         let chunks = match &mut self.body {
             Body::Length(left) => return Ok(unread.len() as u64 >= *left),
             Body::Chunked(chunks) => chunks,
-            Body::Ahead(_) | Body::UntilClose => return Ok(true),
+            Body::Ahead(_) | Body::UntilClose | Body::Frames { .. } => return Ok(true),
         };
         loop {
             match chunks.next(unread)? {

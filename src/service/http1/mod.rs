@@ -12,5 +12,7 @@ mod encode;
 mod held;
 mod outgoing;
 
-pub use connection::{Connection, Failed, Workspace};
+pub use alarm::Alarm;
+pub use connection::{Connection, Failed, MAX_INTERIMS, Workspace};
+pub use encode::Framing;
 pub use held::Held;

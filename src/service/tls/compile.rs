@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::UpstreamTls;
+use super::{Protocol, UpstreamTls};
 use crate::config::{self, Problems, TlsVersion};
 use crate::pem_files;
 
@@ -32,13 +32,14 @@ impl UpstreamTls {
     /// As `config` wants it. That is `previous` if it is made of the same.
     pub fn compile(
         config: &config::ServiceTls,
+        protocol: Protocol,
         previous: Option<&Arc<UpstreamTls>>,
         system: &SystemRoots,
         problems: &mut Problems,
     ) -> Option<Arc<UpstreamTls>> {
         let mut made_of = Context::new(&SHA256);
         let said = (&config.server_name, config.min_version, config.verify, config.trust.is_some());
-        made_of.update(format!("{said:?}").as_bytes());
+        made_of.update(format!("{said:?} {protocol:?}").as_bytes());
         let server_name = config.server_name.clone().map(|name| {
             ServerName::try_from(name).expect("the configuration takes domain names and IP addresses only")
         });
@@ -64,7 +65,7 @@ impl UpstreamTls {
         };
         let present = previous.map(|previous| previous.present.clone()).unwrap_or_default();
         let id = NEXT_ID.fetch_add(1, Relaxed);
-        Some(Arc::new(UpstreamTls { id, config, server_name, digest, present }))
+        Some(Arc::new(UpstreamTls { id, protocol, config, server_name, digest, present }))
     }
 }
 

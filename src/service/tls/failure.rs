@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, InvalidMessage};
 
+use super::Protocol;
+
 /// Of what an instance, or a library, says by itself.
 const MAX_CHARS: usize = 300;
 
@@ -19,7 +21,7 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
-    pub fn of(error: &io::Error) -> Self {
+    pub fn of(error: &io::Error, protocol: Protocol) -> Self {
         let told = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match told {
             Some(error @ rustls::Error::InvalidCertificate(_)) => {
@@ -28,7 +30,7 @@ impl TlsFailure {
             Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
                 Self::said("what it answers to a TLS handshake is not TLS")
             }
-            Some(rustls::Error::AlertReceived(alert)) => Self::alerted(*alert),
+            Some(rustls::Error::AlertReceived(alert)) => Self::alerted(*alert, protocol),
             _ if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::said("it closed the connection in the TLS handshake")
             }
@@ -39,10 +41,14 @@ impl TlsFailure {
     /// What the instance says of a handshake that was over already on this side, as it may with TLS 1.3: that it doesn't
     /// take what it was shown. Nothing of a request was looked at then.
     pub fn of_refusal(error: &io::Error) -> Option<Self> {
-        match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-            rustls::Error::AlertReceived(alert) if is_refusal(*alert) => Some(Self::alerted(*alert)),
-            _ => None,
-        }
+        let inner = error.get_ref()?;
+        let is_it = |alert: &&AlertDescription| match inner.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::AlertReceived(received)) => received == *alert,
+            Some(_) => false,
+            // h2 keeps the words alone.
+            None => inner.to_string() == rustls::Error::AlertReceived(**alert).to_string(),
+        };
+        REFUSALS.iter().find(is_it).map(|alert| Self::alerted(*alert, Protocol::Auto))
     }
 
     /// The host of the instance is nothing that a certificate can be for.
@@ -54,10 +60,18 @@ impl TlsFailure {
         Self::said("it did not end the TLS handshake in time")
     }
 
-    fn alerted(alert: AlertDescription) -> Self {
+    pub fn no_http2() -> Self {
+        Self::said("it does not speak HTTP/2 over TLS")
+    }
+
+    fn alerted(alert: AlertDescription, protocol: Protocol) -> Self {
         let hint = match alert {
             AlertDescription::CertificateRequired => ": it wants a client certificate",
-            AlertDescription::NoApplicationProtocol => ": it does not speak HTTP/1.1 over TLS",
+            AlertDescription::NoApplicationProtocol => match protocol {
+                Protocol::Http1 => ": it does not speak HTTP/1.1 over TLS",
+                Protocol::Http2 => ": it does not speak HTTP/2 over TLS",
+                Protocol::Auto => ": it speaks no HTTP over TLS",
+            },
             AlertDescription::UnrecognisedName => ": it serves nothing under this name",
             _ => "",
         };
@@ -70,22 +84,20 @@ impl TlsFailure {
     }
 }
 
-fn is_refusal(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::CertificateRequired
-            | AlertDescription::NoCertificate
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied
-            | AlertDescription::DecryptError
-            | AlertDescription::HandshakeFailure
-    )
-}
+/// What an instance says of a client that it doesn't take.
+const REFUSALS: [AlertDescription; 11] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::NoCertificate,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+    AlertDescription::HandshakeFailure,
+];
 
 fn with_causes(error: &io::Error) -> String {
     let mut text = error.to_string();

@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod frames;
 pub mod gateway;
 pub mod h2;
+pub mod h2_origin;
 pub mod origin;
 pub mod raw;
 pub mod recorder;

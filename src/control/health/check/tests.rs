@@ -47,6 +47,7 @@ async fn saying(pieces: &'static [&'static [u8]], hangs: bool) -> Arc<Instance> 
 fn settings(probe: HealthProbe) -> HealthSettings {
     HealthSettings {
         probe,
+        protocol: Protocol::Http1,
         interval: Duration::from_secs(5),
         jitter: 0.1,
         timeout: Duration::from_secs(10),

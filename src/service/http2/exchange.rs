@@ -1,0 +1,188 @@
+//! One request and its response, as a stream of a connection. Dropped before it is through, it is cancelled.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream};
+use http::header::CONTENT_LENGTH;
+use http::uri::Scheme;
+use http::{Method, Request, StatusCode};
+use tokio::time::Instant;
+
+use super::connection::Seat;
+use super::head;
+use super::outgoing::Outgoing;
+use crate::http::body::{AttemptBody, BodyError};
+use crate::http::fields::Fields;
+use crate::http::response::Response;
+use crate::service::http1::decode::{Body, Invalid, Step};
+use crate::service::http1::{Alarm, Failed, Framing, MAX_INTERIMS};
+use crate::service::{Head, InformationalSink};
+
+pub struct Exchange {
+    seat: Seat,
+    scheme: Scheme,
+    /// Before it is sent.
+    begun: Option<(Request<()>, AttemptBody, Framing)>,
+    /// It can't be sent at all.
+    impossible: bool,
+    awaited: Option<ResponseFuture>,
+    outgoing: Option<Outgoing>,
+    received: Option<RecvStream>,
+    to_head: bool,
+    interims: u32,
+    /// The instance may have seen something of it.
+    pub has_written: bool,
+    alarm: Alarm,
+}
+
+impl Exchange {
+    pub fn new(seat: Seat, scheme: Scheme) -> Self {
+        Exchange {
+            seat,
+            scheme,
+            begun: None,
+            impossible: false,
+            awaited: None,
+            outgoing: None,
+            received: None,
+            to_head: false,
+            interims: 0,
+            has_written: false,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Begins the request. Nothing is sent before the response is polled for.
+    pub fn begin(&mut self, head: &Head, host: &[u8], body: AttemptBody) {
+        let framing = Framing::of(&body);
+        self.to_head = head.method == Method::HEAD;
+        match head::request(head, self.scheme.clone(), host, framing) {
+            Some(request) => self.begun = Some((request, body, framing)),
+            None => self.impossible = true,
+        }
+    }
+
+    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`.
+    pub fn poll_response(
+        &mut self,
+        sink: Option<&dyn InformationalSink>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Response<()>, Body), Failed>> {
+        if self.impossible {
+            return Poll::Ready(Err(Failed::Client(BodyError::Malformed)));
+        }
+        if self.begun.is_some() {
+            ready!(self.poll_begin(cx))?;
+        }
+        self.poll_request(cx).map_err(Failed::Client)?;
+        let Some(awaited) = &mut self.awaited else {
+            return Poll::Ready(Err(Failed::Invalid(Invalid::Head)));
+        };
+        while let Poll::Ready(Some(interim)) = awaited.poll_informational(cx) {
+            let (interim, _) = interim.map_err(|error| failed(&self.seat, error))?.into_parts();
+            self.seat.state().hear();
+            self.interims += 1;
+            if self.interims > MAX_INTERIMS {
+                return Poll::Ready(Err(Failed::Invalid(Invalid::Interims)));
+            }
+            if let Some(sink) = sink {
+                sink.interim(interim.status, &Fields::from(interim.headers));
+            }
+        }
+        let response = ready!(Pin::new(awaited).poll(cx)).map_err(|error| failed(&self.seat, error))?;
+        self.seat.state().hear();
+        self.awaited = None;
+        let (head, received) = response.into_parts();
+        // RFC 9113 §8.6: there is no such thing here.
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(Failed::Invalid(Invalid::Switch)));
+        }
+        let has_none =
+            self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let left = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = if has_none || received.is_end_stream() {
+            Body::Length(0)
+        } else {
+            Body::Frames { left, ended: false }
+        };
+        self.received = Some(received);
+        Poll::Ready(Ok((Response { fields: head.headers.into(), ..Response::new(head.status, ()) }, body)))
+    }
+
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        let refused = |seat: &Seat, error: h2::Error| {
+            // Nobody else need try.
+            seat.state().close();
+            Failed::Unprocessed { closing: true, cause: io::Error::other(error) }
+        };
+        ready!(self.seat.sender.poll_ready(cx)).map_err(|error| refused(&self.seat, error))?;
+        let Some((request, body, framing)) = self.begun.take() else { return Poll::Ready(Ok(())) };
+        let is_all = framing == Framing::Empty;
+        let sent = self.seat.sender.send_request(request, is_all);
+        let (awaited, stream) = sent.map_err(|error| refused(&self.seat, error))?;
+        self.has_written = true;
+        self.awaited = Some(awaited);
+        if !is_all {
+            let length = if let Framing::Length(length) = framing { Some(length) } else { None };
+            self.outgoing = Some(Outgoing::new(stream, body, length));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends on what is left of the request. An error is the client's.
+    pub fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        self.outgoing.as_mut().map_or(Ok(()), |outgoing| outgoing.poll(cx))
+    }
+
+    /// The next piece of the response's body. The instance may send as much more as is taken.
+    pub fn poll_step(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Result<Step, Failed>> {
+        let (Body::Frames { left, ended }, Some(received)) = (body, &mut self.received) else {
+            return Poll::Ready(Ok(Step::End));
+        };
+        loop {
+            match ready!(received.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    self.seat.state().hear();
+                    // It fails only where more is given back than was taken.
+                    let _ = received.flow_control().release_capacity(data.len());
+                    *left = left.map(|left| left.saturating_sub(data.len() as u64));
+                    *ended = received.is_end_stream();
+                    if !data.is_empty() {
+                        return Poll::Ready(Ok(Step::Data(data)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Err(failed(&self.seat, error))),
+                None => break,
+            }
+        }
+        let trailers = ready!(received.poll_trailers(cx)).map_err(|error| failed(&self.seat, error))?;
+        *ended = true;
+        Poll::Ready(Ok(trailers.map_or(Step::End, Step::Trailers)))
+    }
+
+    /// Whether `due` has passed. When it has not, the task is woken then at the latest.
+    pub fn is_over(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
+        self.alarm.is_over(due, cx)
+    }
+}
+
+/// What an error of the stream, or of the connection, says of the request.
+fn failed(seat: &Seat, error: h2::Error) -> Failed {
+    if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
+        // RFC 9113 §8.7: it was not looked at.
+        let closing = error.is_go_away();
+        if closing {
+            seat.state().close();
+        }
+        return Failed::Unprocessed { closing, cause: io::Error::other(error) };
+    }
+    if error.is_io() {
+        seat.state().close();
+    } else if error.is_library() {
+        return Failed::Invalid(Invalid::Frames);
+    }
+    Failed::Reset(error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
+}
