@@ -14,6 +14,7 @@ use crate::config::{self, Config, EncodedSlashes, Problems};
 use crate::http::forwarded::TrustedProxies;
 use crate::http::interned;
 use crate::http::template::{StripPrefix, Template};
+use crate::memory::Memory;
 use crate::policy::Policies;
 use crate::policy::authenticate::{Authentication, Authenticator};
 use crate::policy::authorize::Authorization;
@@ -41,9 +42,16 @@ pub struct Snapshot {
     pub request_id_header: HeaderName,
     /// Fields by which authenticators tell services who asks; nobody else may set them.
     pub identity_headers: Vec<HeaderName>,
+    /// Where there is a limit to it.
+    pub memory: Option<Arc<Memory>>,
 }
 
 impl Snapshot {
+    /// There is no memory for another request.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.is_full())
+    }
+
     /// It serves from now on: what is shared with the snapshot before obeys it.
     pub fn take_effect(&self) {
         for service in &self.services {
@@ -142,6 +150,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
         request_id_header: config.defaults.request_id_header.clone(),
         identity_headers: identity_headers(config),
+        memory: memory(config, ground),
     })
 }
 
@@ -185,6 +194,13 @@ fn limiters(config: &Config, ground: &Ground<'_>) -> HashMap<String, Arc<RateLim
         (limit.name.value.clone(), RateLimiter::compile(limit, previous))
     };
     config.rate_limits.iter().map(compile).collect()
+}
+
+/// With the same limit it is the same: what was full is full still.
+fn memory(config: &Config, ground: &Ground<'_>) -> Option<Arc<Memory>> {
+    let limit = config.max_memory?;
+    let before = ground.previous.and_then(|previous| previous.memory.clone());
+    Some(before.filter(|memory| memory.limit() == limit).unwrap_or_else(|| Arc::new(Memory::new(limit))))
 }
 
 fn identity_headers(config: &Config) -> Vec<HeaderName> {

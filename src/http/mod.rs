@@ -17,6 +17,7 @@ pub mod interned;
 pub mod key_hash;
 pub mod method_override;
 pub mod notable;
+pub mod pace;
 pub mod path;
 pub mod problem;
 pub mod query;
