@@ -17,8 +17,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::admin::Admin;
 use crate::admin::view::{ListenerStatus, Moment, ProblemStatus, ReloadOutcome, ReloadStatus};
 use crate::config::{self, Config, Problems, Source, Workers};
-use crate::control::changes;
 use crate::control::upkeep::Upkeep;
+use crate::control::{changes, memory};
 use crate::discovery::registry::Store;
 use crate::discovery::registry::state_file::{self, Restored};
 use crate::discovery::{Sources, SystemResolver};
@@ -129,6 +129,7 @@ impl Gateway {
                 worker::start(WorkerId(id), workers, published.clone(), metrics.clone(), log.sender());
             handles.push(started.map_err(Wrong::cannot)?);
         }
+        tokio::spawn(memory::watch(published.clone()));
         let gateway = Arc::new(Gateway {
             file: source.path.clone(),
             workers,

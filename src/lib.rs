@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod memory;
 mod pem_files;
 pub mod per_worker;
 pub mod pipeline;

@@ -30,6 +30,7 @@ pub async fn serve(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
 
 async fn answer(exchange: &mut Exchange) -> Result<Response<Content>, Stop> {
     let mut request = request::understand(exchange)?;
+    request::check_room(exchange)?;
     let preflight = choose_route(exchange, &mut request)?;
     policy::on_request(exchange, &mut request, preflight).await?;
     action::run(exchange, &mut request).await

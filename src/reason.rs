@@ -123,6 +123,8 @@ reasons! {
     PoolExhausted = "pool_exhausted", 503, "All connections in use", Some("connection_limit_reached");
     /// The keys to check tokens with have not been fetched yet.
     KeysUnavailable = "keys_unavailable", 503, "Token keys unavailable", Some("proxy_internal_error");
+    /// The process uses as much memory as `max_memory` allows.
+    OutOfMemory = "out_of_memory", 503, "Overloaded", Some("proxy_internal_error");
     /// Connecting to an instance took longer than `timeouts.connect`.
     ConnectTimeout = "connect_timeout", 504, "Service unreachable in time", Some("connection_timeout");
     /// The TLS handshake with an instance took longer than `timeouts.tls`.

@@ -14,6 +14,7 @@ use crate::http::fields::{self, Fields};
 use crate::http::forwarded;
 use crate::http::host;
 use crate::http::notable::Notable;
+use crate::http::pace::Demand;
 use crate::http::path::{self, PathError};
 use crate::http::request_id::RequestId;
 use crate::http::response::Response;
@@ -233,6 +234,15 @@ fn bad_path(error: PathError) -> Stop {
     Refusal::new(Reason::InvalidPath, error.to_string()).into()
 }
 
+/// Past `max_memory` what is under way goes on, and nothing new begins. The connection ends with it, to free what it takes.
+pub fn check_room(exchange: &Exchange) -> Result<(), Stop> {
+    if !exchange.snapshot.is_out_of_memory() {
+        return Ok(());
+    }
+    let refusal = refusal(Reason::OutOfMemory, "the gateway has no memory for another request now");
+    Err(refusal.with(header::RETRY_AFTER, HeaderValue::from_static("1")).into())
+}
+
 /// An encoded slash is a slash to some and not to others, so only routes that say so take one.
 pub fn check_slashes(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
     let keep = exchange.route.as_ref().is_some_and(|route| route.policies.keeps_encoded_slashes);
@@ -265,7 +275,10 @@ impl Request {
     }
 
     /// Takes the body, bounded, for the action that sends it on. It can be taken once.
-    pub fn take_body(&mut self, limit: Option<u64>) -> std::rc::Rc<RequestBody> {
-        RequestBody::new(self.body.take().unwrap_or(ClientBody::Empty), self.declared, limit)
+    /// `demand`: how fast the client has to send it.
+    pub fn take_body(&mut self, limit: Option<u64>, demand: Demand) -> Rc<RequestBody> {
+        let body = RequestBody::new(self.body.take().unwrap_or(ClientBody::Empty), self.declared, limit);
+        body.demand(demand);
+        body
     }
 }

@@ -17,6 +17,7 @@ use crate::config::{self, Config, Problems};
 use crate::http::forwarded::TrustedProxies;
 use crate::http::interned;
 use crate::http::template::{StripPrefix, Template};
+use crate::memory::Memory;
 use crate::policy::Policies;
 use crate::policy::authenticate::Authenticator;
 use crate::policy::ip_filter::IpFilter;
@@ -47,9 +48,16 @@ pub struct Snapshot {
     pub override_headers: Vec<HeaderName>,
     /// What maintenance depends on.
     pub switches: Vec<Arc<Switch>>,
+    /// Where there is a limit to it.
+    pub memory: Option<Arc<Memory>>,
 }
 
 impl Snapshot {
+    /// There is no memory for another request.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.is_full())
+    }
+
     /// It serves from now on: what is shared with the snapshot before obeys it.
     pub fn take_effect(&self) {
         let mut own: HashMap<&str, Vec<RouteBreaker>> = HashMap::new();
@@ -158,6 +166,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         identity_headers: identity_headers(config),
         override_headers: policies::override_headers(config),
         switches: names.switches.into_values().collect(),
+        memory: memory(config, ground),
     })
 }
 
@@ -231,6 +240,13 @@ fn limiters(config: &Config, ground: &Ground<'_>) -> HashMap<String, Arc<RateLim
         (limit.name.value.clone(), RateLimiter::compile(limit, previous))
     };
     config.rate_limits.iter().map(compile).collect()
+}
+
+/// With the same limit it is the same: what was full is full still.
+fn memory(config: &Config, ground: &Ground<'_>) -> Option<Arc<Memory>> {
+    let limit = config.max_memory?;
+    let before = ground.previous.and_then(|previous| previous.memory.clone());
+    Some(before.filter(|memory| memory.limit() == limit).unwrap_or_else(|| Arc::new(Memory::new(limit))))
 }
 
 fn identity_headers(config: &Config) -> Vec<HeaderName> {

@@ -55,8 +55,12 @@ fn listeners_admin_and_registry() {
         max_headers: 50,
         max_uri_bytes: 4096,
         max_streams: 64,
+        max_connections_per_client: Some(200),
+        min_upload_rate: 2048,
+        min_download_rate: 0,
     };
     assert_eq!(https.limits, limits);
+    assert_eq!(config.max_memory, Some(2 << 30));
     let networks: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["127.0.0.0/8", "::1/128", "10.1.2.3/32"]);
     assert_eq!(config.admin.as_ref().unwrap().token, None);

@@ -1,23 +1,9 @@
-//! Any text as a configuration: it loads, or it is refused with a reason that can be shown.
+//! See `checks/config.rs`.
+
 #![no_main]
 
-use gatehouse::config::{self, Source};
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "each target runs one of them")]
+mod checks;
 
-fuzz_target!(|text: &str| {
-    let source = Source { path: "gateway.yaml".into(), text: text.into() };
-    // Names of even length are set, so that both outcomes of a variable are met.
-    let environment = |name: &str| (name.len() % 2 == 0).then(|| "value".to_owned());
-    let problems = match config::load(&source, &environment) {
-        Ok(loaded) => {
-            assert!(!loaded.warnings.has_errors());
-            loaded.warnings
-        }
-        Err(problems) => {
-            assert!(problems.has_errors(), "refused without a reason");
-            problems
-        }
-    };
-    config::render(&problems, &source, false);
-    config::render_json(&problems, &source);
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::config(input));

@@ -233,6 +233,7 @@ mod tests {
         Config {
             zone: None,
             workers: config::Workers::Auto,
+            max_memory: None,
             listeners: Vec::new(),
             trusted_proxies: Vec::new(),
             admin: None,

@@ -4,6 +4,7 @@ pub mod changes;
 pub mod health;
 pub mod keys;
 pub mod maintenance;
+pub mod memory;
 pub mod outliers;
 pub mod returning;
 pub mod transitions;

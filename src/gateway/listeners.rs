@@ -12,7 +12,7 @@ use crate::admin::view::ListenerStatus;
 use crate::config::{self, At, Config, Problems, Secret};
 use crate::discovery::registry::api::TokenSlot;
 use crate::discovery::registry::{self, Store};
-use crate::listener::{BindError, LAST_CALL, Limits, Settings, bind};
+use crate::listener::{BindError, Clients, LAST_CALL, Limits, Settings, bind};
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Command, WorkerHandle};
@@ -33,6 +33,7 @@ struct Open {
     bind: SocketAddr,
     address: SocketAddr,
     tls: bool,
+    clients: Arc<Clients>,
 }
 
 impl Open {
@@ -100,6 +101,8 @@ impl Listeners {
         let leaving = self.leaving(config, &kept);
         let mut listeners = Vec::with_capacity(kept.len());
         for ((listener, tls), kept) in config.listeners.iter().zip(&plan.tls).zip(kept) {
+            let before = self.open.iter().find(|open| Some(open.id) == kept);
+            let clients = before.map(|open| open.clients.clone()).unwrap_or_default();
             let socket = match kept {
                 Some(id) => Some(Sockets::Kept(id)),
                 None => bound(&listener.bind, workers, &leaving, &mut problems).map(Sockets::New),
@@ -110,6 +113,7 @@ impl Listeners {
                 tls: tls.clone(),
                 limits: Limits::compile(&listener.limits, workers),
                 metrics: metrics.listener(&listener.name),
+                clients,
             };
             listeners.push(Prepared { socket, bind: listener.bind.value, settings });
         }
@@ -192,11 +196,12 @@ impl Listeners {
         let id = self.next_id;
         self.next_id += 1;
         let (name, tls) = (settings.name.clone(), settings.tls.is_some());
+        let clients = settings.clients.clone();
         for (worker, socket) in workers.iter().zip(sockets) {
             worker.send(Command::Open { id, socket, settings: settings.clone() });
         }
         events::info(format_args!("listening on {address} ({name})"));
-        Some(Open { id, name, bind, address, tls })
+        Some(Open { id, name, bind, address, tls, clients })
     }
 
     pub fn status(&self) -> Vec<ListenerStatus> {

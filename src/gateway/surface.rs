@@ -135,6 +135,7 @@ impl Surface {
             }),
             access_log: AccessLogGauges { written: gateway.log.written(), dropped: gateway.log.dropped() },
             draining: gateway.draining.load(Relaxed),
+            out_of_memory: snapshot.is_out_of_memory(),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::alike;
 use super::fields::Fields;
+use super::pace::{Demand, Pace};
 use super::replay::{Again, Replay};
 
 /// Why a request body could not be passed on.
@@ -130,6 +131,11 @@ pub struct RequestBody {
     hint: SizeHint,
     limit: u64,
     idle: Cell<Duration>,
+    /// How fast the client has to send, until it is answered.
+    demand: Cell<Demand>,
+    pace: Cell<Pace>,
+    /// Since when the client is waited for.
+    silent_since: Cell<Option<Instant>>,
     received: Cell<u64>,
     failure: Cell<Option<BodyError>>,
     ended: Cell<bool>,
@@ -165,6 +171,9 @@ impl RequestBody {
             hint,
             limit: limit.unwrap_or(u64::MAX),
             idle: Cell::new(Duration::from_secs(60)),
+            demand: Cell::new(Demand::NONE),
+            pace: Cell::default(),
+            silent_since: Cell::default(),
             received: Cell::new(0),
             failure: Cell::new(None),
             ended: Cell::new(ended),
@@ -180,6 +189,30 @@ impl RequestBody {
         if !self.is_empty() {
             self.spoken_for.borrow_mut().extend(names.cloned());
         }
+    }
+
+    /// The client has to send this fast, over the time for which it is waited for.
+    pub fn demand(&self, demand: Demand) {
+        if !self.is_empty() {
+            self.demand.set(demand);
+        }
+    }
+
+    /// It will not be sent again; and with its answer, the two sides may be talking.
+    pub fn answered(&self) {
+        if !self.is_empty() {
+            self.demand.set(Demand::NONE);
+            self.end_replay();
+        }
+    }
+
+    /// How long the client may be silent yet.
+    fn patience(&self) -> Duration {
+        let now = Instant::now();
+        let since = self.silent_since.get().unwrap_or(now);
+        self.silent_since.set(Some(since));
+        let in_all = self.idle.get().min(self.pace.get().left(self.demand.get()));
+        in_all.saturating_sub(now - since)
     }
 
     /// Bytes taken from the client so far.
@@ -292,7 +325,7 @@ impl Body for AttemptBody {
         }
         let polled = match self.taken.poll_frame(cx) {
             Poll::Pending => {
-                if !silent_too_long(&mut self.timer, shared.idle.get(), cx) {
+                if !silent_too_long(&mut self.timer, || shared.patience(), cx) {
                     shared.awaited.set(true);
                     return Poll::Pending;
                 }
@@ -336,7 +369,9 @@ impl RequestBody {
                 Ok(data) => {
                     let received = self.received.get() + data.len() as u64;
                     self.received.set(received);
-                    self.taken_at.set(Some(Instant::now()));
+                    let now = Instant::now();
+                    self.taken_at.set(Some(now));
+                    self.note_pace(data.len(), now);
                     self.replay.borrow_mut().add(&data);
                     if received > self.limit { Err(BodyError::TooLarge) } else { Ok(Frame::data(data)) }
                 }
@@ -358,6 +393,15 @@ impl RequestBody {
         Some(checked)
     }
 
+    fn note_pace(&self, bytes: usize, now: Instant) {
+        let mut pace = self.pace.get();
+        if let Some(since) = self.silent_since.take() {
+            pace.waited(now - since);
+        }
+        pace.moved(bytes as u64);
+        self.pace.set(pace);
+    }
+
     /// Trailer fields without those that must not stand there (RFC 9110 §6.5.1): framing, routing and identity.
     /// A service that merges them into the head would believe them like fields of the head.
     fn end_to_end_trailers(&self, frame: Frame<Bytes>) -> HeaderMap {
@@ -375,10 +419,17 @@ impl RequestBody {
 
 /// Polls the timer of a reader that has just found nothing, making it first where there is none.
 /// It is made only then, so a body that is there already costs no timer.
-pub fn silent_too_long(timer: &mut Option<Pin<Box<Sleep>>>, idle: Duration, cx: &mut Context<'_>) -> bool {
-    timer
-        .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)))
-        .as_mut()
-        .poll(cx)
-        .is_ready()
+fn silent_too_long(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    patience: impl Fn() -> Duration,
+    cx: &mut Context<'_>,
+) -> bool {
+    while timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience()))).as_mut().poll(cx).is_ready() {
+        // It may have been given more time meanwhile.
+        if patience().is_zero() {
+            return true;
+        }
+        *timer = None;
+    }
+    false
 }

@@ -18,6 +18,7 @@ pub mod key_hash;
 pub mod method_override;
 pub mod networks;
 pub mod notable;
+pub mod pace;
 pub mod path;
 pub mod problem;
 pub mod query;

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::clients::Seat;
 use super::drain::{Drain, Drained};
 use super::io::Transport;
 use super::listening::Listening;
@@ -56,6 +57,7 @@ pub async fn accept(acceptor: Acceptor, worker: Rc<Worker>, drain: Rc<Drain>) {
             Ok((stream, peer)) => start((stream, peer, port), &settings, &worker, &drain),
             Err(error) => {
                 // Out of descriptors or memory: what is open goes on, and waiting beats spinning.
+                settings.metrics.accept_failed(worker.id);
                 events::warn(format_args!("listener {} can't accept: {error}", settings.name));
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -83,13 +85,21 @@ type Accepted = (TcpStream, SocketAddr, u16);
 
 fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain: &Rc<Drain>) {
     let (stream, peer, port) = accepted;
+    let seat = match settings.limits.max_connections_per_client {
+        None => None,
+        Some(most) => match seat(peer.ip(), most, settings, worker) {
+            Ok(seat) => seat,
+            // It is closed by being dropped: to answer it would be to let it in.
+            Err(TurnedAway) => return,
+        },
+    };
     let scheme = if settings.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let connection = Rc::new(Connection {
         worker: worker.clone(),
         facts: ConnFacts::new(peer.ip(), port, scheme),
         settings: settings.clone(),
     });
-    let drained = drain.join();
+    let drained = drain.join_with(seat);
     settings.metrics.accepted(worker.id);
     // In boxes, for the runtime moves what it is given several times.
     match settings.tls.clone() {
@@ -99,6 +109,29 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
         }
         Some(tls) => tokio::task::spawn_local(Box::pin(serve_tls(stream, tls, connection, drained))),
     };
+}
+
+struct TurnedAway;
+
+/// A place among the connections of the client, but for a trusted proxy, which has many clients of its own.
+fn seat(
+    peer: IpAddr,
+    most: u32,
+    settings: &Settings,
+    worker: &Worker,
+) -> Result<Option<Box<Seat>>, TurnedAway> {
+    if worker.snapshot().trusted_proxies.contains(peer.to_canonical()) {
+        return Ok(None);
+    }
+    let seat = settings.clients.seat(peer, most).ok_or_else(|| {
+        settings.metrics.turned_away(worker.id);
+        events::warn(format_args!(
+            "listener {}: {peer} has {most} connections, and gets no other",
+            settings.name
+        ));
+        TurnedAway
+    })?;
+    Ok(Some(Box::new(seat)))
 }
 
 async fn serve_tls(stream: TcpStream, tls: Arc<ServerConfig>, connection: Rc<Connection>, drained: Drained) {

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 
+use super::clients::Seat;
+
 #[derive(Default)]
 pub struct Drain {
     begun: Cell<bool>,
@@ -22,6 +24,8 @@ pub struct Drained {
     id: u64,
     drain: std::rc::Rc<Drain>,
     registered: Cell<bool>,
+    /// Its place among the connections of its client, given up at the same time.
+    _seat: Option<Box<Seat>>,
 }
 
 impl Drain {
@@ -47,10 +51,15 @@ impl Drain {
     }
 
     pub fn join(self: &std::rc::Rc<Self>) -> Drained {
+        self.join_with(None)
+    }
+
+    /// The same for a connection that its client has a number of.
+    pub fn join_with(self: &std::rc::Rc<Self>, seat: Option<Box<Seat>>) -> Drained {
         self.open.set(self.open.get() + 1);
         let id = self.next.get();
         self.next.set(id + 1);
-        Drained { id, drain: self.clone(), registered: Cell::new(false) }
+        Drained { id, drain: self.clone(), registered: Cell::new(false), _seat: seat }
     }
 }
 

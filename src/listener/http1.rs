@@ -319,8 +319,7 @@ impl Http1 {
         let before = self.out.left();
         let written = self.out.poll_write(transport, &self.line.buffers, cx);
         if self.out.left() < before {
-            // Who takes some of it reads, however slowly.
-            self.state.write_blocked(false);
+            self.state.took(before - self.out.left());
         }
         self.state.write_blocked(written.is_pending());
         written.map_err(|_| End::Gone)
@@ -353,7 +352,11 @@ impl Http1 {
     /// Ready when the connection has taken too long over something.
     fn poll_watchdog(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
         let limits = &self.connection.settings.limits;
-        let patience = Patience { head: limits.header_timeout, idle: limits.idle_timeout };
+        let patience = Patience {
+            head: limits.header_timeout,
+            idle: limits.idle_timeout,
+            least: limits.min_download_rate,
+        };
         self.watchdog.poll(&self.state, patience, cx)
     }
 

@@ -4,6 +4,7 @@
 //! the protocol takes what they have to say, and everything leaves in one write.
 
 mod agenda;
+mod flood;
 mod head;
 mod stream;
 mod wire;
@@ -22,13 +23,15 @@ use http::Request;
 use tokio::time::Sleep;
 
 use self::agenda::Agenda;
-use self::stream::Stream;
+use self::flood::TakenBack;
+use self::stream::{Left, Stream};
 use self::wire::Wire;
 use super::Connection;
 use super::drain::Drained;
 use super::io::Transport;
 use crate::clock::{self, Millis};
 use crate::http::rewound::Rewound;
+use crate::telemetry::events;
 
 /// Per stream; what a reader that is not reading can make us hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -69,6 +72,8 @@ struct Http2 {
     connection: Rc<Connection>,
     drained: Drained,
     draining: bool,
+    /// It is over for a flood.
+    ending: bool,
     idle: Idle,
 }
 
@@ -93,6 +98,7 @@ impl Http2 {
             connection,
             drained,
             draining: false,
+            ending: false,
         }
     }
 
@@ -110,6 +116,9 @@ impl Http2 {
                 return Poll::Ready(());
             }
             self.streams.poll();
+            if !self.ending && (self.wire.is_flooded() || self.streams.taken_back.is_flood()) {
+                self.end_flood();
+            }
             if !tokio::task::coop::has_budget_remaining() {
                 break;
             }
@@ -147,6 +156,16 @@ impl Http2 {
         self.protocol.poll_closed(cx).map(|_| ())
     }
 
+    /// The client keeps us busy with nothing. It is told so, and the connection ends with that.
+    fn end_flood(&mut self) {
+        self.ending = true;
+        let Connection { worker, settings, facts } = &*self.connection;
+        settings.metrics.flooded(worker.id);
+        events::warn(format_args!("listener {}: {} floods a connection", settings.name, facts.peer()));
+        self.protocol.abrupt_shutdown(Reset::ENHANCE_YOUR_CALM);
+        self.agenda.note(PROTOCOL);
+    }
+
     fn write_out(&mut self) -> std::io::Result<()> {
         let cx = &mut Context::from_waker(&self.protocol_waker);
         match self.wire.poll_write_out(cx) {
@@ -182,6 +201,7 @@ struct Streams {
     first: usize,
     /// One has ended since this was last looked at.
     ended: bool,
+    taken_back: TakenBack,
     agenda: Arc<Agenda>,
 }
 
@@ -193,7 +213,8 @@ struct Place {
 
 impl Streams {
     fn new(room: usize, agenda: Arc<Agenda>) -> Self {
-        Streams { places: Vec::new(), free: Vec::new(), room, first: 0, ended: false, agenda }
+        let taken_back = TakenBack::default();
+        Streams { places: Vec::new(), free: Vec::new(), room, first: 0, ended: false, taken_back, agenda }
     }
 
     fn is_empty(&self) -> bool {
@@ -213,6 +234,7 @@ impl Streams {
         if head::is_malformed(&request) {
             return respond.send_reset(Reset::PROTOCOL_ERROR);
         }
+        self.taken_back.opened();
         let place = self.free.pop().unwrap_or_else(|| {
             let waker = self.agenda.waker(behind_protocol(self.places.len()));
             self.places.push(Place { stream: None, waker });
@@ -240,7 +262,10 @@ impl Streams {
         let has_room = self.has_room();
         let Some(place) = self.places.get_mut(number) else { return };
         let Some(stream) = &mut place.stream else { return };
-        if stream.poll(&mut Context::from_waker(&place.waker)).is_ready() {
+        if let Poll::Ready(left) = stream.poll(&mut Context::from_waker(&place.waker)) {
+            if left == Left::TakenBack {
+                self.taken_back.taken_back();
+            }
             place.stream = None;
             self.free.push(number);
             self.ended = true;

@@ -3,6 +3,7 @@
 mod accept;
 mod answering;
 mod bind;
+mod clients;
 mod closing;
 pub mod descriptors;
 mod drain;
@@ -33,6 +34,7 @@ use crate::worker::Worker;
 
 pub use accept::{Acceptor, accept};
 pub use bind::{BindError, bind};
+pub use clients::Clients;
 pub use drain::Drain;
 pub use framing::BodyFraming;
 pub use head::{HeadLimits, HeadReader, trailers};
@@ -55,6 +57,11 @@ pub struct Limits {
     pub max_headers: usize,
     pub max_uri_bytes: usize,
     pub max_streams: u32,
+    /// Of all workers.
+    pub max_connections_per_client: Option<u32>,
+    /// Bytes a second; 0 for none.
+    pub min_upload_rate: u64,
+    pub min_download_rate: u64,
 }
 
 impl Limits {
@@ -70,6 +77,9 @@ impl Limits {
             max_headers: limits.max_headers,
             max_uri_bytes: limits.max_uri_bytes,
             max_streams: limits.max_streams,
+            max_connections_per_client: limits.max_connections_per_client,
+            min_upload_rate: limits.min_upload_rate,
+            min_download_rate: limits.min_download_rate,
         }
     }
 }
@@ -81,6 +91,8 @@ pub struct Settings {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub limits: Limits,
     pub metrics: Arc<ListenerMetrics>,
+    /// Who has how many connections; it lives on over reloads.
+    pub clients: Arc<Clients>,
 }
 
 /// What all requests of a connection have in common.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::{self, Millis};
+use crate::http::pace::{Demand, Pace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -32,6 +33,8 @@ pub struct ConnectionState {
     since: Millis,
     /// Since when the client has not read what is being sent to it.
     blocked_since: Option<Millis>,
+    /// How the client takes the present response.
+    pace: Pace,
     /// Some of the next request's head has come, and not all.
     amid_head: bool,
 }
@@ -40,12 +43,20 @@ pub struct ConnectionState {
 pub struct Patience {
     pub head: Duration,
     pub idle: Duration,
+    /// Bytes a second that a client has to take.
+    pub least: u64,
 }
 
 impl ConnectionState {
     /// The first request is awaited as if its first byte had come: who connects has one to send.
     pub fn new() -> Self {
-        ConnectionState { phase: Phase::Head, since: clock::now(), blocked_since: None, amid_head: false }
+        ConnectionState {
+            phase: Phase::Head,
+            since: clock::now(),
+            blocked_since: None,
+            pace: Pace::default(),
+            amid_head: false,
+        }
     }
 
     /// Some of a head has come, and its end has not.
@@ -64,6 +75,7 @@ impl ConnectionState {
     pub fn request_began(&mut self) {
         self.phase = Phase::Busy;
         self.amid_head = false;
+        self.pace = Pace::default();
     }
 
     pub fn request_ended(&mut self) {
@@ -80,15 +92,26 @@ impl ConnectionState {
     pub fn write_blocked(&mut self, blocked: bool) {
         match (blocked, self.blocked_since) {
             (true, None) => self.blocked_since = Some(clock::now()),
-            (false, Some(_)) => self.blocked_since = None,
+            (false, Some(since)) => {
+                self.pace.waited(clock::now().since(since));
+                self.blocked_since = None;
+            }
             _ => {}
         }
+    }
+
+    /// The client has taken some of what is being sent to it: it reads, however slowly.
+    pub fn took(&mut self, bytes: usize) {
+        self.write_blocked(false);
+        self.pace.moved(bytes as u64);
     }
 
     /// The next moment at which something would have taken too long, and what.
     pub fn deadline(&self, patience: Patience) -> Option<(Millis, Overdue)> {
         if let Some(blocked) = self.blocked_since {
-            return Some((blocked.plus(patience.idle), Overdue::Write));
+            let wait =
+                patience.idle.min(self.pace.left(Demand { least: patience.least, grace: patience.idle }));
+            return Some((blocked.plus(wait), Overdue::Write));
         }
         match self.phase {
             Phase::Idle => Some((self.since.plus(patience.idle), Overdue::Idle)),
@@ -102,7 +125,8 @@ impl ConnectionState {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75), least: 100 };
 
     #[tokio::test(start_paused = true)]
     async fn the_head_of_a_request_is_timed_from_its_first_byte() {
@@ -134,5 +158,32 @@ mod tests {
         assert_eq!(state.deadline(PATIENCE), Some((since.plus(PATIENCE.idle), Overdue::Write)));
         state.write_blocked(false);
         assert_eq!(state.deadline(PATIENCE), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_a_little_at_a_time_has_to_keep_up() {
+        let mut state = ConnectionState::new();
+        state.request_began();
+        // Two seconds' worth of bytes with every thirtieth second.
+        let mut lefts = Vec::new();
+        for _ in 0..4 {
+            state.write_blocked(true);
+            let (due, overdue) = state.deadline(PATIENCE).expect("it is waited for");
+            assert_eq!(overdue, Overdue::Write);
+            lefts.push(due.since(clock::now()).as_secs());
+            tokio::time::advance(Duration::from_secs(30)).await;
+            state.took(200);
+        }
+        assert_eq!(lefts, [75, 47, 19, 0]);
+        // What is asked for is asked of all of it: who has taken much may pause.
+        state.took(1_000_000);
+        state.write_blocked(true);
+        assert_eq!(state.deadline(PATIENCE).map(|(due, _)| due.since(clock::now()).as_secs()), Some(75));
+        state.write_blocked(false);
+        // The next answer is another matter.
+        state.request_ended();
+        state.request_began();
+        state.write_blocked(true);
+        assert_eq!(state.deadline(PATIENCE).map(|(due, _)| due.since(clock::now()).as_secs()), Some(75));
     }
 }

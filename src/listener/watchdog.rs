@@ -89,7 +89,8 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75), least: 100 };
 
     #[tokio::test(start_paused = true)]
     async fn there_is_no_timer_before_something_can_come_due() {

@@ -26,6 +26,7 @@ use crate::clock;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
 use crate::http::forwarded::Scheme;
+use crate::http::pace::Demand;
 use crate::http::response::Response;
 use crate::identity;
 use crate::reason::Reason;
@@ -208,7 +209,9 @@ fn answer_preflight(
 
 /// A declared length is refused before a byte of it is read; an undeclared one is counted as it comes.
 fn limit_body(exchange: &mut Exchange, request: &mut Request, limit: Option<u64>) -> Result<(), Stop> {
-    exchange.body = Some(request.take_body(limit));
+    let limits = &exchange.connection.settings.limits;
+    let demand = Demand { least: limits.min_upload_rate, grace: limits.idle_timeout };
+    exchange.body = Some(request.take_body(limit, demand));
     match (request.declared, limit) {
         (Some(declared), Some(limit)) if declared > limit => Err(Refusal::new(
             Reason::BodyTooLarge,

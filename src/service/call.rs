@@ -171,7 +171,7 @@ pub async fn call(
         };
         match step {
             Step::Answer(answer) => {
-                call.body.end_replay();
+                call.body.answered();
                 return Ok(answer.held(slot));
             }
             Step::GiveUp(error) => return Err(tries.errand.name(error)),

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod abuse;
 mod access_log;
 mod admin;
 mod aggregate;

@@ -9,7 +9,7 @@ use super::source::{files_below, none, read, root};
 
 /// Documents for readers of the repository.
 fn documents() -> Vec<PathBuf> {
-    let top = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| root().join(name));
+    let top = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md"].map(|name| root().join(name));
     let directories = ["docs", "examples", "certs", "fuzz"];
     let below = directories.iter().flat_map(|directory| files_below(&root().join(directory), "md"));
     top.into_iter()
@@ -48,6 +48,22 @@ fn links_between_documents_lead_somewhere() {
         }
     }
     none(&broken, "Point it at a file, or a heading, that exists.");
+}
+
+/// A promise is worth as much as the test that shows it.
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let text = read(&root().join("SECURITY.md"));
+    let link = Regex::new(r"\[`(\w+)`\]\(([^)\s]+\.rs)\)").expect("a good pattern");
+    let missing = link.captures_iter(&text).filter_map(|link| {
+        let test = format!("fn {}(", &link[1]);
+        (!read(&root().join(&link[2])).contains(&test)).then(|| format!("{}: no {test})", &link[2]))
+    });
+    none(&missing.collect::<Vec<_>>(), "Name the test that shows it, or write it.");
+    let promises = text.split_once("| promise |").map_or("", |(_, table)| table);
+    let rows = promises.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let (shown, bare): (Vec<&str>, Vec<&str>) = rows.partition(|row| link.is_match(row));
+    assert!(bare.is_empty() && shown.len() > 10, "promises without a test: {bare:#?}");
 }
 
 /// The anchors that GitHub gives a document's headings.

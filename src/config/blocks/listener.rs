@@ -9,7 +9,7 @@ use crate::config::block::{Place, Value, block};
 use crate::config::model::{Admin, At, CertificateFiles, Limits, Listener, Registry, Tls, TlsVersion};
 use crate::config::reader::{Reader, has_variables};
 use crate::config::secret::Secret;
-use crate::config::values::units::{Number, Size, Wait};
+use crate::config::values::units::{ByteRate, Number, Size, Wait};
 use crate::config::values::{FilePath, Name, NonEmpty, Off, choice, choice_schema};
 use crate::config::yaml::Node;
 
@@ -118,6 +118,12 @@ block! {
         max_uri_bytes: Size<16, 65_534>,
         /// HTTP/2 concurrent streams of a connection. Default 128.
         max_streams: Number<1, 100_000>,
+        /// Connections open at once from one address (of IPv6: one /64), trusted proxies aside. Default: no limit.
+        max_connections_per_client: Number<1, 10_000_000>,
+        /// A client has to send a request's body this fast, or write off. Default 100B/s.
+        min_upload_rate: ByteRate,
+        /// A client has to take a response this fast, or write off. Default 100B/s.
+        min_download_rate: ByteRate,
     }
 }
 
@@ -132,6 +138,9 @@ impl LimitsBlock {
             max_headers: self.max_headers.or(default.max_headers)?,
             max_uri_bytes: self.max_uri_bytes.or(default.max_uri_bytes)?,
             max_streams: self.max_streams.or(default.max_streams)?,
+            max_connections_per_client: self.max_connections_per_client.optional()?,
+            min_upload_rate: self.min_upload_rate.or(default.min_upload_rate)?,
+            min_download_rate: self.min_download_rate.or(default.min_download_rate)?,
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::config::model::{
 };
 use crate::config::reader::{NameTable, Reader};
 use crate::config::text::quoted;
-use crate::config::values::units::Number;
+use crate::config::values::units::{Number, Size};
 use crate::config::values::{Named, NonEmpty};
 use crate::config::yaml::{Kind, Node};
 
@@ -45,6 +45,8 @@ block! {
     "a configuration" ConfigBlock => Config {
         /// Worker threads: a number, or auto for one per core that the process may use (the default).
         workers: Workers,
+        /// Memory of the process from which on new requests are refused with 503. Default: no limit.
+        max_memory: Size<{ 1 << 20 }, { 1 << 44 }>,
         /// Where the gateway is. Services prefer the instances of the same zone; empty means none. Default: none.
         zone: OwnZone,
         /// The addresses to accept connections on.
@@ -91,6 +93,7 @@ impl ConfigBlock {
         let services = services.0.into_iter().map(|(name, body)| body.named(name, zone.as_ref())).collect();
         let config = Config {
             workers: self.workers.or(Workers::Auto)?,
+            max_memory: self.max_memory.optional()?,
             listeners: self.listeners.required()?,
             trusted_proxies: self.trusted_proxies.or(Vec::new())?,
             admin: self.admin.optional()?,

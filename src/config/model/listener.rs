@@ -46,6 +46,12 @@ pub struct Limits {
     pub max_uri_bytes: usize,
     /// HTTP/2 concurrent streams per connection.
     pub max_streams: u32,
+    /// Connections of one address, or of one /64 of IPv6.
+    pub max_connections_per_client: Option<u32>,
+    /// Bytes a second that a client has to send of a body; 0 for none.
+    pub min_upload_rate: u64,
+    /// The same of a response that it takes.
+    pub min_download_rate: u64,
 }
 
 impl Default for Limits {
@@ -58,6 +64,9 @@ impl Default for Limits {
             max_headers: 100,
             max_uri_bytes: 8 * 1024,
             max_streams: 128,
+            max_connections_per_client: None,
+            min_upload_rate: 100,
+            min_download_rate: 100,
         }
     }
 }

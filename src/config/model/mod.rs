@@ -53,6 +53,8 @@ pub type Ref = At<String>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub workers: Workers,
+    /// Bytes in use from which on new requests are refused.
+    pub max_memory: Option<u64>,
     /// Where the gateway is; `None` where that plays no part.
     pub zone: Option<String>,
     pub listeners: Vec<Listener>,

@@ -221,6 +221,48 @@ fn size(text: &str) -> Result<u64, Option<String>> {
     Ok(whole(number).saturating_mul(unit))
 }
 
+/// Bytes a second; 0 for `off`.
+#[derive(Clone, Copy)]
+pub(in crate::config) struct ByteRate(u64);
+
+const MOST_BYTES_A_SECOND: u64 = 1 << 30;
+
+impl Value for ByteRate {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let form = Form {
+            name: "a number of bytes a second",
+            remedy: "write a size per second, 100B/s or 1KiB/s, or off",
+        };
+        let rate = reader.parse(node, &form, |text| match text.split_once('/') {
+            None if text == "off" || text == "false" => Ok(0),
+            None if size(text).is_ok() => Err(Some(format!("write {text}/s"))),
+            Some((bytes, "s")) => match size(bytes) {
+                Ok(0) => Err(Some("write off".to_owned())),
+                Ok(rate) => Ok(rate),
+                Err(remedy) => Err(remedy.map(|remedy| remedy + "/s")),
+            },
+            _ => Err(None),
+        })?;
+        if rate > MOST_BYTES_A_SECOND {
+            let message = format!("{} is faster than {}/s", shown(node), bytes(MOST_BYTES_A_SECOND));
+            reader.error(node.span, message, "write a slower rate");
+            return None;
+        }
+        Some(ByteRate(rate))
+    }
+
+    fn schema() -> Json {
+        // To many a reader of YAML, off is false.
+        serde_json::json!({ "anyOf": [text_schema("off|0*[1-9][0-9]*(B|KiB|MiB|GiB)?/s"), { "const": false }] })
+    }
+}
+
+impl From<ByteRate> for u64 {
+    fn from(rate: ByteRate) -> u64 {
+        rate.0
+    }
+}
+
 /// A size in the largest unit that leaves a whole number.
 fn bytes(size: u64) -> String {
     match size {

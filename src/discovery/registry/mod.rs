@@ -2,7 +2,7 @@
 //! when they say so or fall silent.
 
 pub mod api;
-mod body;
+pub mod body;
 pub mod client;
 mod event_stream;
 mod instance;

@@ -12,12 +12,13 @@ use h2::server::SendResponse;
 use h2::{Reason as Reset, RecvStream, SendStream};
 use http::{Method, Request, StatusCode};
 use hyper::body::Body;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::head;
 use crate::exchange::ResponseBody;
 use crate::http::fields::Fields;
 use crate::http::interim;
+use crate::http::pace::{Demand, Pace};
 use crate::http::response::Response;
 use crate::listener::Connection;
 use crate::listener::answering::Answering;
@@ -33,8 +34,24 @@ pub struct Stream {
     state: State,
     has_begun: bool,
     is_head: bool,
-    /// A client that opens no window for this long isn't reading any more.
+    patience: Patience,
+}
+
+/// How long a client is waited for that opens no window.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// At once: then it isn't reading any more.
     stall: Duration,
+    /// Over all the waiting.
+    demand: Demand,
+}
+
+/// How a stream came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Answered,
+    /// By its client, before the answer was through.
+    TakenBack,
 }
 
 enum State {
@@ -50,8 +67,9 @@ struct Sending {
     data: Bytes,
     /// It is the last of the body.
     is_last: bool,
-    /// Runs while `data` waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// Since when `data` waits, and for how long it may.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    pace: Pace,
 }
 
 impl Stream {
@@ -63,16 +81,23 @@ impl Stream {
         let interims = Rc::<Interims>::default();
         let is_head = request.method() == Method::HEAD;
         let answering = Answering::begin(connection.clone(), head::arrived(request, &interims));
-        let stall = connection.settings.limits.idle_timeout;
-        Stream { state: State::Answering { answering, respond, interims }, has_begun: false, is_head, stall }
+        let limits = &connection.settings.limits;
+        let demand = Demand { least: limits.min_download_rate, grace: limits.idle_timeout };
+        let patience = Patience { stall: limits.idle_timeout, demand };
+        Stream {
+            state: State::Answering { answering, respond, interims },
+            has_begun: false,
+            is_head,
+            patience,
+        }
     }
 
     /// Ready when there is nothing left to do for it.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
         if let State::Answering { answering, respond, interims } = &mut self.state {
             let is_first = !std::mem::replace(&mut self.has_begun, true);
             if is_first && respond.poll_reset(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(Left::TakenBack);
             }
             let answered = answering.poll(cx);
             // After that: they may have come together with the answer, and go before it.
@@ -86,8 +111,8 @@ impl Stream {
             }
         }
         match &mut self.state {
-            State::Sending(sending) => sending.poll(self.stall, cx),
-            _ => Poll::Ready(()),
+            State::Sending(sending) => sending.poll(self.patience, cx),
+            _ => Poll::Ready(Left::Answered),
         }
     }
 
@@ -104,54 +129,61 @@ impl Stream {
         if let Ok(out) = sent
             && !ends
         {
-            let sending = Sending { out, body, data: Bytes::new(), is_last: false, waiting: None };
+            let sending = Sending {
+                out,
+                body,
+                data: Bytes::new(),
+                is_last: false,
+                waiting: None,
+                pace: Pace::default(),
+            };
             self.state = State::Sending(sending);
         }
     }
 }
 
-fn is_reset(polled: Poll<Result<Reset, h2::Error>>) -> Poll<()> {
-    polled.map(|_| ())
+fn is_reset(polled: Poll<Result<Reset, h2::Error>>) -> Poll<Left> {
+    polled.map(|_| Left::TakenBack)
 }
 
 impl Sending {
-    fn poll(&mut self, stall: Duration, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, patience: Patience, cx: &mut Context<'_>) -> Poll<Left> {
         for _ in 0..FRAMES_A_TURN {
             if !self.data.is_empty() {
-                match self.poll_send_data(stall, cx) {
-                    Poll::Ready(Ok(())) => self.waiting = None,
+                match self.poll_send_data(patience, cx) {
+                    Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(())) => {
                         self.out.send_reset(Reset::CANCEL);
-                        return Poll::Ready(());
+                        return Poll::Ready(Left::Answered);
                     }
                     Poll::Pending => return Poll::Pending,
                 }
             }
             if self.is_last {
-                return Poll::Ready(());
+                return Poll::Ready(Left::Answered);
             }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => return is_reset(self.out.poll_reset(cx)),
                 Poll::Ready(None) => {
                     let _ = self.out.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
+                    return Poll::Ready(Left::Answered);
                 }
                 Poll::Ready(Some(Err(_))) => {
                     self.out.send_reset(Reset::INTERNAL_ERROR);
-                    return Poll::Ready(());
+                    return Poll::Ready(Left::Answered);
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         self.is_last = self.body.is_end_stream();
                         if self.is_last && data.is_empty() {
                             let _ = self.out.send_data(data, true);
-                            return Poll::Ready(());
+                            return Poll::Ready(Left::Answered);
                         }
                         self.data = data;
                     }
                     Err(frame) => {
                         let _ = self.out.send_trailers(frame.into_trailers().unwrap_or_default());
-                        return Poll::Ready(());
+                        return Poll::Ready(Left::Answered);
                     }
                 },
             }
@@ -161,7 +193,7 @@ impl Sending {
     }
 
     /// Sends as the client's window allows: the next frame of the body is taken only after that.
-    fn poll_send_data(&mut self, stall: Duration, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+    fn poll_send_data(&mut self, patience: Patience, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
         loop {
             self.out.reserve_capacity(self.data.len());
             let mut room = self.out.capacity();
@@ -169,11 +201,15 @@ impl Sending {
                 self.body.send_on(cx);
                 room = match self.poll_room(cx) {
                     Poll::Ready(room) => room?,
-                    Poll::Pending if self.waits_too_long(stall, cx) => return Poll::Ready(Err(())),
+                    Poll::Pending if self.waits_too_long(patience, cx) => return Poll::Ready(Err(())),
                     Poll::Pending => return Poll::Pending,
                 };
             }
+            if let Some((since, _)) = self.waiting.take() {
+                self.pace.waited(since.elapsed());
+            }
             let piece = self.data.split_to(room.min(self.data.len()));
+            self.pace.moved(piece.len() as u64);
             let is_all = self.data.is_empty();
             self.out.send_data(piece, self.is_last && is_all).map_err(|_| ())?;
             if is_all {
@@ -196,9 +232,13 @@ impl Sending {
         }
     }
 
-    fn waits_too_long(&mut self, stall: Duration, cx: &mut Context<'_>) -> bool {
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-        waiting.as_mut().poll(cx).is_ready()
+    /// It moves nothing, or it has moved too little over all the time for which it was waited for.
+    fn waits_too_long(&mut self, patience: Patience, cx: &mut Context<'_>) -> bool {
+        let (_, timer) = self.waiting.get_or_insert_with(|| {
+            let wait = patience.stall.min(self.pace.left(patience.demand));
+            (Instant::now(), Box::pin(tokio::time::sleep(wait)))
+        });
+        timer.as_mut().poll(cx).is_ready()
     }
 }
 

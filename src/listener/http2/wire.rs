@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::flood::Meter;
 use crate::buffers::Buffers;
 
 /// So much is gathered before it is written without waiting for the end of the turn. It is what a TLS record holds.
@@ -32,6 +33,8 @@ struct Gathering<T> {
     unflushed: bool,
     /// There are turns, at the end of which somebody calls [`Wire::poll_write_out`].
     gathers: bool,
+    meter: Meter,
+    is_flooded: bool,
 }
 
 impl<T> Clone for Wire<T> {
@@ -43,7 +46,16 @@ impl<T> Clone for Wire<T> {
 impl<T: AsyncWrite + Unpin> Wire<T> {
     pub fn new(transport: T, buffers: Rc<Buffers>) -> Self {
         let out = BytesMut::new();
-        let gathering = Gathering { transport, out, buffers, dry: false, unflushed: false, gathers: false };
+        let gathering = Gathering {
+            transport,
+            out,
+            buffers,
+            dry: false,
+            unflushed: false,
+            gathers: false,
+            meter: Meter::new(),
+            is_flooded: false,
+        };
         Wire(Rc::new(RefCell::new(gathering)))
     }
 
@@ -55,6 +67,11 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     /// Something may have come. Once nothing has, the transport is not asked again before this is called.
     pub fn look_again(&self) {
         self.0.borrow_mut().dry = false;
+    }
+
+    /// More has come than anyone has a use for.
+    pub fn is_flooded(&self) -> bool {
+        self.0.borrow().is_flooded
     }
 
     /// Writes what was gathered.
@@ -81,6 +98,7 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.unflushed = true;
+        self.meter.wrote(count);
         self.out.advance(count);
         if self.out.is_empty() {
             self.buffers.give(std::mem::take(&mut self.out));
@@ -105,6 +123,7 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
             if gathered > 0 {
                 self.written(written.min(gathered))?;
             }
+            self.meter.wrote(written.saturating_sub(gathered));
             if written > gathered || gathered == 0 {
                 return Poll::Ready(Ok(written - gathered));
             }
@@ -119,10 +138,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let gathering = &mut *self.0.borrow_mut();
-        if gathering.dry {
+        // Of a flood nothing more is read. Who ends the connection for it need not be woken.
+        if gathering.dry || gathering.is_flooded {
             return Poll::Pending;
         }
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut gathering.transport).poll_read(cx, buffer);
+        gathering.is_flooded |= !gathering.meter.see(&buffer.filled()[before..]);
         gathering.dry = gathering.gathers && polled.is_pending();
         polled
     }

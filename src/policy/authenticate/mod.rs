@@ -10,11 +10,11 @@ mod claim_headers;
 mod claims;
 mod compile;
 mod json;
-mod jwks;
+pub mod jwks;
 mod key;
 mod key_set;
 mod pem;
-mod token;
+pub mod token;
 mod token_source;
 
 use std::sync::Arc;

@@ -320,6 +320,21 @@ fn connections(metrics: &Metrics, out: &mut Families) -> fmt::Result {
         "Times that accepting had to wait because of max_connections",
         each(|l| l.refused_total()),
     )?;
+    out.counter(
+        "gatehouse_connections_turned_away",
+        "Connections closed because their client had max_connections_per_client",
+        each(|l| l.turned_away_total()),
+    )?;
+    out.counter(
+        "gatehouse_accept_failures",
+        "Times that the system gave no connection, mostly for want of file descriptors",
+        each(|l| l.accept_failures_total()),
+    )?;
+    out.counter(
+        "gatehouse_http2_floods",
+        "HTTP/2 connections ended for a flood",
+        each(|l| l.floods_total()),
+    )?;
     out.counter("gatehouse_tls_failures", "TLS handshakes that failed", each(|l| l.tls_failures_total()))
 }
 
@@ -399,6 +414,11 @@ fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resul
         gauges.access_log.dropped,
     )?;
     out.single_gauge("gatehouse_workers", "Worker threads", metrics.workers as f64)?;
+    out.single_gauge(
+        "gatehouse_out_of_memory",
+        "1 while new requests are refused for max_memory",
+        f64::from(u8::from(gauges.out_of_memory)),
+    )?;
     out.single_gauge(
         "gatehouse_draining",
         "1 while the gateway finishes its last requests",

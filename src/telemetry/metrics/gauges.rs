@@ -17,6 +17,8 @@ pub struct Gauges {
     pub registry: Option<RegistryGauges>,
     pub access_log: AccessLogGauges,
     pub draining: bool,
+    /// New requests are refused for `max_memory`.
+    pub out_of_memory: bool,
 }
 
 #[derive(Clone, Debug)]

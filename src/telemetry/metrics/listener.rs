@@ -17,6 +17,9 @@ struct Shard {
     active: Count,
     refused: Count,
     tls_failures: Count,
+    turned_away: Count,
+    accept_failures: Count,
+    floods: Count,
 }
 
 impl ListenerMetrics {
@@ -47,6 +50,33 @@ impl ListenerMetrics {
 
     pub fn tls_failed(&self, worker: WorkerId) {
         self.shards.of(worker).tls_failures.add(1);
+    }
+
+    /// A client had as many connections as it may have.
+    pub fn turned_away(&self, worker: WorkerId) {
+        self.shards.of(worker).turned_away.add(1);
+    }
+
+    /// The system gave no connection, mostly for want of file descriptors.
+    pub fn accept_failed(&self, worker: WorkerId) {
+        self.shards.of(worker).accept_failures.add(1);
+    }
+
+    /// A connection of HTTP/2 was ended for a flood.
+    pub fn flooded(&self, worker: WorkerId) {
+        self.shards.of(worker).floods.add(1);
+    }
+
+    pub(super) fn turned_away_total(&self) -> u64 {
+        self.shards.sum(|shard| shard.turned_away.value())
+    }
+
+    pub(super) fn accept_failures_total(&self) -> u64 {
+        self.shards.sum(|shard| shard.accept_failures.value())
+    }
+
+    pub(super) fn floods_total(&self) -> u64 {
+        self.shards.sum(|shard| shard.floods.value())
     }
 
     pub(super) fn active_total(&self) -> i64 {

@@ -31,6 +31,7 @@ pub use gauges::{
 };
 pub use instance::{InstanceMetrics, Outcome};
 pub use listener::ListenerMetrics;
+pub use process::resident_bytes;
 pub use route::{Finished, RouteCounts, RouteMetrics};
 pub use service::ServiceMetrics;
 

@@ -13,7 +13,7 @@ impl Process {
     pub(super) fn now() -> Self {
         Process {
             cpu_seconds: fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds),
-            resident_bytes: fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes),
+            resident_bytes: resident_bytes(),
             // One of them is open for counting.
             open_descriptors: fs::read_dir("/proc/self/fd")
                 .ok()
@@ -31,7 +31,12 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) as f64 / 100.0)
 }
 
-fn resident_bytes(status: &str) -> Option<u64> {
+/// What the process has in memory.
+pub fn resident_bytes() -> Option<u64> {
+    fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes_in)
+}
+
+fn resident_bytes_in(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
@@ -46,8 +51,8 @@ mod tests {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 12345";
         assert_eq!(cpu_seconds(stat), Some(3.0));
         assert_eq!(cpu_seconds("42 (a"), None);
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t   2048 kB\n"), Some(2048 * 1024));
-        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        assert_eq!(resident_bytes_in("Name:\tx\nVmRSS:\t   2048 kB\n"), Some(2048 * 1024));
+        assert_eq!(resident_bytes_in("Name:\tx\n"), None);
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn gauges() -> Gauges {
         registry: Some(RegistryGauges { instances: 20, watchers: 3, expired: 4 }),
         access_log: AccessLogGauges { written: 100, dropped: 5 },
         draining: false,
+        out_of_memory: true,
     }
 }
 
@@ -169,6 +170,9 @@ fn the_gateway_itself() {
     listener.closed(WorkerId(2));
     listener.refused(WorkerId(1));
     listener.tls_failed(WorkerId(1));
+    listener.turned_away(WorkerId(0));
+    listener.accept_failed(WorkerId(2));
+    listener.flooded(WorkerId(1));
     metrics.token_cache(WorkerId(0), (1, 0), 3);
     metrics.token_cache(WorkerId(1), (1, 1), 4);
 
@@ -178,10 +182,14 @@ fn the_gateway_itself() {
         ("gatehouse_connections_accepted_total", "listener=\"http\"", 2.0),
         ("gatehouse_connections_refused_total", "listener=\"http\"", 1.0),
         ("gatehouse_tls_failures_total", "listener=\"http\"", 1.0),
+        ("gatehouse_connections_turned_away_total", "listener=\"http\"", 1.0),
+        ("gatehouse_accept_failures_total", "listener=\"http\"", 1.0),
+        ("gatehouse_http2_floods_total", "listener=\"http\"", 1.0),
         ("gatehouse_token_cache_hits_total", "", 2.0),
         ("gatehouse_token_cache_misses_total", "", 1.0),
         ("gatehouse_token_cache_entries", "", 7.0),
         ("gatehouse_rate_limit_keys", "limit=\"per-client\"", 12.0),
+        ("gatehouse_out_of_memory", "", 1.0),
         ("gatehouse_stale_answers", "route=\"users\"", 3.0),
         ("gatehouse_stale_bytes", "route=\"users\"", 4096.0),
         ("gatehouse_maintenance", "file=\"/srv/down\"", 1.0),
