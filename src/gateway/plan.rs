@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::admin::view::ProblemStatus;
@@ -56,7 +56,7 @@ impl Wrong {
         Wrong {
             text: config::render(&problems, source, false),
             problems: super::statuses(&problems),
-            files: Some(Files::of(vec![source.path.clone()], source)),
+            files: Some(Files::of(named_by(source), source)),
         }
     }
 
@@ -126,7 +126,7 @@ impl Plan {
     ) -> Result<Plan, Wrong> {
         let config = loaded.config;
         // Before they are read: what changes meanwhile is then seen by the next look.
-        let files = Files::of(files(&config, &source.path), source);
+        let files = Files::of(files(&config, source), source);
         let mut problems = Problems::default();
         let tls = certificates(&config, tickets, &mut problems);
         let snapshot = snapshot::compile(&config, &Ground { previous, metrics, workers });
@@ -167,8 +167,8 @@ pub fn check(config: &Config) -> Problems {
 }
 
 /// Instance files are not among them, because discovery follows those by itself, nor what maintenance depends on.
-fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
-    let mut files = vec![path.to_owned()];
+fn files(config: &Config, source: &Source) -> Vec<PathBuf> {
+    let mut files = named_by(source);
     for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
         for pair in &tls.certificates {
             files.extend([pair.certificate.value.clone(), pair.private_key.value.clone()]);
@@ -194,6 +194,11 @@ fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
         }));
     }
     files
+}
+
+/// The file itself and those that values are taken from, which can be told of a wrong configuration, too.
+fn named_by(source: &Source) -> Vec<PathBuf> {
+    [source.path.clone()].into_iter().chain(source.named_files()).collect()
 }
 
 fn fingerprint(source: &Source, files: &[PathBuf]) -> u64 {
