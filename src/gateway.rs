@@ -22,6 +22,7 @@ use crate::control::{changes, memory};
 use crate::discovery::registry::Store;
 use crate::discovery::registry::state_file::{self, Restored};
 use crate::discovery::{Sources, SystemResolver};
+use crate::listener::Tickets;
 use crate::per_worker::WorkerId;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::{AccessLog, Output};
@@ -43,6 +44,8 @@ pub struct Gateway {
     commands: Vec<Commands>,
     started: SystemTime,
     metrics: Arc<Metrics>,
+    /// What clients resume their TLS sessions with.
+    tickets: Tickets,
     log: AccessLog,
     published: Arc<ArcSwap<Snapshot>>,
     /// The configuration that the published snapshot was made of.
@@ -117,7 +120,8 @@ impl Gateway {
         let registry = loaded.config.registry.as_ref().map(registry);
         let sources = Sources { resolver: Arc::new(SystemResolver::new()), registry: registry.clone() };
         let upkeep = Upkeep::new(sources);
-        let plan = Plan::make(loaded, &source, None, &metrics, workers)?;
+        let tickets = Tickets::default();
+        let plan = Plan::make(loaded, &source, None, &metrics, &tickets, workers)?;
         let listeners = Listeners::default();
         let opening = listeners.prepare(&plan, workers, &metrics).map_err(|p| Wrong::new(&source, p))?;
         let log = AccessLog::start(Output::from(&plan.config.access_log.output)).map_err(Wrong::cannot)?;
@@ -136,6 +140,7 @@ impl Gateway {
             commands: handles.iter().map(|worker: &WorkerHandle| worker.commands().clone()).collect(),
             started: SystemTime::now(),
             metrics,
+            tickets,
             log,
             applied: ArcSwap::from_pointee(plan.config.clone()),
             registry: registry.into(),
@@ -267,7 +272,7 @@ impl Gateway {
         }
         let loaded = plan::load(&source)?;
         let previous = self.published.load_full();
-        let plan = Plan::make(loaded, &source, Some(&previous), &self.metrics, self.workers)?;
+        let plan = Plan::make(loaded, &source, Some(&previous), &self.metrics, &self.tickets, self.workers)?;
         let mut changes = changes::between(&self.applied.load(), &plan.config);
         if changes.is_empty() {
             changes.push("files that it refers to, or its wording".to_owned());

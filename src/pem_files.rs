@@ -67,7 +67,8 @@ fn private_key(path: &At<PathBuf>, problems: &mut Problems) -> Option<PrivateKey
         .ok()
 }
 
-fn read(path: &At<PathBuf>, what: &str, problems: &mut Problems) -> Option<Vec<u8>> {
+/// All of a file; `what` it should be.
+pub fn read(path: &At<PathBuf>, what: &str, problems: &mut Problems) -> Option<Vec<u8>> {
     fs::read(&path.value)
         .map_err(|error| {
             problems.error(

@@ -58,6 +58,7 @@ impl ControlSurface for Stage {
                 name: "http".into(),
                 address: "127.0.0.1:8000".parse().unwrap(),
                 tls: false,
+                certificates: vec![],
             }],
             maintenance: vec![],
             last_reload: Some(ReloadStatus {

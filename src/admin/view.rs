@@ -54,6 +54,26 @@ pub struct ListenerStatus {
     pub name: String,
     pub address: SocketAddr,
     pub tls: bool,
+    /// What it shakes hands with, as long as that is good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateStatus {
+    pub kind: CertificateKind,
+    pub file: PathBuf,
+    /// The names that a certificate is for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    pub expires_at: Moment,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateKind {
+    Certificate,
+    Crl,
 }
 
 #[derive(Clone, Debug, Serialize)]

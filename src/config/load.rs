@@ -51,6 +51,8 @@ fn check_state_file(config: &Config, source: &Source, reader: &mut Reader<'_>) {
     };
     let own = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
     let tls = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let clients = tls.clone().filter_map(|tls| tls.client_certificates.as_ref());
+    let clients = clients.flat_map(|clients| [Some(&clients.trust.value), clients.crl.as_deref()]).flatten();
     let certificates = tls.flat_map(|tls| &tls.certificates);
     let instances = config.services.iter().filter_map(|service| match &service.source {
         InstanceSource::File(path) => Some(&path.value),
@@ -65,8 +67,12 @@ fn check_state_file(config: &Config, source: &Source, reader: &mut Reader<'_>) {
         LogOutput::File(path) => Some(path),
         LogOutput::Stdout | LogOutput::Off => None,
     };
-    let others = certificates.flat_map(|pair| [&pair.certificate.value, &pair.private_key.value]);
-    let mut others = others.chain(instances).chain(keys).chain(log).chain([&own]);
+    let others = certificates.flat_map(|pair| {
+        [Some(&pair.certificate.value), Some(&pair.private_key.value), pair.ocsp.as_deref()]
+            .into_iter()
+            .flatten()
+    });
+    let mut others = others.chain(clients).chain(instances).chain(keys).chain(log).chain([&own]);
     if others.any(|other| *other == state_file.value) {
         let message = "this file is used for something else, and the registry would replace it";
         reader.error(state_file.span, message, "name a file of its own, such as `registry.json`");

@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
             problems: Problems::default(),
             suggestions: Suggestions::default(),
             names: Names::default(),
-            variables: Variables::new(environment),
+            variables: Variables::new(environment, directory),
             directory,
         }
     }

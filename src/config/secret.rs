@@ -1,15 +1,17 @@
-//! Text that must not show up anywhere: `Debug` prints a placeholder, and there is no `Display`.
+//! Text that must not show up anywhere: `Debug` prints a placeholder, and there is no `Display`. When it goes, its
+//! memory is overwritten.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
+        Secret(Zeroizing::new(text.into()))
     }
 
     /// The text itself. Callers use it to compute with, never to print.

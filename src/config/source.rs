@@ -28,6 +28,11 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
+    /// The files that values are taken from, as `${file:…}` says.
+    pub fn named_files(&self) -> Vec<PathBuf> {
+        super::variables::files(&self.text, self.directory())
+    }
+
     /// The directory that relative paths in the file start from.
     pub fn directory(&self) -> &Path {
         self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -8,11 +8,11 @@ use tokio::task::AbortHandle;
 
 use super::plan::Plan;
 use crate::admin::Admin;
-use crate::admin::view::ListenerStatus;
+use crate::admin::view::{CertificateKind, CertificateStatus, ListenerStatus, Moment};
 use crate::config::{self, At, Config, Problems, Secret};
 use crate::discovery::registry::api::TokenSlot;
 use crate::discovery::registry::{self, Store};
-use crate::listener::{BindError, Clients, LAST_CALL, Limits, Settings, bind};
+use crate::listener::{BindError, Clients, Expiry, LAST_CALL, Limits, ServerTls, Settings, bind};
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Command, WorkerHandle};
@@ -34,6 +34,7 @@ struct Open {
     address: SocketAddr,
     tls: bool,
     clients: Arc<Clients>,
+    certificates: Vec<CertificateStatus>,
 }
 
 impl Open {
@@ -78,6 +79,7 @@ struct Prepared {
     socket: Sockets,
     bind: SocketAddr,
     settings: Settings,
+    certificates: Vec<CertificateStatus>,
 }
 
 enum Sockets {
@@ -110,12 +112,13 @@ impl Listeners {
             let Some(socket) = socket else { continue };
             let settings = Settings {
                 name: listener.name.as_str().into(),
-                tls: tls.clone(),
+                tls: tls.as_ref().map(|tls| tls.config.clone()),
                 limits: Limits::compile(&listener.limits, workers),
                 metrics: metrics.listener(&listener.name),
                 clients,
             };
-            listeners.push(Prepared { socket, bind: listener.bind.value, settings });
+            let certificates = tls.as_ref().map_or_else(Vec::new, certificates);
+            listeners.push(Prepared { socket, bind: listener.bind.value, settings, certificates });
         }
         let mut side = |open: &Option<Side>, bind_to: &At<SocketAddr>, token: &Option<Secret>| {
             let stays = open.as_ref().is_some_and(|open| open.bind == bind_to.value);
@@ -162,7 +165,10 @@ impl Listeners {
             let kept = |id| before.iter().position(|open| open.id == id);
             let open = match prepared.socket {
                 Sockets::Kept(id) => kept(id).map(|at| keep(before.swap_remove(at), prepared, workers)),
-                Sockets::New(sockets) => self.open(sockets, prepared.bind, prepared.settings, workers),
+                Sockets::New(sockets) => {
+                    let opened = self.open(sockets, prepared.bind, prepared.settings, workers);
+                    opened.map(|open| Open { certificates: prepared.certificates, ..open })
+                }
             };
             self.open.extend(open);
         }
@@ -201,31 +207,47 @@ impl Listeners {
             worker.send(Command::Open { id, socket, settings: settings.clone() });
         }
         events::info(format_args!("listening on {address} ({name})"));
-        Some(Open { id, name, bind, address, tls, clients })
+        Some(Open { id, name, bind, address, tls, clients, certificates: Vec::new() })
     }
 
     pub fn status(&self) -> Vec<ListenerStatus> {
-        let status = |name: &str, address, tls| ListenerStatus { name: name.to_owned(), address, tls };
+        let status = |name: &str, address, tls, certificates| ListenerStatus {
+            name: name.to_owned(),
+            address,
+            tls,
+            certificates,
+        };
         let sides = [("admin", &self.admin), ("registry", &self.registry)];
         let sides = sides.into_iter().filter_map(|(name, side)| Some((name, side.as_ref()?.address)));
         self.open
             .iter()
-            .map(|open| status(&open.name, open.address, open.tls))
-            .chain(sides.map(|(name, address)| status(name, address, false)))
+            .map(|open| status(&open.name, open.address, open.tls, open.certificates.clone()))
+            .chain(sides.map(|(name, address)| status(name, address, false, Vec::new())))
             .collect()
     }
 }
 
 /// The same socket, with other settings for connections from now on.
 fn keep(open: Open, prepared: Prepared, workers: &[WorkerHandle]) -> Open {
-    let Prepared { bind, settings, .. } = prepared;
+    let Prepared { bind, settings, certificates, .. } = prepared;
     for worker in workers {
         worker.send(Command::Change { id: open.id, settings: settings.clone() });
     }
     if open.name != settings.name || open.tls != settings.tls.is_some() {
         events::info(format_args!("listening on {} ({})", open.address, settings.name));
     }
-    Open { name: settings.name.clone(), bind, tls: settings.tls.is_some(), ..open }
+    Open { name: settings.name.clone(), bind, tls: settings.tls.is_some(), certificates, ..open }
+}
+
+fn certificates(tls: &ServerTls) -> Vec<CertificateStatus> {
+    let status = |expiry: &Expiry, kind| CertificateStatus {
+        kind,
+        file: expiry.file.clone(),
+        names: expiry.names.clone(),
+        expires_at: Moment(expiry.until),
+    };
+    let certificates = tls.certificates.iter().map(|expiry| status(expiry, CertificateKind::Certificate));
+    certificates.chain(tls.lists.iter().map(|expiry| status(expiry, CertificateKind::Crl))).collect()
 }
 
 fn bound(

@@ -4,14 +4,12 @@ use std::fmt;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-use rustls::ServerConfig;
 
 use crate::admin::view::ProblemStatus;
 use crate::config::{self, Config, JwtKey, Loaded, NetworkSource, Problems, ReadError, Source};
-use crate::listener;
+use crate::listener::{self, ServerTls, Tickets};
 use crate::snapshot::{self, Ground, Snapshot};
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
@@ -20,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct Plan {
     pub config: Config,
     pub snapshot: Snapshot,
-    pub tls: Vec<Option<Arc<ServerConfig>>>,
+    pub tls: Vec<Option<ServerTls>>,
     pub files: Files,
 }
 
@@ -58,7 +56,7 @@ impl Wrong {
         Wrong {
             text: config::render(&problems, source, false),
             problems: super::statuses(&problems),
-            files: Some(Files::of(vec![source.path.clone()], source)),
+            files: Some(Files::of(named_by(source), source)),
         }
     }
 
@@ -113,10 +111,7 @@ impl std::error::Error for Wrong {}
 pub fn load(source: &Source) -> Result<Loaded, Wrong> {
     let environment = |name: &str| std::env::var(name).ok();
     let loaded = config::load(source, &environment).map_err(|problems| Wrong::new(source, problems))?;
-    if !loaded.warnings.is_empty() {
-        let told = config::render(&loaded.warnings, source, false);
-        events::warn(format_args!("{} is doubtful:\n{}", source.path.display(), told.trim_end()));
-    }
+    tell_of_doubts(&loaded.warnings, source);
     Ok(loaded)
 }
 
@@ -126,13 +121,14 @@ impl Plan {
         source: &Source,
         previous: Option<&Snapshot>,
         metrics: &Arc<Metrics>,
+        tickets: &Tickets,
         workers: usize,
     ) -> Result<Plan, Wrong> {
         let config = loaded.config;
         // Before they are read: what changes meanwhile is then seen by the next look.
-        let files = Files::of(files(&config, &source.path), source);
+        let files = Files::of(files(&config, source), source);
         let mut problems = Problems::default();
-        let tls = certificates(&config, &mut problems);
+        let tls = certificates(&config, tickets, &mut problems);
         let snapshot = snapshot::compile(&config, &Ground { previous, metrics, workers });
         let snapshot = match snapshot {
             Ok(snapshot) if !problems.has_errors() => snapshot,
@@ -142,19 +138,26 @@ impl Plan {
                 return Err(Wrong::new(source, problems).of(&files));
             }
         };
+        tell_of_doubts(&problems, source);
         Ok(Plan { config, snapshot, tls, files })
     }
 }
 
-fn certificates(config: &Config, problems: &mut Problems) -> Vec<Option<Arc<ServerConfig>>> {
-    let mut compile = |tls| listener::server_config(tls, problems);
-    config.listeners.iter().map(|listener| listener.tls.as_ref().and_then(&mut compile)).collect()
+fn certificates(config: &Config, tickets: &Tickets, problems: &mut Problems) -> Vec<Option<ServerTls>> {
+    config.listeners.iter().map(|listener| listener::server_tls(listener, tickets, problems)).collect()
+}
+
+fn tell_of_doubts(warnings: &Problems, source: &Source) {
+    if !warnings.is_empty() {
+        let told = config::render(warnings, source, false);
+        events::warn(format_args!("{} is doubtful:\n{}", source.path.display(), told.trim_end()));
+    }
 }
 
 /// Everything that can be wrong with a configuration short of using it: what `gatehouse check` asks.
 pub fn check(config: &Config) -> Problems {
     let mut problems = Problems::default();
-    certificates(config, &mut problems);
+    certificates(config, &Tickets::default(), &mut problems);
     let ground = Ground { previous: None, metrics: &Metrics::new(1), workers: 1 };
     if let Err(more) = snapshot::compile(config, &ground) {
         problems.extend(more);
@@ -164,11 +167,17 @@ pub fn check(config: &Config) -> Problems {
 }
 
 /// Instance files are not among them, because discovery follows those by itself, nor what maintenance depends on.
-fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
-    let mut files = vec![path.to_owned()];
+fn files(config: &Config, source: &Source) -> Vec<PathBuf> {
+    let mut files = named_by(source);
     for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
         for pair in &tls.certificates {
             files.extend([pair.certificate.value.clone(), pair.private_key.value.clone()]);
+            files.extend(pair.ocsp.as_ref().map(|ocsp| ocsp.value.clone()));
+        }
+        if let Some(clients) = &tls.client_certificates {
+            files.extend(
+                [Some(&clients.trust), clients.crl.as_ref()].into_iter().flatten().map(|at| at.value.clone()),
+            );
         }
     }
     for tls in config.services.iter().filter_map(|service| service.tls.as_ref()) {
@@ -191,6 +200,11 @@ fn files(config: &Config, path: &Path) -> Vec<PathBuf> {
         }));
     }
     files
+}
+
+/// The file itself and those that values are taken from, which can be told of a wrong configuration, too.
+fn named_by(source: &Source) -> Vec<PathBuf> {
+    [source.path.clone()].into_iter().chain(source.named_files()).collect()
 }
 
 fn fingerprint(source: &Source, files: &[PathBuf]) -> u64 {

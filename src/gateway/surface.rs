@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 
 use super::Gateway;
 use crate::admin::view::{
-    self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CheckStatus, ConcurrencyStatus,
-    EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus, MaintenanceStatus,
-    Moment, PassedOver, ReloadOutcome, RouteBreakerStatus, RouteStatus, ServiceStatus, SourceState,
-    SourceStatus, StaleStatus,
+    self, AdaptiveStatus, BalancingStatus, BreakerState, BreakerStatus, CertificateKind, CheckStatus,
+    ConcurrencyStatus, EjectionStatus, GatewayStatus, GroupStatus, Health, HedgingStatus, InstanceStatus,
+    ListenerStatus, MaintenanceStatus, Moment, PassedOver, ReloadOutcome, RouteBreakerStatus, RouteStatus,
+    ServiceStatus, SourceState, SourceStatus, StaleStatus,
 };
 use crate::admin::{ControlSurface, Readiness};
 use crate::clock::{self, Millis};
@@ -22,8 +22,8 @@ use crate::policy::maintenance::Switch;
 use crate::service::{self, GroupShare, Instance, Service, Zone};
 use crate::snapshot::{RouteStale, Snapshot};
 use crate::telemetry::metrics::{
-    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Format, Gauges, GroupGauges,
-    InstanceGauges, RateLimitGauges, RegistryGauges, ServiceGauges, StaleGauges,
+    AccessLogGauges, Breaker, CertificateGauges, ConcurrencyGauges, ConfigurationGauges, Format, Gauges,
+    GroupGauges, InstanceGauges, RateLimitGauges, RegistryGauges, ServiceGauges, StaleGauges,
 };
 use crate::worker::Commands;
 
@@ -112,6 +112,7 @@ impl Surface {
                     keys: limiter.stats().keys as u64,
                 })
                 .collect(),
+            certificates: status.listeners.iter().flat_map(certificate_gauges).collect(),
             maintenance: snapshot
                 .switches
                 .iter()
@@ -138,6 +139,15 @@ impl Surface {
             out_of_memory: snapshot.is_out_of_memory(),
         }
     }
+}
+
+fn certificate_gauges(listener: &ListenerStatus) -> impl Iterator<Item = CertificateGauges> {
+    listener.certificates.iter().map(|certificate| CertificateGauges {
+        listener: listener.name.clone(),
+        file: certificate.file.display().to_string(),
+        is_certificate: certificate.kind == CertificateKind::Certificate,
+        until: certificate.expires_at.0,
+    })
 }
 
 fn maintenance(snapshot: &Snapshot) -> Vec<MaintenanceStatus> {

@@ -18,10 +18,11 @@ use super::clients::Seat;
 use super::drain::{Drain, Drained};
 use super::io::Transport;
 use super::listening::Listening;
-use super::{Connection, LAST_CALL, Settings, bind, http1, http2};
+use super::{Connection, LAST_CALL, Settings, bind, http1, http2, tls};
 use crate::http::forwarded::{ConnFacts, Scheme};
 use crate::http::rewound::Rewound;
 use crate::telemetry::events;
+use crate::telemetry::metrics::TlsFailure;
 use crate::worker::Worker;
 
 /// How long handshakes that were under way when draining began may take to complete.
@@ -159,14 +160,29 @@ async fn shake_hands(
     tokio::select! {
         biased;
         accepted = tokio::time::timeout(settings.limits.header_timeout, accepting) => {
-            let accepted = accepted.ok().and_then(Result::ok);
-            if accepted.is_none() {
-                settings.metrics.tls_failed(connection.worker.id);
-            }
-            accepted.map(Box::new)
+            let failure = match accepted {
+                Ok(Ok(stream)) => return Some(Box::new(stream)),
+                Ok(Err(error)) => tell_of_failure(connection, &error),
+                Err(_) => TlsFailure::Timeout,
+            };
+            settings.metrics.tls_failed(connection.worker.id, failure);
+            None
         }
         () = last_call(drained) => None,
     }
+}
+
+/// Those that only went away are no news; of the others the log has as many as it takes of one kind.
+fn tell_of_failure(connection: &Connection, error: &std::io::Error) -> TlsFailure {
+    let failure = tls::failure_kind(error);
+    if failure != TlsFailure::Closed {
+        let (name, peer) = (&connection.settings.name, connection.facts.peer());
+        events::info(format_args!(
+            "listener {name}: no handshake with {peer} ({}): {error}",
+            failure.label()
+        ));
+    }
+    failure
 }
 
 async fn last_call(drained: &Drained) {

@@ -39,7 +39,7 @@ pub use drain::Drain;
 pub use framing::BodyFraming;
 pub use head::{HeadLimits, HeadReader, trailers};
 pub use listening::Listening;
-pub use tls::server_config;
+pub use tls::{Expiry, ServerTls, Tickets, server_tls};
 pub use upgrade::Upgrade;
 
 /// For how long after draining has begun a connection without a request is kept: a client that hasn't been

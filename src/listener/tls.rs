@@ -1,5 +1,12 @@
-//! TLS for clients: certificates by server name (SNI), HTTP/2 by ALPN, and a configuration that can be
-//! exchanged while connections go on.
+//! TLS for clients: certificates by server name (SNI), HTTP/2 by ALPN, certificates of clients, and a configuration that
+//! can be exchanged while connections go on.
+
+mod certificate;
+mod clients;
+mod der;
+mod failure;
+mod ocsp;
+mod tickets;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,75 +18,91 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config::{self, Problems, TlsVersion};
-use crate::pem_files::certified_key;
+use certificate::Certificate;
+
+pub use certificate::Expiry;
+pub use failure::kind as failure_kind;
+pub use tickets::Tickets;
+
+/// What a listener shakes hands with.
+pub struct ServerTls {
+    pub config: Arc<ServerConfig>,
+    /// Until when its certificates are good, in the order of the configuration.
+    pub certificates: Vec<Expiry>,
+    /// The same of its revocation lists.
+    pub lists: Vec<Expiry>,
+}
 
 /// Reads the certificates of a listener. What is wrong with them is told at the place that names the file.
-pub fn server_config(tls: &config::Tls, problems: &mut Problems) -> Option<Arc<ServerConfig>> {
-    let mut names = ByName::default();
-    let mut complete = true;
-    for files in &tls.certificates {
-        match certified_key(files, problems) {
-            Some(key) => names.add(Arc::new(key)),
-            None => complete = false,
-        }
-    }
-    if !complete || names.default.is_none() {
-        return None;
-    }
+pub fn server_tls(
+    listener: &config::Listener,
+    tickets: &Tickets,
+    problems: &mut Problems,
+) -> Option<ServerTls> {
+    let tls = listener.tls.as_ref()?;
+    let certificates: Vec<_> =
+        tls.certificates.iter().map(|files| Certificate::read(files, problems)).collect();
+    let clients = tls.client_certificates.as_ref().map(|clients| clients::read(clients, problems));
+    let certificates = certificates.into_iter().collect::<Option<Vec<_>>>()?;
+    let clients = clients.map_or(Some(None), |clients| clients.map(Some))?;
     let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let expiries = certificates.iter().filter_map(|certificate| certificate.expiry.clone()).collect();
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
-        .expect("the provider has suites for TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(names));
+        .expect("the provider has suites for TLS 1.2 and 1.3");
+    let builder = match &clients {
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier.clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByName::of(certificates)?));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
-        config.ticketer = ticketer;
+    match &clients {
+        Some(_) => tickets::never_resume(&mut config),
+        None => tickets.resume(&listener.name, &mut config),
     }
-    Some(Arc::new(config))
+    let lists = clients.map_or_else(Vec::new, |clients| clients.lists);
+    Some(ServerTls { config: Arc::new(config), certificates: expiries, lists })
 }
 
 /// Certificates by the names that they are good for.
-#[derive(Default)]
 struct ByName {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<String, Arc<Certificate>>,
     /// By the part after `*.`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
+    wildcard: HashMap<String, Arc<Certificate>>,
+    default: Arc<Certificate>,
 }
 
 impl ByName {
     /// The first certificate for a name wins, as does the first of all for clients that name none.
-    fn add(&mut self, key: Arc<CertifiedKey>) {
-        for name in subject_names(&key) {
-            let name = name.to_ascii_lowercase();
-            match name.strip_prefix("*.") {
-                Some(rest) => self.wildcard.entry(rest.to_owned()).or_insert_with(|| key.clone()),
-                None => self.exact.entry(name).or_insert_with(|| key.clone()),
-            };
+    fn of(certificates: Vec<Certificate>) -> Option<ByName> {
+        let certificates: Vec<Arc<Certificate>> = certificates.into_iter().map(Arc::new).collect();
+        let default = certificates.first()?.clone();
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for certificate in &certificates {
+            for name in &certificate.names {
+                match name.strip_prefix("*.") {
+                    Some(rest) => wildcard.entry(rest.to_owned()).or_insert_with(|| certificate.clone()),
+                    None => exact.entry(name.clone()).or_insert_with(|| certificate.clone()),
+                };
+            }
         }
-        self.default.get_or_insert(key);
+        Some(ByName { exact, wildcard, default })
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, name: &str) -> Option<&Arc<Certificate>> {
         let name = name.to_ascii_lowercase();
         // A wildcard stands for exactly one label (RFC 9525 §6.3).
         self.exact.get(&name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
     }
 }
 
-fn subject_names(key: &CertifiedKey) -> Vec<String> {
-    let Ok(certificate) = key.end_entity_cert() else { return Vec::new() };
-    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
-    parsed.valid_dns_names().map(str::to_owned).collect()
-}
-
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        hello.server_name().and_then(|name| self.find(name)).or(self.default.as_ref()).cloned()
+        let named = hello.server_name().and_then(|name| self.find(name));
+        Some(named.unwrap_or(&self.default).shown().clone())
     }
 }
 

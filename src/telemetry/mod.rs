@@ -11,4 +11,4 @@ pub mod record;
 mod rfc3339;
 mod writer;
 
-pub use rfc3339::rfc3339_milliseconds;
+pub use rfc3339::{rfc3339, rfc3339_milliseconds};

@@ -48,6 +48,7 @@ mod replay;
 mod replies;
 mod retries;
 mod routing;
+mod secrets;
 mod shared_registry;
 mod shutdown;
 mod silence;

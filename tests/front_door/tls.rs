@@ -1,5 +1,8 @@
 //! TLS for clients: certificates by server name, versions, ALPN, exchange while running, and other things on its port.
 
+mod certificates;
+mod clients;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -165,7 +168,11 @@ async fn the_protocol_is_agreed_upon_in_the_handshake() {
     let entry = gateway.log_entry(|entry| entry["protocol"] == "HTTP/2");
     assert_eq!(entry["tls"], true);
     let strange = handshake(&gateway, &client(&[&certificate], &["spdy/3"], ALL), "a.example").await;
-    assert!(strange.is_err());
+    let error = strange.expect_err("nobody speaks it").to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
+    let refused = || async { gateway.metric("gatehouse_tls_failures_total", &["cause=\"protocol\""]).await };
+    eventually("it is counted", || async { (refused().await == 1.0).then_some(()) }).await;
+    gateway.wait_for("no handshake with 127.0.0.1 (protocol)");
 }
 
 #[tokio::test]
@@ -203,7 +210,9 @@ async fn what_is_no_handshake_is_closed() {
     half.write_all(b"\x16\x03\x01\x02\x00\x01").await.expect("it reads");
     raw::closed(&mut half).await;
     eventually("they are counted", || async {
-        (gateway.metric("gatehouse_tls_failures_total", &[]).await >= 3.0).then_some(())
+        let of = async |cause: &str| gateway.metric("gatehouse_tls_failures_total", &[cause]).await;
+        let (malformed, timeout) = (of("cause=\"malformed\"").await, of("cause=\"timeout\"").await);
+        (malformed == 1.0 && timeout == 2.0).then_some(())
     })
     .await;
     let mut stream =

@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{Admin, At, CertificateFiles, Limits, Listener, Registry, Tls, TlsVersion};
+use crate::config::model::{
+    Admin, At, CertificateFiles, ClientCertificateMode, ClientCertificates, Limits, Listener, Registry, Tls,
+    TlsVersion,
+};
 use crate::config::reader::{Reader, has_variables};
 use crate::config::secret::Secret;
 use crate::config::values::units::{ByteRate, Number, Size, Wait};
@@ -53,15 +56,17 @@ block! {
         min_version: TlsVersion,
         /// Picked by the name that the client asks for; the first is for clients that name none that is known.
         certificates: NonEmpty<CertificateFiles> ["[{ certificate: server.crt, private_key: server.key }]"],
+        /// Certificates that clients show. Default: they are not asked for any.
+        client_certificates: ClientCertificates,
     }
-    later { "client_certificates" }
 }
 
 impl TlsBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<Tls> {
         let (min_version, certificates) =
             (self.min_version.or(TlsVersion::Tls12), self.certificates.required());
-        Some(Tls { min_version: min_version?, certificates: certificates? })
+        let client_certificates = self.client_certificates.optional()?;
+        Some(Tls { min_version: min_version?, certificates: certificates?, client_certificates })
     }
 }
 
@@ -86,13 +91,53 @@ block! {
         certificate: At<FilePath> ["certs/server.crt"],
         /// Its private key.
         private_key: At<FilePath> ["certs/server.key"],
+        /// What its issuer says about it (an OCSP response in DER), to be sent along while it is good. Default: nothing.
+        ocsp: At<FilePath>,
     }
 }
 
 impl CertificateBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<CertificateFiles> {
         let (certificate, private_key) = (self.certificate.required(), self.private_key.required());
-        Some(CertificateFiles { certificate: located(certificate?), private_key: located(private_key?) })
+        let ocsp = self.ocsp.optional::<At<FilePath>>()?;
+        Some(CertificateFiles {
+            certificate: located(certificate?),
+            private_key: located(private_key?),
+            ocsp: ocsp.map(located),
+        })
+    }
+}
+
+block! {
+    /// Certificates that clients show.
+    "a client_certificates block" ClientCertificatesBlock => ClientCertificates {
+        /// A PEM file with the authorities whose certificates are believed.
+        trust: At<FilePath> ["certs/client-ca.crt"],
+        /// Whether a client must show one: required (the default) or optional.
+        mode: ClientCertificateMode,
+        /// Revocation lists, in PEM or one in DER. Default: none, and nothing is revoked.
+        crl: At<FilePath>,
+    }
+}
+
+impl ClientCertificatesBlock {
+    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<ClientCertificates> {
+        let (trust, crl) = (self.trust.required::<At<FilePath>>(), self.crl.optional::<At<FilePath>>());
+        let mode = self.mode.or(ClientCertificateMode::Required)?;
+        Some(ClientCertificates { trust: located(trust?), mode, crl: crl?.map(located) })
+    }
+}
+
+const MODES: [(&str, ClientCertificateMode); 2] =
+    [("required", ClientCertificateMode::Required), ("optional", ClientCertificateMode::Optional)];
+
+impl Value for ClientCertificateMode {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        choice(node, reader, "whether a client must show a certificate", &MODES, &[])
+    }
+
+    fn schema() -> Json {
+        choice_schema(&MODES)
     }
 }
 

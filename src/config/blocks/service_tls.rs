@@ -75,6 +75,7 @@ fn client(
         (Some(certificate), Some(private_key)) => Some(Some(CertificateFiles {
             certificate: located(certificate),
             private_key: located(private_key),
+            ocsp: None,
         })),
         (Some(alone), None) => {
             reader.error(alone.span, "a certificate is of no use without its key", "add `private_key`");

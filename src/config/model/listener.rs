@@ -19,6 +19,23 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// At least one; the first is the default for clients that name no known host.
     pub certificates: Vec<CertificateFiles>,
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientCertificates {
+    /// The authorities whose certificates are believed.
+    pub trust: At<PathBuf>,
+    pub mode: ClientCertificateMode,
+    /// Certificates that are believed no more.
+    pub crl: Option<At<PathBuf>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// Whoever shows none is let in; whoever shows a bad one is not.
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +49,8 @@ pub enum TlsVersion {
 pub struct CertificateFiles {
     pub certificate: At<PathBuf>,
     pub private_key: At<PathBuf>,
+    /// What its issuer says about it.
+    pub ocsp: Option<At<PathBuf>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -18,6 +18,7 @@ pub(super) fn write(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> f
     groups(gauges, out)?;
     instances(gauges, out)?;
     connections(metrics, out)?;
+    certificates(gauges, out)?;
     configuration(gauges, out)?;
     gateway(metrics, gauges, out)?;
     process(metrics, out)
@@ -335,7 +336,27 @@ fn connections(metrics: &Metrics, out: &mut Families) -> fmt::Result {
         "HTTP/2 connections ended for a flood",
         each(|l| l.floods_total()),
     )?;
-    out.counter("gatehouse_tls_failures", "TLS handshakes that failed", each(|l| l.tls_failures_total()))
+    out.counter(
+        "gatehouse_tls_failures",
+        "TLS handshakes that failed, by cause",
+        listeners.iter().flat_map(|listener| {
+            listener.tls_failures().map(|(cause, count)| {
+                ([("listener", listener.name().to_string()), ("cause", cause.to_owned())], count)
+            })
+        }),
+    )
+}
+
+fn certificates(gauges: &Gauges, out: &mut Families) -> fmt::Result {
+    let of = |is_certificate| {
+        let some = gauges.certificates.iter().filter(move |one| one.is_certificate == is_certificate);
+        some.map(|one| {
+            let seconds = one.until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            ([("listener", one.listener.clone()), ("file", one.file.clone())], seconds as i64)
+        })
+    };
+    out.gauge("gatehouse_certificate_expiry_timestamp_seconds", "When the certificate ends", of(true))?;
+    out.gauge("gatehouse_crl_expiry_timestamp_seconds", "When the revocation list is out of date", of(false))
 }
 
 fn configuration(gauges: &Gauges, out: &mut Families) -> fmt::Result {

@@ -11,6 +11,8 @@ pub struct Gauges {
     pub services: Vec<ServiceGauges>,
     pub rate_limits: Vec<RateLimitGauges>,
     pub stale: Vec<StaleGauges>,
+    /// Of listeners with TLS.
+    pub certificates: Vec<CertificateGauges>,
     /// The files that maintenance depends on, and whether they exist.
     pub maintenance: Vec<(String, bool)>,
     /// Where there is a registry.
@@ -55,6 +57,16 @@ pub struct GroupGauges {
     pub zone: &'static str,
     /// Of the requests of the service that it gets.
     pub percent: f64,
+}
+
+/// A file of a listener that is good until some moment.
+#[derive(Clone, Debug)]
+pub struct CertificateGauges {
+    pub listener: String,
+    pub file: String,
+    /// Whether it is a certificate, or else a revocation list.
+    pub is_certificate: bool,
+    pub until: SystemTime,
 }
 
 #[derive(Clone, Copy, Debug)]

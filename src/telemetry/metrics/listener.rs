@@ -16,10 +16,56 @@ struct Shard {
     accepted: Count,
     active: Count,
     refused: Count,
-    tls_failures: Count,
     turned_away: Count,
     accept_failures: Count,
     floods: Count,
+    tls_failures: [Count; TlsFailure::ALL.len()],
+}
+
+/// Why a TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// It took longer than `header_timeout`.
+    Timeout,
+    /// The client went away.
+    Closed,
+    /// It was no TLS, or wrong TLS.
+    Malformed,
+    /// The client has no version, suite or group that is accepted.
+    Unsupported,
+    /// The client wants to speak nothing that is spoken here (RFC 7301 §3.2).
+    Protocol,
+    /// The client showed no certificate, or one that is not believed.
+    ClientCertificate,
+    /// The client said no, as it does to a certificate that it doesn't trust.
+    RefusedByClient,
+    Other,
+}
+
+impl TlsFailure {
+    const ALL: [TlsFailure; 8] = [
+        TlsFailure::Timeout,
+        TlsFailure::Closed,
+        TlsFailure::Malformed,
+        TlsFailure::Unsupported,
+        TlsFailure::Protocol,
+        TlsFailure::ClientCertificate,
+        TlsFailure::RefusedByClient,
+        TlsFailure::Other,
+    ];
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            TlsFailure::Timeout => "timeout",
+            TlsFailure::Closed => "closed",
+            TlsFailure::Malformed => "malformed",
+            TlsFailure::Unsupported => "unsupported",
+            TlsFailure::Protocol => "protocol",
+            TlsFailure::ClientCertificate => "client_certificate",
+            TlsFailure::RefusedByClient => "refused_by_client",
+            TlsFailure::Other => "other",
+        }
+    }
 }
 
 impl ListenerMetrics {
@@ -48,8 +94,8 @@ impl ListenerMetrics {
         self.shards.of(worker).refused.add(1);
     }
 
-    pub fn tls_failed(&self, worker: WorkerId) {
-        self.shards.of(worker).tls_failures.add(1);
+    pub fn tls_failed(&self, worker: WorkerId, failure: TlsFailure) {
+        self.shards.of(worker).tls_failures[failure as usize].add(1);
     }
 
     /// A client had as many connections as it may have.
@@ -91,7 +137,13 @@ impl ListenerMetrics {
         self.shards.sum(|shard| shard.refused.value())
     }
 
-    pub(super) fn tls_failures_total(&self) -> u64 {
-        self.shards.sum(|shard| shard.tls_failures.value())
+    /// By cause, of those that occurred.
+    pub(super) fn tls_failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let total =
+            |failure: TlsFailure| self.shards.sum(|shard| shard.tls_failures[failure as usize].value());
+        TlsFailure::ALL
+            .into_iter()
+            .map(move |failure| (failure.label(), total(failure)))
+            .filter(|(_, n)| *n > 0)
     }
 }

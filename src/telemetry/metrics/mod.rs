@@ -26,11 +26,11 @@ use std::time::SystemTime;
 
 pub use exposition::Format;
 pub use gauges::{
-    AccessLogGauges, Breaker, ConcurrencyGauges, ConfigurationGauges, Gauges, GroupGauges, InstanceGauges,
-    RateLimitGauges, RegistryGauges, ServiceGauges, StaleGauges,
+    AccessLogGauges, Breaker, CertificateGauges, ConcurrencyGauges, ConfigurationGauges, Gauges, GroupGauges,
+    InstanceGauges, RateLimitGauges, RegistryGauges, ServiceGauges, StaleGauges,
 };
 pub use instance::{InstanceMetrics, Outcome};
-pub use listener::ListenerMetrics;
+pub use listener::{ListenerMetrics, TlsFailure};
 pub use process::resident_bytes;
 pub use route::{Finished, RouteCounts, RouteMetrics};
 pub use service::ServiceMetrics;

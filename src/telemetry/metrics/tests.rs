@@ -36,6 +36,14 @@ fn gauges() -> Gauges {
             }],
         }],
         rate_limits: vec![RateLimitGauges { name: "per-client".into(), keys: 12 }],
+        certificates: [("a.crt", true, 1_800_000_000), ("a.crl", false, 1_700_000_000)]
+            .map(|(file, is_certificate, seconds)| CertificateGauges {
+                listener: "https".into(),
+                file: file.into(),
+                is_certificate,
+                until: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+            })
+            .into(),
         maintenance: vec![("/srv/down".into(), true)],
         stale: vec![StaleGauges { route: "users".into(), answers: 3, bytes: 4096 }],
         registry: Some(RegistryGauges { instances: 20, watchers: 3, expired: 4 }),
@@ -169,7 +177,7 @@ fn the_gateway_itself() {
     listener.accepted(WorkerId(0));
     listener.closed(WorkerId(2));
     listener.refused(WorkerId(1));
-    listener.tls_failed(WorkerId(1));
+    listener.tls_failed(WorkerId(1), TlsFailure::Timeout);
     listener.turned_away(WorkerId(0));
     listener.accept_failed(WorkerId(2));
     listener.flooded(WorkerId(1));
@@ -181,7 +189,9 @@ fn the_gateway_itself() {
         ("gatehouse_connections_active", "listener=\"http\"", 1.0),
         ("gatehouse_connections_accepted_total", "listener=\"http\"", 2.0),
         ("gatehouse_connections_refused_total", "listener=\"http\"", 1.0),
-        ("gatehouse_tls_failures_total", "listener=\"http\"", 1.0),
+        ("gatehouse_tls_failures_total", "listener=\"http\",cause=\"timeout\"", 1.0),
+        ("gatehouse_certificate_expiry_timestamp_seconds", "listener=\"https\",file=\"a.crt\"", 1.8e9),
+        ("gatehouse_crl_expiry_timestamp_seconds", "listener=\"https\",file=\"a.crl\"", 1.7e9),
         ("gatehouse_connections_turned_away_total", "listener=\"http\"", 1.0),
         ("gatehouse_accept_failures_total", "listener=\"http\"", 1.0),
         ("gatehouse_http2_floods_total", "listener=\"http\"", 1.0),
