@@ -4,21 +4,19 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::action::Uses;
-use super::references::ServiceRef;
+use super::part::PartBody;
+use super::plan::{Ground, plan};
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{Aggregate, At, Part, Ref, Template};
+use crate::config::model::{Aggregate, At};
 use crate::config::reader::Reader;
 use crate::config::text::quoted;
-use crate::config::values::body::JsonText;
-use crate::config::values::template::{PathAndQueryTemplate, names};
-use crate::config::values::units::{Size, Wait};
+use crate::config::values::units::Wait;
 use crate::config::yaml::Node;
 
-/// `aggregate` as written.
+/// `aggregate` as written: what its parts wait for is found out when the route around it is known.
 pub(super) struct AggregateBody {
-    pub aggregate: Aggregate,
-    pub uses: Uses,
+    timeout: Duration,
+    parts: Parts,
 }
 
 block! {
@@ -26,37 +24,28 @@ block! {
     "an aggregate block" AggregateBlock => AggregateBody {
         /// For all parts together. Default 10s.
         timeout: Wait,
-        /// The calls, all made at once.
+        /// The calls. Those that need nothing of others are made at once.
         parts: Parts ["{ user: { service: user-service, path: \"/users/{id}\" } }"],
     }
+    later { "stream" }
 }
 
 impl AggregateBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<AggregateBody> {
         let (timeout, parts) = (self.timeout.or(Duration::from_secs(10)), self.parts.required::<Parts>());
-        let mut uses = Uses::default();
-        let parts: Vec<Part> = parts?
-            .0
-            .into_iter()
-            .map(|(name, body)| {
-                let used = names(&body.path.value).into_iter().map(|name| (name.to_owned(), body.path.span));
-                uses.parameters.extend(used);
-                Part {
-                    name,
-                    service: body.service,
-                    path: body.path.value,
-                    required: body.required,
-                    fallback: body.fallback,
-                    max_body: body.max_body,
-                }
-            })
-            .collect();
-        Some(AggregateBody { aggregate: Aggregate { timeout: timeout?, parts }, uses })
+        Some(AggregateBody { timeout: timeout?, parts: parts? })
+    }
+}
+
+impl AggregateBody {
+    /// Resolves all names; problems are told for those that can't be.
+    pub fn on(self, ground: &Ground<'_>, reader: &mut Reader<'_>) -> Option<Aggregate> {
+        Some(Aggregate { timeout: self.timeout, parts: plan(self.parts.0, ground, reader)? })
     }
 }
 
 /// `name: part`, in the order of the file. The names are keys of the response.
-struct Parts(Vec<(String, PartBody)>);
+struct Parts(Vec<(At<String>, PartBody)>);
 
 impl Value for Parts {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -78,7 +67,7 @@ impl Value for Parts {
                     reader.error(entry.key_span, message, "name it after what it brings");
                     return None;
                 }
-                body.map(|body| (entry.key.to_string(), body))
+                body.map(|body| (At { value: entry.key.to_string(), span: entry.key_span }, body))
             })
             .collect();
         parts.into_iter().collect::<Option<_>>().map(Parts)
@@ -90,57 +79,6 @@ impl Value for Parts {
             "minProperties": 1,
             "propertyNames": { "minLength": 1, "not": { "const": "_errors" } },
             "additionalProperties": PartBody::schema(),
-        })
-    }
-}
-
-struct PartBody {
-    service: Ref,
-    path: At<Template>,
-    required: bool,
-    fallback: String,
-    max_body: u64,
-}
-
-block! {
-    /// One call of an aggregate.
-    "a part" PartBlock => PartBody {
-        /// The name of a service.
-        service: ServiceRef ["user-service"],
-        /// Path and query to GET, with `{name}` for the parameters of the route's path.
-        path: At<PathAndQueryTemplate> ["\"/users/{id}\""],
-        /// Whether the whole fails when this part does. Default false.
-        required: bool,
-        /// What stands in for a part that failed, as JSON. Default null.
-        fallback: At<JsonText>,
-        /// The largest response of the part. Default 1MiB.
-        max_body: Size<1, { 1 << 30 }>,
-    }
-    later {
-        "method", "body", "headers", "select", "allow", "deny", "rename", "after", "for_each", "merge", "timeout",
-    }
-}
-
-impl PartBlock {
-    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<PartBody> {
-        let required = self.required.or(false)?;
-        let fallback = self.fallback.optional::<At<JsonText>>()?;
-        if let Some(fallback) = fallback.as_ref().filter(|_| required) {
-            reader.error(
-                fallback.span,
-                "a required part never uses its fallback",
-                "remove `fallback`, or `required: true`",
-            );
-            return None;
-        }
-        let (service, path) = (self.service.required(), self.path.required::<At<PathAndQueryTemplate>>());
-        let path = path?;
-        Some(PartBody {
-            service: service?,
-            path: At { value: path.value.0, span: path.span },
-            required,
-            fallback: fallback.map_or_else(|| "null".to_owned(), |fallback| fallback.value.0),
-            max_body: self.max_body.or(1u64 << 20)?,
         })
     }
 }

@@ -13,6 +13,8 @@ mod listener;
 mod observability;
 mod outliers;
 mod overlap;
+mod part;
+mod plan;
 mod policy;
 mod rate_limit;
 mod references;

@@ -3,6 +3,7 @@
 pub(super) mod body;
 pub(super) mod http;
 pub(super) mod net;
+pub(super) mod part_template;
 pub(super) mod path;
 pub(super) mod template;
 pub(super) mod units;

@@ -1,30 +1,55 @@
 //! One part of an aggregate: a call to a service whose answer must be JSON, whole and not too large.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::template::{Given, Target, Text};
+use crate::action::upstream_request;
 use crate::exchange::Exchange;
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
-use crate::http::target;
-use crate::http::template::Template;
 use crate::reason::Reason;
+use crate::request::Request;
 use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody, Wish};
 
 pub struct Part {
     pub name: Arc<str>,
-    pub service: Arc<Service>,
-    pub path: Template,
+    /// `"name":`, as it stands in the document.
+    pub member: Bytes,
+    pub call: PartCall,
+    /// The places of the parts that must have ended before this one begins.
+    pub needs: Box<[usize]>,
     pub required: bool,
-    /// Compact JSON that stands in for a part that failed.
-    pub fallback: Bytes,
+    pub fallback: Fallback,
+    /// It stands in no document.
+    pub is_hidden: bool,
+    /// It is asked only when a part has failed that it stands in for.
+    pub is_spare: bool,
+}
+
+/// What stands in for a part that failed.
+pub enum Fallback {
+    /// Compact JSON.
+    Value(Bytes),
+    Part(usize),
+}
+
+pub struct PartCall {
+    pub service: Arc<Service>,
+    pub target: Target,
+    pub headers: Box<[(HeaderName, Text)]>,
+    /// Never empty.
+    pub accept: Box<[RangeInclusive<u16>]>,
+    pub timeout: Option<Duration>,
     pub max_body: u64,
 }
 
@@ -40,6 +65,8 @@ pub enum PartError {
     NotJson,
     TimedOut,
     BadPath,
+    /// The request needs a value that isn't there, or that can't stand where it should.
+    MissingValue,
 }
 
 impl PartError {
@@ -54,6 +81,7 @@ impl PartError {
             PartError::NotJson => Reason::PartNotJson,
             PartError::TimedOut => Reason::PartTimeout,
             PartError::BadPath => Reason::InvalidPath,
+            PartError::MissingValue => Reason::PartMissingValue,
         }
     }
 
@@ -75,18 +103,76 @@ impl PartError {
     }
 }
 
-impl Part {
+/// The fields that parts' requests begin with.
+pub struct Sent {
+    usual: (Fields, FieldLines),
+    /// With what the gateway adds in one list, for parts that set fields: each is there once then.
+    whole: Option<Fields>,
+    /// Which parts get the latter.
+    sets: Vec<bool>,
+}
+
+impl Sent {
+    /// Takes the client's fields out of `request`.
+    pub fn of(parts: &[Part], exchange: &Exchange, request: &mut Request) -> Self {
+        let mut headers = std::mem::take(&mut request.headers);
+        request_fields(&mut headers);
+        let host = request.host.as_deref();
+        let sets: Vec<bool> = parts.iter().map(|part| !part.call.headers.is_empty()).collect();
+        let whole = sets.contains(&true).then(|| {
+            let mut headers = headers.clone();
+            upstream_request::rewrite_whole(&mut headers, request.notable, exchange, host);
+            headers
+        });
+        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, host);
+        Sent { usual: (headers, lines), whole, sets }
+    }
+
+    pub fn of_part(&self, place: usize) -> (Fields, FieldLines) {
+        match &self.whole {
+            Some(whole) if self.sets[place] => (whole.clone(), FieldLines::default()),
+            _ => self.usual.clone(),
+        }
+    }
+}
+
+/// All that a call is made of, with every value in its place.
+pub struct PartRequest {
+    target: PathAndQuery,
+    headers: Fields,
+    lines: FieldLines,
+    wish: Wish,
+}
+
+impl PartCall {
+    pub fn request(
+        &self,
+        given: &Given<'_>,
+        (mut headers, lines): (Fields, FieldLines),
+        wish: impl Fn(&str) -> Wish,
+    ) -> Result<PartRequest, PartError> {
+        let target = self.target.render(given)?;
+        for (name, text) in &self.headers {
+            headers.insert(name.clone(), text.field(given)?);
+        }
+        let wish = wish(target.path());
+        Ok(PartRequest { target, headers, lines, wish })
+    }
+
     /// Fetches the part. Dropping the future cancels the call.
     pub async fn fetch(
         &self,
         caller: Caller<'_>,
-        target: Option<PathAndQuery>,
-        wish: Wish,
-        (headers, lines): (Fields, FieldLines),
+        request: PartRequest,
         deadline: Instant,
         progress: &mut dyn Progress,
     ) -> Result<Bytes, PartError> {
-        let target = target.ok_or(PartError::BadPath)?;
+        let now = Instant::now();
+        let deadline = self.timeout.map_or(deadline, |timeout| deadline.min(now + timeout));
+        if deadline <= now {
+            return Err(PartError::TimedOut);
+        }
+        let PartRequest { target, headers, lines, wish } = request;
         let call = Call {
             head: Head { method: Method::GET, target, host: None, headers, lines, informational: None },
             body: RequestBody::new(ClientBody::Empty, None, None),
@@ -97,18 +183,24 @@ impl Part {
             let answer =
                 service::call(&self.service, caller, &call, progress).await.map_err(PartError::Call)?;
             let status = answer.response.status;
-            if !status.is_success() {
+            if !self.accept.iter().any(|range| range.contains(&status.as_u16())) {
                 return Err(PartError::Status(status));
             }
             let whole = collect(answer.body, self.max_body).await?;
-            if status == StatusCode::NO_CONTENT { Ok(Bytes::from_static(b"null")) } else { json(whole) }
+            if whole.is_empty() && may_be_empty(status) {
+                Ok(Bytes::from_static(b"null"))
+            } else {
+                json(whole)
+            }
         };
         tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
     }
+}
 
-    pub fn target(&self, exchange: &Exchange) -> Option<PathAndQuery> {
-        target::path_of(self.path.render(&exchange.path, &exchange.params))
-    }
+/// An answer without content is one where the status says so, and where it is no plain success: who accepts a 404 has
+/// no use for what it says.
+fn may_be_empty(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) || !status.is_success()
 }
 
 async fn collect(mut body: UpstreamBody, limit: u64) -> Result<Bytes, PartError> {
@@ -131,7 +223,7 @@ fn json(whole: Bytes) -> Result<Bytes, PartError> {
 
 /// The client's fields as a part gets them: who asks and in which language, not what was sent along or
 /// which piece of which version is wanted, for that was said of the whole.
-pub fn request_fields(headers: &mut Fields) {
+fn request_fields(headers: &mut Fields) {
     for name in [
         header::CONTENT_LENGTH,
         header::CONTENT_TYPE,
