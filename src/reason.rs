@@ -103,6 +103,8 @@ reasons! {
     PartTooLarge = "part_too_large", 502, "A required part is too large", Some("http_response_body_size");
     /// A part of an aggregate needs a value of another part or a claim that isn't there, or that can't stand where it should.
     PartMissingValue = "part_missing_value", 502, "A required part lacks a value", Some("http_response_incomplete");
+    /// A part of an aggregate is not of the shape that `select`, `merge` or `append` asks for.
+    PartWrongShape = "part_wrong_shape", 502, "A required part has the wrong shape", Some("http_response_incomplete");
     /// The service has no instance in rotation.
     NoInstance = "no_instance", 503, "No instance available", Some("destination_unavailable");
     /// The breakers of all the service's instances are open.

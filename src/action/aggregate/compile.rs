@@ -5,7 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Aggregate;
+use super::document::{Holds, List, Slot};
+use super::json::Kind;
 use super::part::{Fallback, Part, PartCall};
+use super::select::Query;
+use super::shape::{self, Fields, Shape};
 use super::template::{Piece, Source, Step, Target, Text};
 use crate::config;
 use crate::service::Service;
@@ -22,24 +26,74 @@ impl Aggregate {
         let part = |(place, part): (usize, &config::Part)| -> Result<Part, String> {
             Ok(Part {
                 name: Arc::from(part.name.as_str()),
-                member: format!("{}:", serde_json::Value::from(part.name.as_str())).into(),
-                call: call(&part.call, ground)?,
+                call: call(&part.call, shape(written, place)?, ground)?,
                 needs: part.needs.clone().into(),
                 required: part.required,
                 fallback: match &part.fallback {
                     config::PartFallback::Value(json) => Fallback::Value(Bytes::from(json.clone())),
                     config::PartFallback::Part(other) => Fallback::Part(*other),
                 },
-                is_hidden: part.hidden,
                 is_spare: written.is_spare(place),
             })
         };
         let parts = written.parts.iter().enumerate().map(part).collect::<Result<_, _>>()?;
-        Ok(Aggregate { parts, timeout: written.timeout })
+        let merges = written.parts.iter().any(|part| part.shape.merge);
+        Ok(Aggregate { parts, layout: layout(written), merges, timeout: written.timeout })
     }
 }
 
-fn call(written: &config::PartCall, ground: &Ground<'_>) -> Result<PartCall, String> {
+/// Parts and lists in the order of the configuration, a list where the first of its parts would stand.
+fn layout(written: &config::Aggregate) -> Vec<Slot> {
+    let member = |name: &str| Bytes::from(serde_json::Value::from(name).to_string());
+    let mut slots: Vec<Slot> = Vec::new();
+    let mut lists: Vec<&config::Append> = Vec::new();
+    for (place, part) in written.parts.iter().enumerate().filter(|(_, part)| !part.hidden) {
+        let list = written.append.iter().find(|list| list.of.contains(&place));
+        let (name, holds) = match list {
+            Some(list) if lists.iter().any(|known| known.name == list.name) => continue,
+            Some(list) => {
+                lists.push(list);
+                let sort_by = list.sort_by.as_ref().map(|way| way.iter().map(step).collect());
+                let limit = list.limit.unwrap_or(usize::MAX);
+                let of = list.of.clone().into();
+                (&list.name, Holds::List(List { of, sort_by, descending: list.descending, limit }))
+            }
+            None if part.shape.merge => (&part.name, Holds::Members(place)),
+            None => (&part.name, Holds::Part(place)),
+        };
+        slots.push(Slot { member: member(name), holds });
+    }
+    slots
+}
+
+fn shape(written: &config::Aggregate, place: usize) -> Result<Shape, String> {
+    let shape = &written.parts[place].shape;
+    let ways = |ways: &[Vec<config::FieldStep>]| ways.iter().map(|way| field(way)).collect::<Vec<_>>();
+    let rename: Vec<_> = shape.rename.iter().map(|(way, name)| (field(way), name.clone())).collect();
+    let has_fields = !(shape.allow.is_empty() && shape.deny.is_empty() && rename.is_empty());
+    let wrap = shape.wrap.as_ref().map(|name| format!("{{{}:", serde_json::Value::from(name.as_str())));
+    let is_appended = written.append.iter().any(|list| list.of.contains(&place));
+    Ok(Shape {
+        select: shape.select.as_deref().map(Query::parse).transpose()?,
+        fields: has_fields.then(|| Fields::new(&ways(&shape.allow), &ways(&shape.deny), &rename)),
+        wrap: wrap.map(Bytes::from),
+        kind: match (shape.merge, is_appended) {
+            (true, _) => Some(Kind::Object),
+            (false, true) => Some(Kind::Array),
+            (false, false) => None,
+        },
+    })
+}
+
+fn field(way: &[config::FieldStep]) -> Vec<shape::Step> {
+    let step = |step: &config::FieldStep| match step {
+        config::FieldStep::Member(name) => shape::Step::Member(name.as_str().into()),
+        config::FieldStep::Each => shape::Step::Each,
+    };
+    way.iter().map(step).collect()
+}
+
+fn call(written: &config::PartCall, shape: Shape, ground: &Ground<'_>) -> Result<PartCall, String> {
     let header = |(name, text): &(http::HeaderName, config::PartTemplate)| {
         Ok::<_, String>((name.clone(), Text::new(pieces(text, ground)?)))
     };
@@ -51,6 +105,7 @@ fn call(written: &config::PartCall, ground: &Ground<'_>) -> Result<PartCall, Str
         accept: if written.accept_status.is_empty() { Box::new([200..=299]) } else { accept.collect() },
         timeout: written.timeout,
         max_body: written.max_body,
+        shape,
     })
 }
 

@@ -1,20 +1,26 @@
 //! The document: the values of the parts as they are, one behind the other, and what is to be said of those that failed.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::Part;
 use super::board::Board;
+use super::json::Json;
+use super::order::Rank;
+use super::template::{Step, walk};
+use super::{Aggregate, Part};
 use crate::exchange::Content;
 use crate::http::response::Response;
 
 /// The parts that failed, as a list (RFC 8941 §3.1): for caches and clients that don't look into the document.
 pub const MISSING_PARTS: HeaderName = HeaderName::from_static("gatehouse-missing-parts");
 
-pub fn respond(parts: &[Part], board: &Board) -> Response<Content> {
-    let mut response = Response::new(StatusCode::OK, Content::Whole(document(parts, board)));
+pub fn respond(aggregate: &Aggregate, board: &Board) -> Response<Content> {
+    let mut response = Response::new(StatusCode::OK, Content::Whole(document(aggregate, board)));
     response.fields.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(missing) = missing(parts, board) {
+    if let Some(missing) = missing(&aggregate.parts, board) {
         response.fields.append(MISSING_PARTS, missing);
         // The next time it may be whole.
         response.fields.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -22,17 +28,25 @@ pub fn respond(parts: &[Part], board: &Board) -> Response<Content> {
     response
 }
 
-fn document(parts: &[Part], board: &Board) -> Bytes {
-    let shown = || (0..parts.len()).filter(|place| !parts[*place].is_hidden);
+fn document(aggregate: &Aggregate, board: &Board) -> Bytes {
     let value = |place: usize| board.value(place).unwrap_or(b"null");
-    let size: usize = shown().map(|place| value(place).len() + parts[place].member.len() + 1).sum();
+    let size: usize = (0..aggregate.parts.len()).map(|place| value(place).len() + 32).sum();
     let mut document = BytesMut::with_capacity(size + 64);
-    for place in shown() {
-        document.extend_from_slice(if document.is_empty() { b"{" } else { b"," });
-        document.extend_from_slice(&parts[place].member);
-        document.extend_from_slice(value(place));
+    match aggregate.merges {
+        true => members_of_all(aggregate, board).write(&mut document),
+        false => {
+            for slot in &aggregate.layout {
+                document.extend_from_slice(if document.is_empty() { b"{" } else { b"," });
+                document.extend_from_slice(&slot.member);
+                document.extend_from_slice(b":");
+                match &slot.holds {
+                    Holds::Part(place) | Holds::Members(place) => document.extend_from_slice(value(*place)),
+                    Holds::List(list) => list.write(board, &mut document),
+                }
+            }
+        }
     }
-    let errors = errors(parts, board);
+    let errors = errors(&aggregate.parts, board);
     if !errors.is_empty() {
         document.extend_from_slice(if document.is_empty() { b"{" } else { b"," });
         document.extend_from_slice(b"\"_errors\":");
@@ -40,6 +54,105 @@ fn document(parts: &[Part], board: &Board) -> Bytes {
     }
     document.extend_from_slice(if document.is_empty() { b"{}" } else { b"}" });
     document.freeze()
+}
+
+/// A place in the document.
+pub struct Slot {
+    /// `"name"`
+    pub member: Bytes,
+    pub holds: Holds,
+}
+
+pub enum Holds {
+    Part(usize),
+    /// The members of a part.
+    Members(usize),
+    List(List),
+}
+
+/// The arrays of several parts as one.
+pub struct List {
+    pub of: Box<[usize]>,
+    pub sort_by: Option<Box<[Step]>>,
+    pub descending: bool,
+    pub limit: usize,
+}
+
+impl List {
+    fn write(&self, board: &Board, out: &mut BytesMut) {
+        let values = self.of.iter().filter_map(|place| board.value(*place));
+        let mut elements: Vec<Json<'_>> = values.flat_map(|value| Json::of(value).elements()).collect();
+        if let Some(way) = &self.sort_by {
+            let mut ranked: Vec<(Rank<'_>, Json<'_>)> =
+                elements.into_iter().map(|element| (Rank::of(walk(element, way)), element)).collect();
+            // Of equal ones the one that is written first stays first.
+            ranked.sort_by(|(one, _), (other, _)| one.compare(other, self.descending));
+            elements = ranked.into_iter().map(|(_, element)| element).collect();
+        }
+        let mut before: &[u8] = b"[";
+        for element in elements.iter().take(self.limit) {
+            out.extend_from_slice(before);
+            out.extend_from_slice(element.bytes());
+            before = b",";
+        }
+        out.extend_from_slice(if before == b"[" { b"[]" } else { b"]" });
+    }
+}
+
+/// The members of the root where parts are merged into it: each name once.
+#[derive(Default)]
+struct Root<'b> {
+    members: Vec<(Cow<'b, [u8]>, Cow<'b, [u8]>)>,
+    places: HashMap<Cow<'b, str>, usize>,
+}
+
+impl<'b> Root<'b> {
+    /// A name that is there already keeps its place and gets the new value.
+    fn put(&mut self, name: Cow<'b, str>, written: Cow<'b, [u8]>, value: Cow<'b, [u8]>) {
+        match self.places.get(&name) {
+            Some(place) => self.members[*place] = (written, value),
+            None => {
+                self.places.insert(name, self.members.len());
+                self.members.push((written, value));
+            }
+        }
+    }
+
+    fn write(self, out: &mut BytesMut) {
+        for (name, value) in &self.members {
+            out.extend_from_slice(if out.is_empty() { b"{" } else { b"," });
+            out.extend_from_slice(name);
+            out.extend_from_slice(b":");
+            out.extend_from_slice(value);
+        }
+    }
+}
+
+fn members_of_all<'b>(aggregate: &'b Aggregate, board: &'b Board) -> Root<'b> {
+    let mut root = Root::default();
+    for slot in &aggregate.layout {
+        let name = || String::from_utf8_lossy(&slot.member);
+        match &slot.holds {
+            Holds::Part(place) => {
+                let value = board.value(*place).unwrap_or(b"null");
+                root.put(name(), Cow::Borrowed(&slot.member), Cow::Borrowed(value));
+            }
+            Holds::Members(place) => {
+                let members = board.value(*place).into_iter().flat_map(|value| Json::of(value).members());
+                // Nobody but the gateway says what failed.
+                for (key, value) in members.filter(|(key, _)| !key.is("_errors")) {
+                    let plain = serde_json::Value::from(key.name()).to_string();
+                    root.put(Cow::Owned(plain), Cow::Borrowed(key.bytes()), Cow::Borrowed(value.bytes()));
+                }
+            }
+            Holds::List(list) => {
+                let mut value = BytesMut::new();
+                list.write(board, &mut value);
+                root.put(name(), Cow::Borrowed(&slot.member), Cow::Owned(value.to_vec()));
+            }
+        }
+    }
+    root
 }
 
 fn errors(parts: &[Part], board: &Board) -> Vec<serde_json::Value> {

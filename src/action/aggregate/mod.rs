@@ -5,7 +5,10 @@ mod board;
 mod compile;
 mod document;
 mod json;
+mod order;
 mod part;
+mod select;
+mod shape;
 mod template;
 
 use std::time::Duration;
@@ -29,6 +32,10 @@ pub use self::part::Part;
 
 pub struct Aggregate {
     parts: Vec<Part>,
+    /// What stands in the document, in order.
+    layout: Vec<document::Slot>,
+    /// Whether parts are merged into the root.
+    merges: bool,
     /// For all parts together.
     timeout: Duration,
 }
@@ -42,7 +49,7 @@ impl Aggregate {
         let as_sent = if self.has_wishes() { request.headers.clone() } else { Fields::new() };
         let sent = Sent::of(&self.parts, exchange, request);
         let board = self.fetch(exchange, &as_sent, &sent).await?;
-        Ok(document::respond(&self.parts, &board))
+        Ok(document::respond(self, &board))
     }
 
     /// Whether a service chooses instances by something of the request.

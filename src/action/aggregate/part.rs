@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::shape::Shape;
 use super::template::{Given, Target, Text};
 use crate::action::upstream_request;
 use crate::exchange::Exchange;
@@ -23,15 +24,11 @@ use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, Ups
 
 pub struct Part {
     pub name: Arc<str>,
-    /// `"name":`, as it stands in the document.
-    pub member: Bytes,
     pub call: PartCall,
     /// The places of the parts that must have ended before this one begins.
     pub needs: Box<[usize]>,
     pub required: bool,
     pub fallback: Fallback,
-    /// It stands in no document.
-    pub is_hidden: bool,
     /// It is asked only when a part has failed that it stands in for.
     pub is_spare: bool,
 }
@@ -51,6 +48,7 @@ pub struct PartCall {
     pub accept: Box<[RangeInclusive<u16>]>,
     pub timeout: Option<Duration>,
     pub max_body: u64,
+    pub shape: Shape,
 }
 
 /// Why there is no answer of a part to put in.
@@ -67,6 +65,8 @@ pub enum PartError {
     BadPath,
     /// The request needs a value that isn't there, or that can't stand where it should.
     MissingValue,
+    /// What is selected isn't there, or is no object or list where it has to be.
+    WrongShape,
 }
 
 impl PartError {
@@ -82,6 +82,7 @@ impl PartError {
             PartError::TimedOut => Reason::PartTimeout,
             PartError::BadPath => Reason::InvalidPath,
             PartError::MissingValue => Reason::PartMissingValue,
+            PartError::WrongShape => Reason::PartWrongShape,
         }
     }
 
@@ -187,11 +188,12 @@ impl PartCall {
                 return Err(PartError::Status(status));
             }
             let whole = collect(answer.body, self.max_body).await?;
-            if whole.is_empty() && may_be_empty(status) {
-                Ok(Bytes::from_static(b"null"))
+            let answer = if whole.is_empty() && may_be_empty(status) {
+                Bytes::from_static(b"null")
             } else {
-                json(whole)
-            }
+                json(whole)?
+            };
+            self.shape.apply(answer)
         };
         tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
     }

@@ -264,8 +264,10 @@ mod tests {
                     needs: vec![],
                     required: false,
                     fallback: PartFallback::Value("[\"hush\"]".into()),
+                    shape: PartShape::default(),
                     hidden: false,
                 }],
+                append: vec![],
             }),
         }
     }

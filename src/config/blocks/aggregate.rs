@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::append::{AppendBody, Appends, appends};
 use super::part::PartBody;
 use super::plan::{Ground, plan};
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{Aggregate, At};
+use crate::config::model::{Aggregate, Append, At, Part, PartFallback};
 use crate::config::reader::Reader;
+use crate::config::source::Span;
 use crate::config::text::quoted;
 use crate::config::values::units::Wait;
 use crate::config::yaml::Node;
@@ -17,6 +19,7 @@ use crate::config::yaml::Node;
 pub(super) struct AggregateBody {
     timeout: Duration,
     parts: Parts,
+    append: Vec<AppendBody>,
 }
 
 block! {
@@ -26,6 +29,8 @@ block! {
         timeout: Wait,
         /// The calls. Those that need nothing of others are made at once.
         parts: Parts ["{ user: { service: user-service, path: \"/users/{id}\" } }"],
+        /// Arrays of several parts as one, by the names that these have in the document.
+        append: Appends,
     }
     later { "stream" }
 }
@@ -33,15 +38,42 @@ block! {
 impl AggregateBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<AggregateBody> {
         let (timeout, parts) = (self.timeout.or(Duration::from_secs(10)), self.parts.required::<Parts>());
-        Some(AggregateBody { timeout: timeout?, parts: parts? })
+        let append = self.append.optional::<Appends>()?.map_or_else(Vec::new, |appends| appends.0);
+        Some(AggregateBody { timeout: timeout?, parts: parts?, append })
     }
 }
 
 impl AggregateBody {
     /// Resolves all names; problems are told for those that can't be.
     pub fn on(self, ground: &Ground<'_>, reader: &mut Reader<'_>) -> Option<Aggregate> {
-        Some(Aggregate { timeout: self.timeout, parts: plan(self.parts.0, ground, reader)? })
+        let spots: Vec<Span> = self.parts.0.iter().map(|(name, _)| name.span).collect();
+        let parts = plan(self.parts.0, ground, reader)?;
+        let append = appends(self.append, &parts, reader)?;
+        fallbacks_fit(&parts, &append, &spots, reader).then_some(())?;
+        Some(Aggregate { timeout: self.timeout, parts, append })
     }
+}
+
+/// What stands in for a part has to be of its kind, or null: nothing then stands where it would.
+fn fallbacks_fit(parts: &[Part], append: &[Append], spots: &[Span], reader: &mut Reader<'_>) -> bool {
+    let mut fit = true;
+    for (place, part) in parts.iter().enumerate() {
+        let is_appended = append.iter().any(|append| append.of.contains(&place));
+        let (kind, open) = match (part.shape.merge, is_appended) {
+            (true, _) => ("merged into the root: its fallback has to be an object", "{"),
+            (false, true) => ("appended to others: its fallback has to be a list", "["),
+            (false, false) => continue,
+        };
+        if let PartFallback::Value(json) = &part.fallback
+            && json != "null"
+            && !json.starts_with(open)
+        {
+            let message = format!("the part {} is {kind}", quoted(&part.name));
+            reader.error(spots[place], message, "write one, or remove `fallback`");
+            fit = false;
+        }
+    }
+    fit
 }
 
 /// `name: part`, in the order of the file. The names are keys of the response.

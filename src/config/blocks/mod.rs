@@ -2,6 +2,7 @@
 
 mod action;
 mod aggregate;
+mod append;
 mod authenticator;
 mod balancing;
 mod concurrency;

@@ -7,11 +7,13 @@ use serde_json::{Value as Json, json};
 
 use super::references::ServiceRef;
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, Ref, StatusRange};
+use crate::config::model::{At, FieldStep, PartShape, Ref, StatusRange};
 use crate::config::reader::Reader;
 use crate::config::source::Span;
+use crate::config::text::quoted;
 use crate::config::values::NonEmpty;
 use crate::config::values::body::JsonText;
+use crate::config::values::field_path::{FieldPath, QueryText, field_key};
 use crate::config::values::http::{Direction, header_key, may_edit};
 use crate::config::values::part_template::{PartTarget, PartText};
 use crate::config::values::units::{Size, Wait};
@@ -28,7 +30,9 @@ pub(super) struct PartBody {
     pub after: Vec<At<String>>,
     pub required: bool,
     pub fallback: Option<At<FallbackBody>>,
-    pub hidden: bool,
+    pub shape: PartShape,
+    /// Where `hidden: true` is written.
+    pub hidden: Option<Span>,
 }
 
 block! {
@@ -52,10 +56,22 @@ block! {
         timeout: Wait,
         /// The largest response of the part. Default 1MiB.
         max_body: Size<1, { 1 << 30 }>,
+        /// What of the answer is meant, as a JSONPath of RFC 9535.
+        select: QueryText,
+        /// The only fields that are passed on, as in items[*].price. Default: all.
+        allow: NonEmpty<FieldPath>,
+        /// Fields that are left out.
+        deny: Vec<FieldPath>,
+        /// New names of fields, by their ways.
+        rename: Renames,
+        /// A name: the answer stands in an object under it.
+        wrap: String,
+        /// Whether the members of the answer stand in the root of the document. Default false.
+        merge: At<bool>,
         /// Whether the part is left out of the document: it is there for others. Default false.
-        hidden: bool,
+        hidden: At<bool>,
     }
-    later { "method", "body", "select", "allow", "deny", "rename", "for_each", "merge" }
+    later { "method", "body", "for_each" }
 }
 
 impl PartBlock {
@@ -71,6 +87,27 @@ impl PartBlock {
             return None;
         }
         let (service, path) = (self.service.required(), self.path.required::<At<PartTarget>>());
+        let on = |switch: Option<At<bool>>| switch.filter(|switch| switch.value).map(|switch| switch.span);
+        let (merge, hidden) = (on(self.merge.optional()?), on(self.hidden.optional()?));
+        if let (Some(span), Some(_)) = (merge, hidden) {
+            reader.error(
+                span,
+                "a hidden part stands in no document, nor in its root",
+                "keep one of `merge` and `hidden`",
+            );
+            return None;
+        }
+        let allow = self.allow.optional::<NonEmpty<FieldPath>>()?.map_or_else(Vec::new, |allow| allow.0);
+        let deny: Vec<FieldPath> = self.deny.or(Vec::new())?;
+        let ways = |paths: Vec<FieldPath>| paths.into_iter().map(|path| path.0).collect();
+        let shape = PartShape {
+            select: self.select.optional::<QueryText>()?.map(|query| query.0),
+            allow: ways(allow),
+            deny: ways(deny),
+            rename: self.rename.optional::<Renames>()?.map_or_else(Vec::new, |renames| renames.0),
+            wrap: self.wrap.optional()?,
+            merge: merge.is_some(),
+        };
         let headers = self.headers.optional::<PartHeaders>()?.map_or_else(Vec::new, |headers| headers.0);
         let accept = self.accept_status.optional::<NonEmpty<StatusRange>>()?;
         Some(PartBody {
@@ -83,8 +120,37 @@ impl PartBlock {
             after: self.after.or(Vec::new())?,
             required,
             fallback,
-            hidden: self.hidden.or(false)?,
+            shape,
+            hidden,
         })
+    }
+}
+
+/// `way: name`, each for one field.
+struct Renames(Vec<(Vec<FieldStep>, String)>);
+
+impl Value for Renames {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let entries = reader.entries(node, "a block of names")?;
+        let renames: Vec<Option<_>> = entries
+            .iter()
+            .map(|entry| {
+                let way = field_key(&entry.key, entry.key_span, reader);
+                let name = String::read(&entry.value, reader);
+                if matches!(way.as_ref().and_then(|way| way.last()), Some(FieldStep::Each)) {
+                    let message =
+                        format!("{} means elements of an array, which have no names", quoted(&entry.key));
+                    reader.error(entry.key_span, message, "name a field of theirs");
+                    return None;
+                }
+                Some((way?, name?))
+            })
+            .collect();
+        renames.into_iter().collect::<Option<_>>().map(Renames)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["object", "null"], "additionalProperties": String::schema() })
     }
 }
 

@@ -97,7 +97,8 @@ impl Resolver<'_> {
             needs,
             required: body.required,
             fallback: fallback?,
-            hidden: body.hidden,
+            hidden: body.hidden.is_some(),
+            shape: body.shape,
         })
     }
 

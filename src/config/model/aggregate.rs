@@ -13,6 +13,40 @@ pub struct Aggregate {
     pub timeout: Duration,
     /// In the order in which they are written. Never empty.
     pub parts: Vec<Part>,
+    pub append: Vec<Append>,
+}
+
+/// The arrays of several parts as one, where the first of these stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Append {
+    pub name: String,
+    /// Never empty. No part is in two.
+    pub of: Vec<usize>,
+    /// The value of an element that decides where it stands.
+    pub sort_by: Option<Vec<ValueStep>>,
+    pub descending: bool,
+    pub limit: Option<usize>,
+}
+
+/// What of an answer stands in the document, and how.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PartShape {
+    /// A JSONPath of RFC 9535.
+    pub select: Option<String>,
+    /// Empty: all.
+    pub allow: Vec<Vec<FieldStep>>,
+    pub deny: Vec<Vec<FieldStep>>,
+    pub rename: Vec<(Vec<FieldStep>, String)>,
+    pub wrap: Option<String>,
+    /// Its members stand in the root.
+    pub merge: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldStep {
+    Member(String),
+    /// Every element of an array.
+    Each,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +57,7 @@ pub struct Part {
     pub needs: Vec<usize>,
     pub required: bool,
     pub fallback: PartFallback,
+    pub shape: PartShape,
     /// It stands in no document.
     pub hidden: bool,
 }
