@@ -53,6 +53,9 @@ fn line(part: &PartStatus, width: usize, out: &mut dyn Write) -> std::io::Result
     if !part.after.is_empty() {
         facts.push(format!("after {}", part.after.join(", ")));
     }
+    if let Some(elements) = &part.for_each {
+        facts.push(format!("for each of {elements}"));
+    }
     if let Some(other) = &part.fallback_part {
         facts.push(format!("else {other}"));
     }

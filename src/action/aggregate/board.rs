@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Part;
-use super::part::{Fallback, PartError};
+use super::part::{Fallback, Performed, Told};
 
 pub struct Board {
     places: Vec<Place>,
@@ -22,7 +22,10 @@ struct Place {
 }
 
 pub struct Outcome {
-    pub error: Option<PartError>,
+    /// Why it failed, or the first of its elements did.
+    pub error: Option<Told>,
+    /// The elements that failed, of a part that has not failed as a whole.
+    pub items: Vec<usize>,
     pub took: Duration,
 }
 
@@ -43,13 +46,14 @@ impl Board {
     }
 
     /// The part has ended.
-    pub fn settle(&mut self, place: usize, result: Result<Bytes, PartError>, took: Duration, parts: &[Part]) {
-        let (value, error) = match result {
-            Ok(value) => (Some(value), None),
-            Err(error) => (None, Some(error)),
+    pub fn settle(&mut self, place: usize, performed: Performed, took: Duration, parts: &[Part]) {
+        let (items_error, items) = performed.failed.unzip();
+        let (value, error) = match performed.result {
+            Ok(value) => (Some(value), items_error),
+            Err(error) => (None, Some(error.told())),
         };
         let failed = value.is_none();
-        self.places[place].outcome = Some(Outcome { error, took });
+        self.places[place].outcome = Some(Outcome { error, items: items.unwrap_or_default(), took });
         self.places[place].value = value;
         if failed {
             match &parts[place].fallback {

@@ -6,12 +6,14 @@ use bytes::Bytes;
 
 use super::Aggregate;
 use super::document::{Holds, List, Slot};
+use super::join::{Batch, Join};
 use super::json::Kind;
 use super::part::{Fallback, Part, PartCall};
 use super::select::Query;
 use super::shape::{self, Fields, Shape};
 use super::template::{Piece, Source, Step, Target, Text};
 use crate::config;
+use crate::http::query::push_text;
 use crate::service::Service;
 
 /// What names in an aggregate stand for.
@@ -26,10 +28,17 @@ impl Aggregate {
         let part = |(place, part): (usize, &config::Part)| -> Result<Part, String> {
             Ok(Part {
                 name: Arc::from(part.name.as_str()),
-                call: call(&part.call, shape(written, place)?, ground)?,
+                call: PartCall {
+                    join: part.for_each.as_ref().map(|each| join(each, &part.fallback)).transpose()?,
+                    ..call(&part.call, shape(written, place)?, ground)?
+                },
                 needs: part.needs.clone().into(),
                 required: part.required,
                 fallback: match &part.fallback {
+                    // What stands in for an element is none for all of them.
+                    config::PartFallback::Value(_) if part.for_each.is_some() => {
+                        Fallback::Value(Bytes::from_static(b"[]"))
+                    }
                     config::PartFallback::Value(json) => Fallback::Value(Bytes::from(json.clone())),
                     config::PartFallback::Part(other) => Fallback::Part(*other),
                 },
@@ -38,7 +47,8 @@ impl Aggregate {
         };
         let parts = written.parts.iter().enumerate().map(part).collect::<Result<_, _>>()?;
         let merges = written.parts.iter().any(|part| part.shape.merge);
-        Ok(Aggregate { parts, layout: layout(written), merges, timeout: written.timeout })
+        let attached = (0..written.parts.len()).map(|place| attached(written, place)).collect();
+        Ok(Aggregate { parts, layout: layout(written), attached, merges, timeout: written.timeout })
     }
 }
 
@@ -47,7 +57,7 @@ fn layout(written: &config::Aggregate) -> Vec<Slot> {
     let member = |name: &str| Bytes::from(serde_json::Value::from(name).to_string());
     let mut slots: Vec<Slot> = Vec::new();
     let mut lists: Vec<&config::Append> = Vec::new();
-    for (place, part) in written.parts.iter().enumerate().filter(|(_, part)| !part.hidden) {
+    for (place, part) in written.parts.iter().enumerate().filter(|(_, part)| is_shown(part)) {
         let list = written.append.iter().find(|list| list.of.contains(&place));
         let (name, holds) = match list {
             Some(list) if lists.iter().any(|known| known.name == list.name) => continue,
@@ -66,6 +76,45 @@ fn layout(written: &config::Aggregate) -> Vec<Slot> {
     slots
 }
 
+/// What a join brings stands where its elements do, if it says so.
+fn is_shown(part: &config::Part) -> bool {
+    !part.hidden && part.for_each.as_ref().is_none_or(|each| each.into.is_none())
+}
+
+fn attached(written: &config::Aggregate, place: usize) -> Vec<usize> {
+    let stands_in = |part: &config::Part| {
+        !part.hidden && part.for_each.as_ref().is_some_and(|each| each.from == place && each.into.is_some())
+    };
+    (0..written.parts.len()).filter(|join| stands_in(&written.parts[*join])).collect()
+}
+
+fn join(each: &config::ForEach, fallback: &config::PartFallback) -> Result<Join, String> {
+    let way = |way: &[config::ValueStep]| way.iter().map(step).collect();
+    let batch = each.batch.as_ref().map(|batch| {
+        let mut parameter = String::new();
+        push_text(&mut parameter, &batch.parameter);
+        Batch {
+            parameter: (parameter + "=").into(),
+            value: way(&batch.value),
+            key: way(&batch.key),
+            size: batch.size,
+        }
+    });
+    Ok(Join {
+        from: each.from,
+        query: Query::parse(&each.query)?,
+        into: each.into.as_ref().map(|name| serde_json::Value::from(name.as_str()).to_string().into()),
+        into_name: each.into.as_deref().map(Into::into),
+        concurrency: each.concurrency,
+        max_items: each.max_items,
+        batch,
+        fallback: match fallback {
+            config::PartFallback::Value(json) => json.clone().into(),
+            config::PartFallback::Part(_) => Bytes::from_static(b"null"),
+        },
+    })
+}
+
 fn shape(written: &config::Aggregate, place: usize) -> Result<Shape, String> {
     let shape = &written.parts[place].shape;
     let ways = |ways: &[Vec<config::FieldStep>]| ways.iter().map(|way| field(way)).collect::<Vec<_>>();
@@ -77,7 +126,7 @@ fn shape(written: &config::Aggregate, place: usize) -> Result<Shape, String> {
         select: shape.select.as_deref().map(Query::parse).transpose()?,
         fields: has_fields.then(|| Fields::new(&ways(&shape.allow), &ways(&shape.deny), &rename)),
         wrap: wrap.map(Bytes::from),
-        kind: match (shape.merge, is_appended) {
+        kind: match (shape.merge, is_appended && written.parts[place].for_each.is_none()) {
             (true, _) => Some(Kind::Object),
             (false, true) => Some(Kind::Array),
             (false, false) => None,
@@ -106,6 +155,7 @@ fn call(written: &config::PartCall, shape: Shape, ground: &Ground<'_>) -> Result
         timeout: written.timeout,
         max_body: written.max_body,
         shape,
+        join: None,
     })
 }
 
@@ -129,6 +179,7 @@ fn source(written: &config::ValueOf, ground: &Ground<'_>) -> Result<Source, Stri
             Source::Part { part: *part, path: path.iter().map(step).collect() }
         }
         config::ValueOf::Claim(name) => Source::Claim(name.as_str().into()),
+        config::ValueOf::Item(path) => Source::Item(path.iter().map(step).collect()),
     })
 }
 

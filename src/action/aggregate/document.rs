@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::board::Board;
+use super::join;
 use super::json::Json;
 use super::order::Rank;
 use super::template::{Step, walk};
@@ -29,8 +30,9 @@ pub fn respond(aggregate: &Aggregate, board: &Board) -> Response<Content> {
 }
 
 fn document(aggregate: &Aggregate, board: &Board) -> Bytes {
-    let value = |place: usize| board.value(place).unwrap_or(b"null");
-    let size: usize = (0..aggregate.parts.len()).map(|place| value(place).len() + 32).sum();
+    let value = |place: usize| composed(aggregate, board, place);
+    let lengths = (0..aggregate.parts.len()).map(|place| board.value(place).unwrap_or_default().len() + 32);
+    let size: usize = lengths.sum();
     let mut document = BytesMut::with_capacity(size + 64);
     match aggregate.merges {
         true => members_of_all(aggregate, board).write(&mut document),
@@ -40,8 +42,8 @@ fn document(aggregate: &Aggregate, board: &Board) -> Bytes {
                 document.extend_from_slice(&slot.member);
                 document.extend_from_slice(b":");
                 match &slot.holds {
-                    Holds::Part(place) | Holds::Members(place) => document.extend_from_slice(value(*place)),
-                    Holds::List(list) => list.write(board, &mut document),
+                    Holds::Part(place) | Holds::Members(place) => document.extend_from_slice(&value(*place)),
+                    Holds::List(list) => list.write(aggregate, board, &mut document),
                 }
             }
         }
@@ -79,9 +81,10 @@ pub struct List {
 }
 
 impl List {
-    fn write(&self, board: &Board, out: &mut BytesMut) {
-        let values = self.of.iter().filter_map(|place| board.value(*place));
-        let mut elements: Vec<Json<'_>> = values.flat_map(|value| Json::of(value).elements()).collect();
+    fn write(&self, aggregate: &Aggregate, board: &Board, out: &mut BytesMut) {
+        let values: Vec<_> = self.of.iter().map(|place| composed(aggregate, board, *place)).collect();
+        let mut elements: Vec<Json<'_>> =
+            values.iter().flat_map(|value| Json::of(value).elements()).collect();
         if let Some(way) = &self.sort_by {
             let mut ranked: Vec<(Rank<'_>, Json<'_>)> =
                 elements.into_iter().map(|element| (Rank::of(walk(element, way)), element)).collect();
@@ -118,6 +121,14 @@ impl<'b> Root<'b> {
         }
     }
 
+    /// Nobody but the gateway says what failed.
+    fn put_members<'v>(&mut self, value: &'v [u8], keep: impl Fn(&'v [u8]) -> Cow<'b, [u8]>) {
+        for (key, value) in Json::of(value).members().filter(|(key, _)| !key.is("_errors")) {
+            let plain = serde_json::Value::from(key.name()).to_string();
+            self.put(Cow::Owned(plain), keep(key.bytes()), keep(value.bytes()));
+        }
+    }
+
     fn write(self, out: &mut BytesMut) {
         for (name, value) in &self.members {
             out.extend_from_slice(if out.is_empty() { b"{" } else { b"," });
@@ -134,20 +145,15 @@ fn members_of_all<'b>(aggregate: &'b Aggregate, board: &'b Board) -> Root<'b> {
         let name = || String::from_utf8_lossy(&slot.member);
         match &slot.holds {
             Holds::Part(place) => {
-                let value = board.value(*place).unwrap_or(b"null");
-                root.put(name(), Cow::Borrowed(&slot.member), Cow::Borrowed(value));
+                root.put(name(), Cow::Borrowed(&slot.member), composed(aggregate, board, *place));
             }
-            Holds::Members(place) => {
-                let members = board.value(*place).into_iter().flat_map(|value| Json::of(value).members());
-                // Nobody but the gateway says what failed.
-                for (key, value) in members.filter(|(key, _)| !key.is("_errors")) {
-                    let plain = serde_json::Value::from(key.name()).to_string();
-                    root.put(Cow::Owned(plain), Cow::Borrowed(key.bytes()), Cow::Borrowed(value.bytes()));
-                }
-            }
+            Holds::Members(place) => match composed(aggregate, board, *place) {
+                Cow::Borrowed(value) => root.put_members(value, Cow::Borrowed),
+                Cow::Owned(value) => root.put_members(&value, |piece| Cow::Owned(piece.to_vec())),
+            },
             Holds::List(list) => {
                 let mut value = BytesMut::new();
-                list.write(board, &mut value);
+                list.write(aggregate, board, &mut value);
                 root.put(name(), Cow::Borrowed(&slot.member), Cow::Owned(value.to_vec()));
             }
         }
@@ -155,16 +161,38 @@ fn members_of_all<'b>(aggregate: &'b Aggregate, board: &'b Board) -> Root<'b> {
     root
 }
 
+/// The value of a part with the answers of the joins that stand in its elements, and what stands in theirs.
+fn composed<'b>(aggregate: &Aggregate, board: &'b Board, place: usize) -> Cow<'b, [u8]> {
+    let value = board.value(place).unwrap_or(b"null");
+    let attached = &aggregate.attached[place];
+    if attached.is_empty() {
+        return Cow::Borrowed(value);
+    }
+    let answers: Vec<(usize, Cow<'_, [u8]>)> =
+        attached.iter().map(|join| (*join, composed(aggregate, board, *join))).collect();
+    let mut edits = Vec::new();
+    for (join, answers) in &answers {
+        if let Some(join) = &aggregate.parts[*join].call.join {
+            join.edits(value, answers, &mut edits);
+        }
+    }
+    Cow::Owned(join::attach(value, edits))
+}
+
 fn errors(parts: &[Part], board: &Board) -> Vec<serde_json::Value> {
     let errors = parts.iter().enumerate().filter_map(|(place, part)| {
         let outcome = board.outcome(place)?;
-        let error = outcome.error.as_ref()?;
-        Some(serde_json::json!({
+        let told = outcome.error?;
+        let mut error = serde_json::json!({
             "part": &*part.name,
-            "status": error.status().as_u16(),
-            "reason": error.reason().code(),
+            "status": told.status.as_u16(),
+            "reason": told.reason.code(),
             "time_ms": u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-        }))
+        });
+        if !outcome.items.is_empty() {
+            error["items"] = outcome.items.as_slice().into();
+        }
+        Some(error)
     });
     errors.collect()
 }

@@ -4,6 +4,7 @@
 mod board;
 mod compile;
 mod document;
+mod join;
 mod json;
 mod order;
 mod part;
@@ -13,17 +14,17 @@ mod template;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use self::board::Board;
-use self::part::{PartError, Sent};
+use self::part::{PartError, Performed, Sent, Told};
 use self::template::Given;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
 use crate::http::response::Response;
+use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
 
@@ -34,6 +35,8 @@ pub struct Aggregate {
     parts: Vec<Part>,
     /// What stands in the document, in order.
     layout: Vec<document::Slot>,
+    /// For each part the joins whose answers stand in its elements.
+    attached: Vec<Vec<usize>>,
     /// Whether parts are merged into the root.
     merges: bool,
     /// For all parts together.
@@ -73,26 +76,28 @@ impl Aggregate {
                     params: &exchange.params,
                     identity: exchange.identity.as_deref(),
                     board: &board,
+                    item: None,
                 };
-                let call = part.call.request(&given, sent.of_part(place), |target| {
-                    super::wish(&part.call.service, exchange, target, as_sent)
-                });
-                match call {
-                    Ok(request) => {
+                let wish = |target: &str| super::wish(&part.call.service, exchange, target, as_sent);
+                match part.call.work(&given, || sent.of_part(place), wish) {
+                    Ok(work) => {
                         let (begins, caller) = (Instant::now(), worker.caller());
                         running.push(async move {
-                            let mut attempts = super::Attempts::default();
-                            let result = part.call.fetch(caller, request, deadline, &mut attempts).await;
-                            (place, result, begins.elapsed(), attempts.count)
+                            let mut attempts = 0;
+                            let asks = (part.required, &mut attempts);
+                            let performed = part.call.perform(caller, work, deadline, asks).await;
+                            (place, performed, begins.elapsed(), attempts)
                         });
                     }
-                    Err(error) => self.settle(&mut board, place, Err(error), Duration::ZERO)?,
+                    Err(error) => {
+                        self.settle(&mut board, place, Performed::of(Err(error)), Duration::ZERO)?
+                    }
                 }
             }
-            let Some((place, result, took, attempts)) = running.next().await else { break };
+            let Some((place, performed, took, attempts)) = running.next().await else { break };
             exchange.upstream.attempts += attempts;
             exchange.upstream.took = Some(began.elapsed());
-            self.settle(&mut board, place, result, took)?;
+            self.settle(&mut board, place, performed, took)?;
         }
         Ok(board)
     }
@@ -101,21 +106,21 @@ impl Aggregate {
         &self,
         board: &mut Board,
         place: usize,
-        result: Result<Bytes, PartError>,
+        performed: Performed,
         took: Duration,
     ) -> Result<(), Stop> {
         let part = &self.parts[place];
-        if let (true, Err(error)) = (part.required, &result) {
+        if let (true, Err(error)) = (part.required, &performed.result) {
             return Err(failed(part, error).into());
         }
-        board.settle(place, result, took, &self.parts);
+        board.settle(place, performed, took, &self.parts);
         Ok(())
     }
 }
 
 fn failed(part: &Part, error: &PartError) -> Refusal {
     let detail = match error {
-        PartError::Status(status) => {
+        PartError::Status(status) | PartError::Told(Told { status, reason: Reason::PartFailed }) => {
             format!("the required part {} was answered with {}", part.name, status.as_u16())
         }
         other => format!("the required part {} failed: {}", part.name, other.reason().code()),

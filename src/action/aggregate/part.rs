@@ -11,13 +11,15 @@ use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::join::{Join, JoinWork};
 use super::shape::Shape;
 use super::template::{Given, Target, Text};
-use crate::action::upstream_request;
+use crate::action::{Attempts, upstream_request};
 use crate::exchange::Exchange;
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
+use crate::http::target;
 use crate::reason::Reason;
 use crate::request::Request;
 use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody, Wish};
@@ -49,6 +51,7 @@ pub struct PartCall {
     pub timeout: Option<Duration>,
     pub max_body: u64,
     pub shape: Shape,
+    pub join: Option<Join>,
 }
 
 /// Why there is no answer of a part to put in.
@@ -67,6 +70,19 @@ pub enum PartError {
     MissingValue,
     /// What is selected isn't there, or is no object or list where it has to be.
     WrongShape,
+    /// There are more elements to ask for than `max_items` allows.
+    TooManyItems,
+    /// The answer for many elements has none for this one.
+    NotInBatch,
+    /// That of an element.
+    Told(Told),
+}
+
+/// What `_errors` says of a failure.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub status: StatusCode,
+    pub reason: Reason,
 }
 
 impl PartError {
@@ -74,7 +90,7 @@ impl PartError {
     pub fn reason(&self) -> Reason {
         match self {
             PartError::Call(error) => error.reason(),
-            PartError::Status(StatusCode::NOT_FOUND) => Reason::PartNotFound,
+            PartError::Status(StatusCode::NOT_FOUND) | PartError::NotInBatch => Reason::PartNotFound,
             PartError::Status(_) => Reason::PartFailed,
             PartError::Body(reason) => *reason,
             PartError::TooLarge => Reason::PartTooLarge,
@@ -83,14 +99,21 @@ impl PartError {
             PartError::BadPath => Reason::InvalidPath,
             PartError::MissingValue => Reason::PartMissingValue,
             PartError::WrongShape => Reason::PartWrongShape,
+            PartError::TooManyItems => Reason::PartTooManyItems,
+            PartError::Told(told) => told.reason,
         }
     }
 
     pub fn status(&self) -> StatusCode {
         match self {
             PartError::Status(status) => *status,
+            PartError::Told(told) => told.status,
             other => other.reason().status(),
         }
+    }
+
+    pub fn told(&self) -> Told {
+        Told { status: self.status(), reason: self.reason() }
     }
 
     /// The reason of the whole, when the part was required: its 404 stays 404, the rest is 502 or 504.
@@ -103,6 +126,8 @@ impl PartError {
         }
     }
 }
+
+pub type RequestFields = (Fields, FieldLines);
 
 /// The fields that parts' requests begin with.
 pub struct Sent {
@@ -129,7 +154,7 @@ impl Sent {
         Sent { usual: (headers, lines), whole, sets }
     }
 
-    pub fn of_part(&self, place: usize) -> (Fields, FieldLines) {
+    pub fn of_part(&self, place: usize) -> RequestFields {
         match &self.whole {
             Some(whole) if self.sets[place] => (whole.clone(), FieldLines::default()),
             _ => self.usual.clone(),
@@ -137,7 +162,25 @@ impl Sent {
     }
 }
 
-/// All that a call is made of, with every value in its place.
+/// All that is to be asked for a part, with every value in its place.
+pub enum Work {
+    One(PartRequest),
+    Join(JoinWork),
+}
+
+/// What has come of it.
+pub struct Performed {
+    pub result: Result<Bytes, PartError>,
+    /// Why the first element failed, and which of them did.
+    pub failed: Option<(Told, Vec<usize>)>,
+}
+
+impl Performed {
+    pub fn of(result: Result<Bytes, PartError>) -> Self {
+        Performed { result, failed: None }
+    }
+}
+
 pub struct PartRequest {
     target: PathAndQuery,
     headers: Fields,
@@ -145,11 +188,71 @@ pub struct PartRequest {
     wish: Wish,
 }
 
+impl PartRequest {
+    pub fn target(&self) -> &PathAndQuery {
+        &self.target
+    }
+
+    /// Gives it another target; whether that is one.
+    pub fn retarget(&mut self, text: String) -> bool {
+        let target = target::path_of(text);
+        let is_one = target.is_some();
+        self.target = target.unwrap_or_else(|| self.target.clone());
+        is_one
+    }
+}
+
 impl PartCall {
+    pub fn work(
+        &self,
+        given: &Given<'_>,
+        fields: impl Fn() -> RequestFields,
+        wish: impl Fn(&str) -> Wish,
+    ) -> Result<Work, PartError> {
+        match &self.join {
+            None => self.request(given, fields(), wish).map(Work::One),
+            Some(join) => join.work(self, given, fields, wish).map(Work::Join),
+        }
+    }
+
+    pub async fn perform(
+        &self,
+        caller: Caller<'_>,
+        work: Work,
+        deadline: Instant,
+        (required, attempts): (bool, &mut u32),
+    ) -> Performed {
+        let now = Instant::now();
+        let deadline = self.timeout.map_or(deadline, |timeout| deadline.min(now + timeout));
+        match (work, &self.join) {
+            (Work::Join(work), Some(join)) => {
+                join.run(self, caller, work, deadline, (required, attempts)).await
+            }
+            (Work::One(request), _) => {
+                let mut counted = Attempts::default();
+                let answer = self.ask(caller, request, deadline, &mut counted).await;
+                *attempts += counted.count;
+                Performed::of(answer.and_then(|answer| self.shape.apply(answer)))
+            }
+            (Work::Join(_), None) => Performed::of(Err(PartError::WrongShape)),
+        }
+    }
+
+    /// Two requests that have the same come to the same.
+    pub fn identity(&self, request: &PartRequest) -> String {
+        let mut identity = request.target.as_str().to_owned();
+        for (name, _) in &self.headers {
+            let value = request.headers.get(name).unwrap_or_default();
+            identity.push('\n');
+            identity.push_str(&String::from_utf8_lossy(value));
+        }
+        identity
+    }
+
     pub fn request(
         &self,
         given: &Given<'_>,
-        (mut headers, lines): (Fields, FieldLines),
+        (mut headers, lines): RequestFields,
         wish: impl Fn(&str) -> Wish,
     ) -> Result<PartRequest, PartError> {
         let target = self.target.render(given)?;
@@ -160,17 +263,15 @@ impl PartCall {
         Ok(PartRequest { target, headers, lines, wish })
     }
 
-    /// Fetches the part. Dropping the future cancels the call.
-    pub async fn fetch(
+    /// One answer, as it is. Dropping the future cancels the call.
+    pub async fn ask(
         &self,
         caller: Caller<'_>,
         request: PartRequest,
         deadline: Instant,
         progress: &mut dyn Progress,
     ) -> Result<Bytes, PartError> {
-        let now = Instant::now();
-        let deadline = self.timeout.map_or(deadline, |timeout| deadline.min(now + timeout));
-        if deadline <= now {
+        if deadline <= Instant::now() {
             return Err(PartError::TimedOut);
         }
         let PartRequest { target, headers, lines, wish } = request;
@@ -188,12 +289,11 @@ impl PartCall {
                 return Err(PartError::Status(status));
             }
             let whole = collect(answer.body, self.max_body).await?;
-            let answer = if whole.is_empty() && may_be_empty(status) {
-                Bytes::from_static(b"null")
+            if whole.is_empty() && may_be_empty(status) {
+                Ok(Bytes::from_static(b"null"))
             } else {
-                json(whole)?
-            };
-            self.shape.apply(answer)
+                json(whole)
+            }
         };
         tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
     }

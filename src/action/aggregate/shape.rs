@@ -20,10 +20,19 @@ pub struct Shape {
 impl Shape {
     /// `answer` is one JSON value; so is the outcome, which is no longer than that and the names it is given.
     pub fn apply(&self, answer: Bytes) -> Result<Bytes, PartError> {
-        let mut value = answer;
-        if let Some(query) = &self.select {
-            value = query.select(&value).ok_or(PartError::WrongShape)?;
+        self.select(answer).and_then(|selected| self.dress(selected))
+    }
+
+    pub fn select(&self, answer: Bytes) -> Result<Bytes, PartError> {
+        match &self.select {
+            Some(query) => query.select(&answer).ok_or(PartError::WrongShape),
+            None => Ok(answer),
         }
+    }
+
+    /// All but the selection.
+    pub fn dress(&self, selected: Bytes) -> Result<Bytes, PartError> {
+        let mut value = selected;
         if let Some(fields) = &self.fields {
             value = fields.apply(&value);
         }
@@ -201,7 +210,7 @@ mod tests {
         let rename: Vec<_> = rename.iter().map(|(text, name)| (path(text), name.to_string())).collect();
         let fields = Fields::new(&paths(allow), &paths(deny), &rename);
         let out = fields.apply(value.as_bytes());
-        serde_json::from_slice::<serde_json::Value>(&out).expect("the outcome is JSON");
+        serde_json::from_slice::<&serde_json::value::RawValue>(&out).expect("the outcome is JSON");
         String::from_utf8(out.to_vec()).expect("it is text")
     }
 

@@ -22,6 +22,8 @@ pub struct Given<'g> {
     pub params: &'g Params,
     pub identity: Option<&'g Identity>,
     pub board: &'g Board,
+    /// The element that a join asks for.
+    pub item: Option<Json<'g>>,
 }
 
 pub enum Source {
@@ -32,6 +34,8 @@ pub enum Source {
         path: Box<[Step]>,
     },
     Claim(Box<str>),
+    /// Out of the element that a join asks for.
+    Item(Box<[Step]>),
 }
 
 pub enum Step {
@@ -137,6 +141,7 @@ impl Source {
                 String::from_utf8(decoded).ok().map(Cow::Owned)
             }
             Source::Part { part, path } => walk(Json::of(given.board.value(*part)?), path)?.text(),
+            Source::Item(path) => walk(given.item?, path)?.text(),
             Source::Claim(name) => {
                 let value = given.identity?.claim(name)?;
                 identity::scalar_text(value).map(|text| Cow::Owned(text.into_owned()))

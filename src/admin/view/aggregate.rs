@@ -25,6 +25,9 @@ pub struct PartStatus {
     pub after: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The elements that it is asked for, each by itself or many in one call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<String>,
     /// The part that stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback_part: Option<String>,
@@ -47,6 +50,14 @@ impl AggregateStatus {
             required: part.required,
             after: part.needs.iter().map(name).collect(),
             timeout_ms: part.call.timeout.map(milliseconds),
+            for_each: part.for_each.as_ref().map(|each| {
+                let name = &parts[each.from].name;
+                let inner = each.query.strip_prefix('$').unwrap_or_default();
+                match name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+                    true => format!("$.{name}{inner}"),
+                    false => format!("$['{name}']{inner}"),
+                }
+            }),
             fallback_part: match &part.fallback {
                 PartFallback::Part(other) => Some(name(other)),
                 PartFallback::Value(_) => None,

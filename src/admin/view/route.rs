@@ -265,6 +265,7 @@ mod tests {
                     required: false,
                     fallback: PartFallback::Value("[\"hush\"]".into()),
                     shape: PartShape::default(),
+                    for_each: None,
                     hidden: false,
                 }],
                 append: vec![],

@@ -50,6 +50,7 @@ impl AggregateBody {
         let parts = plan(self.parts.0, ground, reader)?;
         let append = appends(self.append, &parts, reader)?;
         fallbacks_fit(&parts, &append, &spots, reader).then_some(())?;
+        joins_fit(&parts, &spots, reader).then_some(())?;
         Some(Aggregate { timeout: self.timeout, parts, append })
     }
 }
@@ -61,6 +62,7 @@ fn fallbacks_fit(parts: &[Part], append: &[Append], spots: &[Span], reader: &mut
         let is_appended = append.iter().any(|append| append.of.contains(&place));
         let (kind, open) = match (part.shape.merge, is_appended) {
             (true, _) => ("merged into the root: its fallback has to be an object", "{"),
+            (false, true) if part.for_each.is_some() => continue,
             (false, true) => ("appended to others: its fallback has to be a list", "["),
             (false, false) => continue,
         };
@@ -74,6 +76,32 @@ fn fallbacks_fit(parts: &[Part], append: &[Append], spots: &[Span], reader: &mut
         }
     }
     fit
+}
+
+/// What stands in elements needs elements that stand somewhere, and a name of its own there.
+fn joins_fit(parts: &[Part], spots: &[Span], reader: &mut Reader<'_>) -> bool {
+    let into = |part: &Part| {
+        part.for_each.clone().and_then(|each| each.into.map(|into| (each.from, each.query, into)))
+    };
+    for (place, part) in parts.iter().enumerate() {
+        let Some(stands) = into(part) else { continue };
+        let (message, remedy) = if parts[stands.0].hidden {
+            (
+                format!(
+                    "{} is hidden, so that nothing stands in its elements",
+                    quoted(&parts[stands.0].name)
+                ),
+                "show it, or remove `into`",
+            )
+        } else if parts[..place].iter().any(|other| into(other).as_ref() == Some(&stands)) {
+            (format!("two parts stand in the same elements as {}", quoted(&stands.2)), "choose another name")
+        } else {
+            continue;
+        };
+        reader.error(spots[place], message, remedy);
+        return false;
+    }
+    true
 }
 
 /// `name: part`, in the order of the file. The names are keys of the response.

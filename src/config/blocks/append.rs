@@ -2,13 +2,13 @@
 
 use serde_json::{Value as Json, json};
 
+use super::for_each::Way;
 use crate::config::block::{Place, Value, block};
 use crate::config::model::{Append, At, Part, ValueStep};
-use crate::config::reader::{Form, Reader};
+use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::text::quoted;
 use crate::config::values::NonEmpty;
-use crate::config::values::part_template::value_path;
 use crate::config::values::units::Number;
 use crate::config::yaml::Node;
 
@@ -50,7 +50,7 @@ block! {
         /// Names of parts whose answers are arrays, in the order in which these follow each other.
         of: NonEmpty<At<String>> ["[shop-a, shop-b]"],
         /// The value of an element by which it is sorted, as in price or offer.price. Default: as they come.
-        sort_by: SortKey,
+        sort_by: Way,
         /// Whether the largest comes first. Default false.
         descending: bool,
         /// So many elements at most. Default: all.
@@ -64,29 +64,11 @@ impl AppendBlock {
         Some(OneAppend(AppendBody {
             name: String::new(),
             span: place.span,
-            sort_by: self.sort_by.optional::<SortKey>()?.map(|key| key.0),
+            sort_by: self.sort_by.optional::<Way>()?.map(|key| key.0),
             descending: self.descending.or(false)?,
             limit: self.limit.optional()?,
             of: of?.0,
         }))
-    }
-}
-
-/// `offer.price`
-struct SortKey(Vec<ValueStep>);
-
-impl Value for SortKey {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let form = Form { name: "the way to a value", remedy: "write it as in price or offer.price" };
-        reader.parse(node, &form, |text| {
-            let path = value_path(text)?;
-            let first = std::iter::once(ValueStep::Member(path.name));
-            Ok(SortKey(first.chain(path.steps).collect()))
-        })
-    }
-
-    fn schema() -> Json {
-        String::schema()
     }
 }
 
@@ -135,7 +117,10 @@ fn source(of: &At<String>, parts: &[Part], taken: &mut Vec<usize>, reader: &mut 
         () if taken.contains(&place) => "is in a list already",
         () if part.hidden => "is hidden: it stands in no document",
         () if part.shape.merge => "is merged into the root",
-        () if part.shape.wrap.is_some() => "is wrapped: it is no array",
+        () if part.for_each.as_ref().is_some_and(|each| each.into.is_some()) => {
+            "stands in elements of another"
+        }
+        () if part.shape.wrap.is_some() && part.for_each.is_none() => "is wrapped: it is no array",
         () => {
             taken.push(place);
             return Some(place);

@@ -8,6 +8,7 @@ mod balancing;
 mod concurrency;
 mod discovery;
 mod failover;
+mod for_each;
 mod health_check;
 mod hedging;
 mod listener;

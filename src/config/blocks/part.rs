@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::HeaderName;
 use serde_json::{Value as Json, json};
 
+use super::for_each::{Elements, ForEachBody};
 use super::references::ServiceRef;
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, FieldStep, PartShape, Ref, StatusRange};
+use crate::config::model::{At, Batch, FieldStep, PartShape, Ref, StatusRange};
 use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::text::quoted;
@@ -16,7 +17,7 @@ use crate::config::values::body::JsonText;
 use crate::config::values::field_path::{FieldPath, QueryText, field_key};
 use crate::config::values::http::{Direction, header_key, may_edit};
 use crate::config::values::part_template::{PartTarget, PartText};
-use crate::config::values::units::{Size, Wait};
+use crate::config::values::units::{Number, Size, Wait};
 use crate::config::yaml::{Kind, Node};
 
 /// A part whose names are not resolved yet.
@@ -31,6 +32,7 @@ pub(super) struct PartBody {
     pub required: bool,
     pub fallback: Option<At<FallbackBody>>,
     pub shape: PartShape,
+    pub for_each: Option<ForEachBody>,
     /// Where `hidden: true` is written.
     pub hidden: Option<Span>,
 }
@@ -66,12 +68,22 @@ block! {
         rename: Renames,
         /// A name: the answer stands in an object under it.
         wrap: String,
+        /// Elements of another part, each of which the part is asked for with `{item.member}`, as in $.orders[*].
+        for_each: At<Elements>,
+        /// The member under which each answer stands in its element. Default: an array of the answers stands under the part's name.
+        into: At<String>,
+        /// Elements that are asked for at once. Default 8.
+        concurrency: At<Number<1, 1000>>,
+        /// More elements fail the part. Default 100.
+        max_items: At<Number<1, 10_000>>,
+        /// Many elements in one call.
+        batch: At<Batch>,
         /// Whether the members of the answer stand in the root of the document. Default false.
         merge: At<bool>,
         /// Whether the part is left out of the document: it is there for others. Default false.
         hidden: At<bool>,
     }
-    later { "method", "body", "for_each" }
+    later { "method", "body" }
 }
 
 impl PartBlock {
@@ -110,7 +122,31 @@ impl PartBlock {
         };
         let headers = self.headers.optional::<PartHeaders>()?.map_or_else(Vec::new, |headers| headers.0);
         let accept = self.accept_status.optional::<NonEmpty<StatusRange>>()?;
+        let (into, batch) = (self.into.optional::<At<String>>()?, self.batch.optional::<At<Batch>>()?);
+        let (concurrency, max_items) = (
+            self.concurrency.optional::<At<Number<1, 1000>>>()?,
+            self.max_items.optional::<At<Number<1, 10_000>>>()?,
+        );
+        let given = EachKeys {
+            spans: [
+                into.as_ref().map(|key| ("into", key.span)),
+                batch.as_ref().map(|key| ("batch", key.span)),
+                concurrency.as_ref().map(|key| ("concurrency", key.span)),
+                max_items.as_ref().map(|key| ("max_items", key.span)),
+            ],
+            is_merged: merge,
+        };
+        let elements = self.for_each.optional::<At<Elements>>()?;
+        given.fit(elements.as_ref(), fallback.as_ref(), reader).then_some(())?;
+        let for_each = elements.map(|elements| ForEachBody {
+            elements,
+            into,
+            concurrency: concurrency.map_or(8, |number| number.value.into()),
+            max_items: max_items.map_or(100, |number| number.value.into()),
+            batch,
+        });
         Some(PartBody {
+            for_each,
             path: path?,
             service: service?,
             headers,
@@ -123,6 +159,43 @@ impl PartBlock {
             shape,
             hidden,
         })
+    }
+}
+
+/// The keys that only say something beside `for_each`.
+struct EachKeys {
+    spans: [Option<(&'static str, Span)>; 4],
+    is_merged: Option<Span>,
+}
+
+impl EachKeys {
+    fn fit(
+        &self,
+        elements: Option<&At<Elements>>,
+        fallback: Option<&At<FallbackBody>>,
+        reader: &mut Reader<'_>,
+    ) -> bool {
+        let Some(_) = elements else {
+            for (key, span) in self.spans.iter().flatten() {
+                let message = format!("{} says nothing without `for_each`", quoted(key));
+                reader.error(*span, message, "add `for_each`, or remove it");
+            }
+            return self.spans.iter().all(Option::is_none);
+        };
+        if let Some(span) = self.is_merged {
+            reader.error(
+                span,
+                "the answers for elements are a list, which has no members",
+                "keep one of `merge` and `for_each`",
+            );
+            return false;
+        }
+        if let Some(At { value: FallbackBody::Part(_), span }) = fallback {
+            let remedy = "write what stands in for a single element, as JSON";
+            reader.error(*span, "a part can't stand in for the answer for one element", remedy);
+            return false;
+        }
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! The plan of an aggregate: what each part needs of others. Names are resolved, and parts that would wait for
 //! each other for ever are found.
 
+use super::for_each::{fits, uses_item};
 use super::part::{FallbackBody, PartBody};
 use super::route::unknown_parameter;
 use crate::config::model::{
@@ -28,7 +29,8 @@ pub(super) fn plan(
     let mut edges = Vec::new();
     let mut parts = Vec::with_capacity(written.len());
     for (name, body) in written {
-        let mut resolver = Resolver { names: &names, ground, edges: Vec::new() };
+        let has_item = body.for_each.is_some();
+        let mut resolver = Resolver { names: &names, ground, edges: Vec::new(), has_item };
         let part = resolver.part(name.value, body, reader);
         edges.push(resolver.edges);
         parts.push(part);
@@ -57,10 +59,12 @@ struct Edge {
     is_fallback: bool,
 }
 
-struct Resolver<'p> {
+pub(super) struct Resolver<'p> {
     names: &'p [At<String>],
     ground: &'p Ground<'p>,
     edges: Vec<Edge>,
+    /// `{item}` is the element that the part is asked for.
+    has_item: bool,
 }
 
 impl Resolver<'_> {
@@ -72,6 +76,7 @@ impl Resolver<'_> {
             self.template(text, span, reader).map(|text| (name, text))
         });
         let headers: Vec<Option<_>> = headers.collect();
+        let each = body.for_each.map(|each| (each.elements.span, self.for_each(each, reader)));
         let fallback = match body.fallback {
             None => Some(PartFallback::Value("null".to_owned())),
             Some(At { value: FallbackBody::Value(json), .. }) => Some(PartFallback::Value(json)),
@@ -84,12 +89,22 @@ impl Resolver<'_> {
             self.edges.iter().filter(|edge| !edge.is_fallback).map(|edge| edge.to).collect();
         needs.sort_unstable();
         needs.dedup();
+        let (path, headers) = (path?, headers.into_iter().collect::<Option<Vec<_>>>()?);
+        let for_each = match each {
+            None => None,
+            Some((span, each)) => {
+                let each = each?;
+                let uses = uses_item(&path.0) || headers.iter().any(|(_, text)| uses_item(&text.0));
+                fits(&name, each.batch.is_some(), uses, span, reader).then_some(Some(each))?
+            }
+        };
         Some(Part {
             name,
+            for_each,
             call: PartCall {
                 service: body.service,
-                path: path?,
-                headers: headers.into_iter().collect::<Option<_>>()?,
+                path,
+                headers,
                 accept_status: body.accept_status,
                 timeout: body.timeout,
                 max_body: body.max_body,
@@ -106,7 +121,13 @@ impl Resolver<'_> {
         self.other(&name.value, name.span, false, reader)
     }
 
-    fn other(&mut self, name: &str, span: Span, is_fallback: bool, reader: &mut Reader<'_>) -> Option<usize> {
+    pub fn other(
+        &mut self,
+        name: &str,
+        span: Span,
+        is_fallback: bool,
+        reader: &mut Reader<'_>,
+    ) -> Option<usize> {
         let Some(to) = self.names.iter().position(|known| known.value == name) else {
             let known = || self.names.iter().map(|known| known.value.as_str());
             let remedy = match reader.suggestions.nearest(name, known()) {
@@ -138,6 +159,9 @@ impl Resolver<'_> {
 
     fn value(&mut self, path: ValuePath, span: Span, reader: &mut Reader<'_>) -> Option<ValueOf> {
         let is_parameter = self.ground.parameters.contains(&path.name.as_str());
+        if path.name == "item" && self.has_item {
+            return Some(ValueOf::Item(path.steps));
+        }
         if path.name == "claims" && !path.steps.is_empty() {
             return self.claim(&path, span, reader);
         }

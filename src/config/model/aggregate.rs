@@ -28,6 +28,33 @@ pub struct Append {
     pub limit: Option<usize>,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForEach {
+    pub from: usize,
+    /// A JSONPath from the other part's answer.
+    pub query: String,
+    /// The member under which each answer stands in its element.
+    pub into: Option<String>,
+    /// Default 8.
+    pub concurrency: usize,
+    /// Default 100.
+    pub max_items: usize,
+    pub batch: Option<Batch>,
+}
+
+/// Many elements in one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Of the query.
+    pub parameter: String,
+    /// Where an element has its key; empty: it is that.
+    pub value: Vec<ValueStep>,
+    /// Where an element of the answer has it.
+    pub key: Vec<ValueStep>,
+    /// Default 50.
+    pub size: usize,
+}
+
 /// What of an answer stands in the document, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PartShape {
@@ -58,6 +85,8 @@ pub struct Part {
     pub required: bool,
     pub fallback: PartFallback,
     pub shape: PartShape,
+    /// It is asked once for each element of another part.
+    pub for_each: Option<ForEach>,
     /// It stands in no document.
     pub hidden: bool,
 }
@@ -129,6 +158,8 @@ pub enum ValueOf {
     Part { part: usize, path: Vec<ValueStep> },
     /// A claim of the verified token, by its name or a path of names with dots.
     Claim(String),
+    /// Out of the element that the part is asked for.
+    Item(Vec<ValueStep>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,13 +184,16 @@ impl ValueOf {
         match self {
             ValueOf::Parameter(name) => name.clone(),
             ValueOf::Claim(name) => format!("claims.{name}"),
-            ValueOf::Part { part, path } => {
-                let steps = path.iter().map(|step| match step {
-                    ValueStep::Member(name) => format!(".{name}"),
-                    ValueStep::Element(index) => format!("[{index}]"),
-                });
-                parts[*part].name.clone() + &steps.collect::<String>()
-            }
+            ValueOf::Part { part, path } => parts[*part].name.clone() + &way(path),
+            ValueOf::Item(path) => "item".to_owned() + &way(path),
         }
     }
+}
+
+fn way(steps: &[ValueStep]) -> String {
+    let steps = steps.iter().map(|step| match step {
+        ValueStep::Member(name) => format!(".{name}"),
+        ValueStep::Element(index) => format!("[{index}]"),
+    });
+    steps.collect()
 }
