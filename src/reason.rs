@@ -109,6 +109,12 @@ reasons! {
     PartNotJson = "part_not_json", 502, "A required part is not JSON", Some("http_response_incomplete");
     /// A part of an aggregate is larger than its `max_body`.
     PartTooLarge = "part_too_large", 502, "A required part is too large", Some("http_response_body_size");
+    /// A part of an aggregate needs a value of another part or a claim that isn't there, or that can't stand where it should.
+    PartMissingValue = "part_missing_value", 502, "A required part lacks a value", Some("http_response_incomplete");
+    /// A part of an aggregate is not of the shape that `select`, `merge`, `append` or `for_each` asks for.
+    PartWrongShape = "part_wrong_shape", 502, "A required part has the wrong shape", Some("http_response_incomplete");
+    /// A part of an aggregate would be asked for more elements than `max_items` allows.
+    PartTooManyItems = "part_too_many_items", 502, "A required part has too many items", Some("http_response_incomplete");
     /// The route is in maintenance.
     Maintenance = "maintenance", 503, "In maintenance", Some("destination_unavailable");
     /// The service has no instance in rotation.

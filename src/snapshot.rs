@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::action::{Action, Aggregate, Forward, HostHeader, Part, Redirect, Respond, Rewrite};
+use crate::action::{Action, Aggregate, AggregateGround, Forward, HostHeader, Redirect, Respond, Rewrite};
 use crate::config::{self, Config, Problems};
 use crate::http::forwarded::TrustedProxies;
 use crate::http::interned;
@@ -384,18 +384,8 @@ fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own
             })
         }
         config::Action::Aggregate(aggregate) => {
-            let part = |part: &config::Part| -> Result<Part, String> {
-                Ok(Part {
-                    name: Arc::from(part.name.as_str()),
-                    service: service(&part.service)?,
-                    path: template(&part.path)?,
-                    required: part.required,
-                    fallback: part.fallback.clone().into(),
-                    max_body: part.max_body,
-                })
-            };
-            let parts = aggregate.parts.iter().map(part).collect::<Result<_, _>>()?;
-            Action::Aggregate(Box::new(Aggregate { parts, timeout: aggregate.timeout }))
+            let ground = AggregateGround { parameters: &parameters, service: &service };
+            Action::Aggregate(Box::new(Aggregate::compile(aggregate, &ground)?))
         }
         config::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect {
             to: Template::location(&redirect.to, &parameters).map_err(|error| error.to_string())?,

@@ -367,11 +367,16 @@ fn actions() {
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
     assert_eq!(aggregate.timeout, seconds(2));
     let [user, orders] = aggregate.parts.as_slice() else { panic!() };
-    assert_eq!((user.name.as_str(), user.required, user.fallback.as_str()), ("user", true, "null"));
-    assert_eq!((orders.fallback.as_str(), orders.max_body, user.max_body), ("[]", 2 << 20, 1 << 20));
+    assert_eq!((user.name.as_str(), user.required), ("user", true));
+    assert_eq!(user.fallback, PartFallback::Value("null".into()));
+    assert_eq!(orders.fallback, PartFallback::Value("[]".into()));
+    assert_eq!((orders.call.max_body, user.call.max_body), (2 << 20, 1 << 20));
     assert_eq!(
-        orders.path.0,
-        [literal("/api/orders?user_id="), TemplatePiece::QueryParameter("id".to_owned())]
+        orders.call.path.0,
+        [
+            PartPiece::Literal("/api/orders?user_id=".to_owned()),
+            PartPiece::Value(ValueOf::Parameter("id".to_owned())),
+        ]
     );
 
     let Action::Redirect(home) = action("old-home") else { panic!() };

@@ -2,7 +2,6 @@
 
 mod aggregate;
 mod forward;
-mod parts;
 mod redirect;
 mod respond;
 mod stale;
@@ -20,7 +19,7 @@ use crate::refusal::Stop;
 use crate::request::Request;
 use crate::service::{KeyInput, Progress, Service, Wish};
 
-pub use aggregate::{Aggregate, Part};
+pub use aggregate::{Aggregate, Ground as AggregateGround};
 pub use forward::{Forward, HostHeader, Rewrite};
 pub use redirect::Redirect;
 pub use respond::Respond;

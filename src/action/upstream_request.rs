@@ -21,9 +21,7 @@ pub fn rewrite(
     let facts = &exchange.connection.facts;
     let trusted = exchange.snapshot.trusted_proxies.contains(facts.peer());
     if trusted || policy::edits_upstream_request(exchange) || claims_take_places(exchange) {
-        forwarded::rewrite_request(headers, facts, client_host, trusted);
-        add(exchange, &mut Sink::Fields(headers));
-        policy::on_upstream_request(exchange, headers);
+        write_whole(headers, exchange, client_host);
         return FieldLines::default();
     }
     if notable.has(Notable::ORIGIN_CLAIM) {
@@ -34,6 +32,25 @@ pub fn rewrite(
     facts.write(client_host, &mut sink);
     add(exchange, &mut sink);
     lines
+}
+
+/// As [`rewrite`], for a request in whose fields somebody has a say yet: all of them are in `headers`.
+pub fn rewrite_whole(
+    headers: &mut Fields,
+    notable: Notable,
+    exchange: &Exchange,
+    client_host: Option<&[u8]>,
+) {
+    strip(headers, notable, exchange);
+    write_whole(headers, exchange, client_host);
+}
+
+fn write_whole(headers: &mut Fields, exchange: &Exchange, client_host: Option<&[u8]>) {
+    let facts = &exchange.connection.facts;
+    let trusted = exchange.snapshot.trusted_proxies.contains(facts.peer());
+    forwarded::rewrite_request(headers, facts, client_host, trusted);
+    add(exchange, &mut Sink::Fields(headers));
+    policy::on_upstream_request(exchange, headers);
 }
 
 /// Takes away what ends here, and what only the gateway says something in.

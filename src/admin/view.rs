@@ -1,6 +1,7 @@
 //! The documents of the admin interface: what may be seen, and nothing secret. `docs/admin-api.md`
 //! has the same fields for readers.
 
+mod aggregate;
 mod balancing;
 mod route;
 
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+pub use aggregate::{AggregateStatus, PartStatus};
 pub use balancing::{BalancingStatus, GroupStatus, load_balancing_name};
 pub use route::{ActionStatus, MatchStatus, PolicyStatus, RouteStatus};
 

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::explain;
+
 use crate::config::{self, Config, Loaded, Problems, Source};
 
 /// Exit codes of the commands that judge something.
@@ -28,6 +30,7 @@ pub struct Style {
 pub fn run(
     path: &Path,
     style: Style,
+    explain: Option<&str>,
     environment: &dyn Fn(&str) -> Option<String>,
     compile: impl FnOnce(&Config) -> Problems,
     out: &mut dyn Write,
@@ -60,8 +63,25 @@ pub fn run(
         problems.extend(compile(config));
         problems.sort();
     }
-    tell(&source, config.as_ref(), &problems, style, out, err)?;
-    Ok(if config.is_none() || problems.has_errors() { WRONG } else { FINE })
+    let whole = config.as_ref().filter(|_| !problems.has_errors());
+    let explained = explain.zip(whole).map(|(name, config)| (name, explain::as_json(config, name)));
+    if style.json {
+        let mut told = config::render_json(&problems, &source);
+        if let Some((_, Some(route))) = &explained {
+            told["route"] = route.clone();
+        }
+        writeln!(out, "{told}")?;
+    } else {
+        tell(&source, config.as_ref(), &problems, style, err)?;
+        if let (Some(config), Some((name, Some(_)))) = (whole, &explained) {
+            explain::write(config, name, out)?;
+        }
+    }
+    if let Some((name, None)) = explained {
+        writeln!(err, "error: {} has no route {name:?}", source.path.display())?;
+        return Ok(WRONG);
+    }
+    Ok(if whole.is_none() { WRONG } else { FINE })
 }
 
 fn tell(
@@ -69,12 +89,8 @@ fn tell(
     config: Option<&Config>,
     problems: &Problems,
     style: Style,
-    out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> std::io::Result<()> {
-    if style.json {
-        return writeln!(out, "{}", config::render_json(problems, source));
-    }
     if !problems.is_empty() {
         write!(err, "{}", config::render(problems, source, style.colour))?;
     }
@@ -116,7 +132,7 @@ routes:
         std::fs::write(&path, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let style = Style { json, colour: false };
-        let code = run(&path, style, &|_| None, compile, &mut out, &mut err).unwrap();
+        let code = run(&path, style, None, &|_| None, compile, &mut out, &mut err).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
@@ -154,7 +170,7 @@ routes:
     fn a_missing_file_is_wrong() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let path = Path::new("/nowhere/gateway.yaml");
-        let code = run(path, Style::default(), &|_| None, |_| Problems::default(), &mut out, &mut err);
+        let code = run(path, Style::default(), None, &|_| None, |_| Problems::default(), &mut out, &mut err);
         assert_eq!(code.unwrap(), WRONG);
         assert!(String::from_utf8(err).unwrap().starts_with("error: there is no file /nowhere/gateway.yaml"));
     }

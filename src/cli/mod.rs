@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod run;
 pub mod schema;
 pub mod token;
@@ -35,7 +36,7 @@ struct Arguments {
 enum Command {
     Run(run::RunArgs),
     /// Say everything that is wrong with a configuration
-    #[command(override_usage = "gatehouse check [-c FILE] [--json]")]
+    #[command(override_usage = "gatehouse check [-c FILE] [--json] [--explain ROUTE]")]
     Check {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "gateway.yaml")]
@@ -43,6 +44,9 @@ enum Command {
         /// Write the outcome as JSON to stdout
         #[arg(long)]
         json: bool,
+        /// Tell what this route does: the plan of an aggregate's parts
+        #[arg(long, value_name = "ROUTE")]
+        explain: Option<String>,
     },
     Demo(demo::DemoArgs),
     Token(token::TokenArgs),
@@ -54,11 +58,12 @@ enum Command {
 pub fn main() -> u8 {
     match Arguments::parse().command {
         Command::Run(args) => code(run::run(&args, |_| async {})),
-        Command::Check { config, json } => {
+        Command::Check { config, json, explain } => {
             let style = check::Style { json, colour: colour() };
             let done = check::run(
                 &config,
                 style,
+                explain.as_deref(),
                 &environment,
                 gateway::check,
                 &mut stdout().lock(),

@@ -51,9 +51,20 @@ fn decoded(encoded: &str) -> impl Iterator<Item = u8> {
     })
 }
 
+/// Appends text as (part of) a segment or a query value: all but unreserved characters (RFC 3986 §2.3) is encoded.
+pub fn push_text(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if is_unreserved(byte) {
+            out.push(char::from(byte));
+        } else {
+            push_escape(out, byte);
+        }
+    }
+}
+
 /// Appends a segment of a normalised path as (part of) a query value. Its escapes stay, and all else
 /// but unreserved characters is encoded: it can end neither the value nor the query, nor become a space.
-pub(super) fn push_segment_as_value(out: &mut String, segment: &str) {
+pub fn push_segment_as_value(out: &mut String, segment: &str) {
     for byte in segment.bytes() {
         if is_unreserved(byte) || byte == b'%' {
             out.push(char::from(byte));

@@ -8,6 +8,7 @@ use http::{HeaderName, Method};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::aggregate::AggregateStatus;
 use crate::config::{
     self, Action, HeaderEdit, HostPattern, NetworkSource, PathMatch, Rewrite, Template, TemplatePiece,
 };
@@ -69,10 +70,7 @@ pub enum ActionStatus {
         #[serde(skip_serializing_if = "Option::is_none")]
         stale_if_error_ms: Option<u64>,
     },
-    Aggregate {
-        timeout_ms: u64,
-        parts: Vec<PartStatus>,
-    },
+    Aggregate(AggregateStatus),
     Redirect {
         to: String,
         status: u16,
@@ -80,14 +78,6 @@ pub enum ActionStatus {
     Respond {
         status: u16,
     },
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct PartStatus {
-    pub name: String,
-    pub service: String,
-    pub path: String,
-    pub required: bool,
 }
 
 impl RouteStatus {
@@ -206,10 +196,7 @@ fn action(action: &Action) -> ActionStatus {
             overrides: forward.overrides.as_deref().map(overrides).unwrap_or_default(),
             stale_if_error_ms: forward.stale_if_error.map(|stale| milliseconds(stale.keep_for)),
         },
-        Action::Aggregate(aggregate) => ActionStatus::Aggregate {
-            timeout_ms: milliseconds(aggregate.timeout),
-            parts: aggregate.parts.iter().map(part).collect(),
-        },
+        Action::Aggregate(aggregate) => ActionStatus::Aggregate(AggregateStatus::of(aggregate)),
         Action::Redirect(redirect) => {
             ActionStatus::Redirect { to: text(&redirect.to), status: redirect.status.as_u16() }
         }
@@ -226,15 +213,6 @@ fn overrides(overrides: &config::Overrides) -> Vec<&'static str> {
         ("fallback", overrides.fallback.is_some()),
     ];
     given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
-}
-
-fn part(part: &config::Part) -> PartStatus {
-    PartStatus {
-        name: part.name.clone(),
-        service: part.service.value.clone(),
-        path: text(&part.path),
-        required: part.required,
-    }
 }
 
 fn methods(list: &[Method]) -> Vec<String> {
@@ -304,15 +282,28 @@ mod tests {
                 timeout: Duration::from_secs(2),
                 parts: vec![Part {
                     name: "orders".into(),
-                    service: at("order-service".into()),
-                    path: Template(vec![
-                        TemplatePiece::Literal("/orders?user=".into()),
-                        TemplatePiece::QueryParameter("id".into()),
-                    ]),
+                    call: PartCall {
+                        service: at("order-service".into()),
+                        path: PartTemplate(vec![
+                            PartPiece::Literal("/orders?user=".into()),
+                            PartPiece::Value(ValueOf::Parameter("id".into())),
+                        ]),
+                        headers: vec![(
+                            HeaderName::from_static("x-key"),
+                            PartTemplate(vec![PartPiece::Literal("hush".into())]),
+                        )],
+                        accept_status: vec![],
+                        timeout: None,
+                        max_body: 1,
+                    },
+                    needs: vec![],
                     required: false,
-                    fallback: "[\"hush\"]".into(),
-                    max_body: 1,
+                    fallback: PartFallback::Value("[\"hush\"]".into()),
+                    shape: PartShape::default(),
+                    for_each: None,
+                    hidden: false,
                 }],
+                append: vec![],
             }),
         }
     }
@@ -338,7 +329,7 @@ mod tests {
                 ],
                 "action": { "aggregate": { "timeout_ms": 2000, "parts": [
                     { "name": "orders", "service": "order-service", "path": "/orders?user={id}", "required": false },
-                ] } },
+                ], "stages": [["orders"]] } },
             })
         );
         assert!(!shown.to_string().contains("hush"));

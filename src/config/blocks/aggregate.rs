@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::action::Uses;
-use super::references::ServiceRef;
+use super::append::{AppendBody, Appends, appends};
+use super::part::PartBody;
+use super::plan::{Ground, plan};
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{Aggregate, At, Part, Ref, Template};
+use crate::config::model::{Aggregate, Append, At, Part, PartFallback};
 use crate::config::reader::Reader;
+use crate::config::source::Span;
 use crate::config::text::quoted;
-use crate::config::values::body::JsonText;
-use crate::config::values::template::{PathAndQueryTemplate, names};
-use crate::config::values::units::{Size, Wait};
+use crate::config::values::units::Wait;
 use crate::config::yaml::Node;
 
-/// `aggregate` as written.
+/// `aggregate` as written: what its parts wait for is found out when the route around it is known.
 pub(super) struct AggregateBody {
-    pub aggregate: Aggregate,
-    pub uses: Uses,
+    timeout: Duration,
+    parts: Parts,
+    append: Vec<AppendBody>,
 }
 
 block! {
@@ -26,37 +27,85 @@ block! {
     "an aggregate block" AggregateBlock => AggregateBody {
         /// For all parts together. Default 10s.
         timeout: Wait,
-        /// The calls, all made at once.
+        /// The calls. Those that need nothing of others are made at once.
         parts: Parts ["{ user: { service: user-service, path: \"/users/{id}\" } }"],
+        /// Arrays of several parts as one, by the names that these have in the document.
+        append: Appends,
     }
+    later { "stream" }
 }
 
 impl AggregateBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<AggregateBody> {
         let (timeout, parts) = (self.timeout.or(Duration::from_secs(10)), self.parts.required::<Parts>());
-        let mut uses = Uses::default();
-        let parts: Vec<Part> = parts?
-            .0
-            .into_iter()
-            .map(|(name, body)| {
-                let used = names(&body.path.value).into_iter().map(|name| (name.to_owned(), body.path.span));
-                uses.parameters.extend(used);
-                Part {
-                    name,
-                    service: body.service,
-                    path: body.path.value,
-                    required: body.required,
-                    fallback: body.fallback,
-                    max_body: body.max_body,
-                }
-            })
-            .collect();
-        Some(AggregateBody { aggregate: Aggregate { timeout: timeout?, parts }, uses })
+        let append = self.append.optional::<Appends>()?.map_or_else(Vec::new, |appends| appends.0);
+        Some(AggregateBody { timeout: timeout?, parts: parts?, append })
     }
 }
 
+impl AggregateBody {
+    /// Resolves all names; problems are told for those that can't be.
+    pub fn on(self, ground: &Ground<'_>, reader: &mut Reader<'_>) -> Option<Aggregate> {
+        let spots: Vec<Span> = self.parts.0.iter().map(|(name, _)| name.span).collect();
+        let parts = plan(self.parts.0, ground, reader)?;
+        let append = appends(self.append, &parts, reader)?;
+        fallbacks_fit(&parts, &append, &spots, reader).then_some(())?;
+        joins_fit(&parts, &spots, reader).then_some(())?;
+        Some(Aggregate { timeout: self.timeout, parts, append })
+    }
+}
+
+/// What stands in for a part has to be of its kind, or null: nothing then stands where it would.
+fn fallbacks_fit(parts: &[Part], append: &[Append], spots: &[Span], reader: &mut Reader<'_>) -> bool {
+    let mut fit = true;
+    for (place, part) in parts.iter().enumerate() {
+        let is_appended = append.iter().any(|append| append.of.contains(&place));
+        let (kind, open) = match (part.shape.merge, is_appended) {
+            (true, _) => ("merged into the root: its fallback has to be an object", "{"),
+            (false, true) if part.for_each.is_some() => continue,
+            (false, true) => ("appended to others: its fallback has to be a list", "["),
+            (false, false) => continue,
+        };
+        if let PartFallback::Value(json) = &part.fallback
+            && json != "null"
+            && !json.starts_with(open)
+        {
+            let message = format!("the part {} is {kind}", quoted(&part.name));
+            reader.error(spots[place], message, "write one, or remove `fallback`");
+            fit = false;
+        }
+    }
+    fit
+}
+
+/// What stands in elements needs elements that stand somewhere, and a name of its own there.
+fn joins_fit(parts: &[Part], spots: &[Span], reader: &mut Reader<'_>) -> bool {
+    let into = |part: &Part| {
+        part.for_each.clone().and_then(|each| each.into.map(|into| (each.from, each.query, into)))
+    };
+    for (place, part) in parts.iter().enumerate() {
+        let Some(stands) = into(part) else { continue };
+        let (message, remedy) = if parts[stands.0].hidden {
+            (
+                format!(
+                    "{} is hidden, so that nothing stands in its elements",
+                    quoted(&parts[stands.0].name)
+                ),
+                "show it, or remove `into`",
+            )
+        } else if parts[..place].iter().any(|other| into(other).as_ref() == Some(&stands)) {
+            (format!("two parts stand in the same elements as {}", quoted(&stands.2)), "choose another name")
+        } else {
+            continue;
+        };
+        reader.error(spots[place], message, remedy);
+        return false;
+    }
+    true
+}
+
 /// `name: part`, in the order of the file. The names are keys of the response.
-struct Parts(Vec<(String, PartBody)>);
+struct Parts(Vec<(At<String>, PartBody)>);
 
 impl Value for Parts {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -78,7 +127,7 @@ impl Value for Parts {
                     reader.error(entry.key_span, message, "name it after what it brings");
                     return None;
                 }
-                body.map(|body| (entry.key.to_string(), body))
+                body.map(|body| (At { value: entry.key.to_string(), span: entry.key_span }, body))
             })
             .collect();
         parts.into_iter().collect::<Option<_>>().map(Parts)
@@ -90,57 +139,6 @@ impl Value for Parts {
             "minProperties": 1,
             "propertyNames": { "minLength": 1, "not": { "const": "_errors" } },
             "additionalProperties": PartBody::schema(),
-        })
-    }
-}
-
-struct PartBody {
-    service: Ref,
-    path: At<Template>,
-    required: bool,
-    fallback: String,
-    max_body: u64,
-}
-
-block! {
-    /// One call of an aggregate.
-    "a part" PartBlock => PartBody {
-        /// The name of a service.
-        service: ServiceRef ["user-service"],
-        /// Path and query to GET, with `{name}` for the parameters of the route's path.
-        path: At<PathAndQueryTemplate> ["\"/users/{id}\""],
-        /// Whether the whole fails when this part does. Default false.
-        required: bool,
-        /// What stands in for a part that failed, as JSON. Default null.
-        fallback: At<JsonText>,
-        /// The largest response of the part. Default 1MiB.
-        max_body: Size<1, { 1 << 30 }>,
-    }
-    later {
-        "method", "body", "headers", "select", "allow", "deny", "rename", "after", "for_each", "merge", "timeout",
-    }
-}
-
-impl PartBlock {
-    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<PartBody> {
-        let required = self.required.or(false)?;
-        let fallback = self.fallback.optional::<At<JsonText>>()?;
-        if let Some(fallback) = fallback.as_ref().filter(|_| required) {
-            reader.error(
-                fallback.span,
-                "a required part never uses its fallback",
-                "remove `fallback`, or `required: true`",
-            );
-            return None;
-        }
-        let (service, path) = (self.service.required(), self.path.required::<At<PathAndQueryTemplate>>());
-        let path = path?;
-        Some(PartBody {
-            service: service?,
-            path: At { value: path.value.0, span: path.span },
-            required,
-            fallback: fallback.map_or_else(|| "null".to_owned(), |fallback| fallback.value.0),
-            max_body: self.max_body.or(1u64 << 20)?,
         })
     }
 }

@@ -10,6 +10,7 @@ use super::action::{ForwardBody, RedirectBody, Uses};
 use super::aggregate::AggregateBody;
 use super::browser::Security;
 use super::listener::plain;
+use super::plan::Ground;
 use super::policy::{Authorize, BodySize, CorsBody, RequestEdit, ResponseEdit, refs};
 use super::references::RateLimitRef;
 use super::response::Respond;
@@ -80,8 +81,18 @@ impl RouteBlock {
         }
         let matches = self.r#match.value();
         encoded_slash(matches, self.encoded_slashes.value(), reader);
-        let action =
-            action(self.forward, self.aggregate, self.redirect, self.respond, &place, matches, reader);
+        let is_authenticated = !self.authenticate.is_absent();
+        let ground =
+            matches.map(|matches| Ground { matches, parameters: path_parameters(matches), is_authenticated });
+        let action = action(
+            self.forward,
+            self.aggregate,
+            self.redirect,
+            self.respond,
+            &place,
+            ground.as_ref(),
+            reader,
+        );
         let matches: Match = self.r#match.required()?;
         let cors = self.cors.optional::<CorsBody>()?.map(|cors| cors.on(&matches.methods));
         let rate_limits: Vec<RateLimitRef> = self.rate_limits.or(Vec::new())?;
@@ -123,7 +134,7 @@ fn action(
     redirect: Field<At<RedirectBody>>,
     respond: Field<At<Respond>>,
     place: &Place,
-    matches: Option<&Match>,
+    ground: Option<&Ground<'_>>,
     reader: &mut Reader<'_>,
 ) -> Option<Action> {
     const ACTIONS: [&str; 4] = ["forward", "aggregate", "redirect", "respond"];
@@ -146,8 +157,8 @@ fn action(
     }
     let (action, uses) = if let Field::Read(At { value: ForwardBody { forward, uses }, .. }) = forward {
         (Action::Forward(forward), uses)
-    } else if let Field::Read(At { value: AggregateBody { aggregate, uses }, .. }) = aggregate {
-        (Action::Aggregate(aggregate), uses)
+    } else if let Field::Read(At { value: body, .. }) = aggregate {
+        (Action::Aggregate(body.on(ground?, reader)?), Uses::default())
     } else if let Field::Read(At { value: RedirectBody { redirect, uses }, .. }) = redirect {
         (Action::Redirect(redirect), uses)
     } else if let Field::Read(At { value: Respond(response), .. }) = respond {
@@ -155,7 +166,7 @@ fn action(
     } else {
         return None;
     };
-    matches.is_none_or(|matches| uses.fit(matches, reader)).then_some(action)
+    ground.is_none_or(|ground| uses.fit(ground.matches, reader)).then_some(action)
 }
 
 block! {

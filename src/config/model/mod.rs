@@ -4,6 +4,7 @@
 //! served: `snapshot::compile` turns it into the form that requests run against. Equality ignores
 //! positions, so "did this block change?" is `==`.
 
+mod aggregate;
 mod authenticator;
 mod listener;
 mod policy;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use aggregate::*;
 pub use authenticator::*;
 pub use listener::*;
 pub use policy::*;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders, StaticResponse};
+use super::{
+    Aggregate, At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders, StaticResponse,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
@@ -186,26 +188,6 @@ pub enum TemplatePiece {
     PathParameter(String),
     /// A parameter behind the `?`.
     QueryParameter(String),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Aggregate {
-    /// One deadline for all parts. Default 10 s.
-    pub timeout: Duration,
-    /// In the order in which they are written. Never empty.
-    pub parts: Vec<Part>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    pub name: String,
-    pub service: Ref,
-    pub path: Template,
-    pub required: bool,
-    /// Compact JSON; `null` when none is given.
-    pub fallback: String,
-    /// Of the part's response. Default 1 MiB.
-    pub max_body: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

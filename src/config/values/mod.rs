@@ -1,8 +1,10 @@
 //! The values that blocks are made of: how each is read, and its schema.
 
 pub(super) mod body;
+pub(super) mod field_path;
 pub(super) mod http;
 pub(super) mod net;
+pub(super) mod part_template;
 pub(super) mod path;
 pub(super) mod template;
 pub(super) mod units;

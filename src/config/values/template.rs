@@ -1,4 +1,4 @@
-//! Text with `{name}` placeholders: `rewrite`, `redirect.to`, and the paths of an aggregate's parts.
+//! Text with `{name}` placeholders: `rewrite` and `redirect.to`.
 
 use ::http::Uri;
 use serde_json::Value as Json;
@@ -13,9 +13,6 @@ use crate::config::yaml::Node;
 
 /// A path with placeholders and no query.
 pub(in crate::config) struct PathTemplate(pub Template);
-
-/// A path with placeholders, and perhaps a query with more of them.
-pub(in crate::config) struct PathAndQueryTemplate(pub Template);
 
 /// A whole URL, or a path; either perhaps with a query.
 pub(in crate::config) struct LocationTemplate(pub Template);
@@ -40,17 +37,6 @@ impl Value for PathTemplate {
 
     fn schema() -> Json {
         text_schema("/[^?#]*")
-    }
-}
-
-impl Value for PathAndQueryTemplate {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let template = reader.parse(node, &TEMPLATE, path_and_query)?;
-        Some(PathAndQueryTemplate(template))
-    }
-
-    fn schema() -> Json {
-        text_schema("/[^#]*")
     }
 }
 
@@ -123,14 +109,7 @@ fn pieces(text: &str, mut in_query: bool) -> Result<Vec<TemplatePiece>, Option<S
             close.ok_or_else(|| Some("`{` is never closed: a plain brace is written %7B".to_owned()))?;
         let (literal, name) = (&rest[..open], &rest[open + 1..close]);
         if !is_parameter(name) {
-            let later = name.starts_with("item.") || name.contains('.') || name.contains('[');
-            return Err(Some(match later {
-                true => {
-                    "values of other parts are not supported yet: only parameters of the route's path are"
-                        .to_owned()
-                }
-                false => format!("{} is not the name of a parameter", quoted(name)),
-            }));
+            return Err(Some(format!("{} is not the name of a parameter", quoted(name))));
         }
         in_query |= literal.contains('?');
         if !literal.is_empty() {
