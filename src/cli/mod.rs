@@ -7,6 +7,7 @@
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod loadtest;
 pub mod run;
 pub mod schema;
 pub mod token;
@@ -50,6 +51,7 @@ enum Command {
     },
     Demo(demo::DemoArgs),
     Token(token::TokenArgs),
+    Loadtest(Box<loadtest::LoadArgs>),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -73,6 +75,7 @@ pub fn main() -> u8 {
         }
         Command::Demo(args) => demo::main(&args),
         Command::Token(args) => sign(&args),
+        Command::Loadtest(args) => loadtest::main(&args),
         Command::Schema => match schema::run(&mut stdout().lock()) {
             Ok(()) => check::FINE,
             Err(_) => check::WRONG,
@@ -128,4 +131,12 @@ pub(crate) fn code(result: Result<(), gateway::Wrong>) -> u8 {
 /// `250ms`, `5s`, `2m`, `1h`: the notation of the configuration.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).ok_or_else(|| "write a number and ms, s, m or h: 30s".to_owned())
+}
+
+/// An error with all that has led to it.
+pub(crate) fn spell_causes(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", spell_causes(cause)),
+        None => error.to_string(),
+    }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 pub use signing::{SignError, SigningKey, sign};
 
+use super::spell_causes;
 use crate::config::{self, Config};
 use crate::policy::authenticate::algorithm;
 use signing::{is_hmac, standard_claims};
@@ -74,7 +75,7 @@ pub fn run(
     let authenticator = config.map(|config| choose(config, args.authenticator.as_deref())).transpose()?;
     let key = signing_key(args, authenticator)?.with_kid(args.kid.clone());
     let claims = standard_claims(authenticator, own_claims(args)?, now, args.expires_in);
-    let token = key.sign(&claims).map_err(|error| with_causes(&error))?;
+    let token = key.sign(&claims).map_err(|error| spell_causes(&error))?;
     writeln!(out, "{token}").map_err(|error| format!("cannot write the token: {error}"))?;
 
     let whose = authenticator.map(|a| format!(" for authenticator {:?}", a.name.value)).unwrap_or_default();
@@ -117,7 +118,7 @@ fn signing_key(
         let text =
             std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         return SigningKey::from_pem(&text, args.alg, &allowed)
-            .map_err(|error| format!("{}: {}", path.display(), with_causes(&error)));
+            .map_err(|error| format!("{}: {}", path.display(), spell_causes(&error)));
     }
     if let Some(wanted) = args.alg.filter(|wanted| !is_hmac(wanted)) {
         return Err(format!("{wanted:?} needs a private key: give it with --key"));
@@ -128,7 +129,7 @@ fn signing_key(
             Ok(SigningKey::secret(secret, args.alg.unwrap_or(first)))
         }
         (None, Some(authenticator)) => {
-            SigningKey::of(authenticator, args.alg).map_err(|error| with_causes(&error))
+            SigningKey::of(authenticator, args.alg).map_err(|error| spell_causes(&error))
         }
         (None, None) => Err("there is nothing to sign with: give --config, --secret or --key".into()),
     }
@@ -168,13 +169,6 @@ fn algorithm_name(text: &str) -> Result<Algorithm, String> {
     text.parse().map_err(|_| {
         "there are HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA".into()
     })
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", with_causes(cause)),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

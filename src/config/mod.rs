@@ -7,6 +7,7 @@
 
 mod block;
 mod blocks;
+mod document;
 mod instance_file;
 mod load;
 mod mask;
@@ -23,6 +24,7 @@ mod values;
 mod variables;
 mod yaml;
 
+pub use document::parse_document;
 pub use instance_file::{FileInstance, parse_instance_file};
 pub use load::{Loaded, load};
 pub use model::*;

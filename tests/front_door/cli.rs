@@ -99,7 +99,7 @@ fn usage_is_explained_and_misuse_is_2() {
     let directory = with(GOOD);
     let help = gatehouse(directory.path(), &["--help"]);
     assert_eq!(help.code, 0);
-    for command in ["run", "check", "demo", "token", "schema"] {
+    for command in ["run", "check", "demo", "token", "loadtest", "schema"] {
         assert!(help.out.contains(command), "{}", help.out);
         assert_eq!(gatehouse(directory.path(), &[command, "--help"]).code, 0);
     }

@@ -33,6 +33,7 @@ mod http1;
 mod http2;
 mod hygiene;
 mod limits;
+mod loadtest;
 mod metrics;
 mod outliers;
 mod overrides;
