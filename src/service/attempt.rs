@@ -198,6 +198,13 @@ pub struct Responded {
     pub lease: Lease,
 }
 
+impl Responded {
+    /// Whether more has come than it said. What was said may be right, and what came, too.
+    pub fn is_overfull(&self) -> bool {
+        self.lease.connection.has_more_than(&self.body)
+    }
+}
+
 impl Attempt<'_> {
     /// Sends the request and waits for the head of the response, and for a short body behind it. Whatever of the request is still under way then is
     /// sent on by whoever reads the response's body.

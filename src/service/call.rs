@@ -282,10 +282,19 @@ impl<'c> Tries<'c> {
         let settings = &self.errand.service.settings;
         let Got { responded, in_flight, admission, at, session } = got;
         let status = responded.response.status;
-        let repeat = settings.retries.on.contains(Failure::Status(status)) && self.may_repeat(false, 0);
+        let (on, is_overfull) = (&settings.retries.on, responded.is_overfull());
+        let is_bad = on.contains(Failure::Status(status))
+            || is_overfull && on.contains(Failure::Reset) && self.has_untried();
+        let repeat = is_bad && self.may_repeat(false, 0);
         let asked = if repeat { responded.response.fields.value(&header::RETRY_AFTER) } else { None };
         let asked = asked.and_then(|value: HeaderValue| backoff::retry_after(&value, SystemTime::now()));
-        let verdict = Verdict::of_head(status, admission, at, settings);
+        let verdict = if is_overfull {
+            // No failure for its breaker: a service may always have answered so, and been of use.
+            admission.server_error(at, &settings.breaker);
+            None
+        } else {
+            Verdict::of_head(status, admission, at, settings)
+        };
         let mut answer = self.answer(responded, in_flight, verdict, at);
         // Nobody is to stay with an instance that fails.
         answer.session = session.filter(|_| !status.is_server_error());

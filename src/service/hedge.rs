@@ -141,7 +141,9 @@ impl Errand<'_> {
     pub fn is_good(&self, attempted: &Attempted) -> bool {
         let Ok(got) = attempted else { return false };
         let (settings, failure) = (&self.service.settings, Failure::Status(got.responded.response.status));
-        !settings.breaker_failures.contains(failure) && !settings.retries.on.contains(failure)
+        !settings.breaker_failures.contains(failure)
+            && !settings.retries.on.contains(failure)
+            && !got.responded.is_overfull()
     }
 
     /// What came and is not passed on still says something about its instance.

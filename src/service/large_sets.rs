@@ -89,6 +89,9 @@ fn a_large_set_is_made_and_changed_in_time() {
         let (took, picked) = picks(&service, 0);
         assert_eq!(picked, ALL);
         assert!(took < Duration::from_micros(200), "{rule:?}: a request takes {took:?}");
+        service.instances.publish(all(|number| 1 + number % 7));
+        let looked_at = most_looked_at(&service, 1000);
+        assert!(looked_at <= FEW, "{rule:?}: {looked_at} are looked at in a new set");
     }
 }
 

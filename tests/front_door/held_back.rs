@@ -44,17 +44,22 @@ fn well() -> Option<(u16, String)> {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_anywhere_is_asked_for_again() {
+    // After no byte, after one, and so on.
+    let broken = RawOrigin::start(|mut stream, number| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let _ = stream.write_all(&ANSWER.as_bytes()[..number - 1]).await;
+    })
+    .await;
     let origin = Origin::text("well").await;
+    let settings = format!("{NO_BREAKER}, retries: {{ backoff: {{ base: 0s }} }}");
+    let gateway = service(&[broken.url(), origin.url()], &settings);
     for bytes in 0..ANSWER.len() {
-        let broken = cut_after(ANSWER, bytes).await;
-        let settings = format!("{NO_BREAKER}, retries: {{ backoff: {{ base: 0s }} }}");
-        let gateway = service(&[broken.url(), origin.url()], &settings);
         assert_eq!(two(&gateway, &Method::GET).await, [well(), well()], "after {bytes} bytes");
-        assert_eq!(broken.connections(), 1, "after {bytes} bytes");
-        assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, 1.0);
-        let resets = gateway.metric("gatehouse_upstream_requests_total", &["outcome=\"reset\""]).await;
-        assert_eq!(resets, 1.0, "after {bytes} bytes");
+        assert_eq!(broken.connections(), bytes + 1);
     }
+    let all = ANSWER.len() as f64;
+    assert_eq!(gateway.metric("gatehouse_upstream_retries_total", &[]).await, all);
+    assert_eq!(gateway.metric("gatehouse_upstream_requests_total", &["outcome=\"reset\""]).await, all);
 }
 
 #[tokio::test]
@@ -186,6 +191,25 @@ async fn chunks_that_come_soon_are_waited_for() {
         assert_eq!(two(&gateway, &Method::GET).await, [well(), well()]);
     }
     assert_eq!(whole.connections(), 1, "it is kept as it would be otherwise");
+}
+
+/// Its length may be told wrong. Where nobody else answers, or nobody else may be asked, what was told is taken for it.
+#[tokio::test]
+async fn an_answer_longer_than_it_says_is_asked_for_elsewhere() {
+    let wrong = || RawOrigin::answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell, that is not all");
+    let (long, origin) = (wrong().await, Origin::text("well?").await);
+    let gateway = service(&[long.url(), origin.url()], "retries: { backoff: { base: 0s } }");
+    let other = Some((200, "well?".to_owned()));
+    assert_eq!(two(&gateway, &Method::GET).await, [other.clone(), other.clone()]);
+    assert_eq!(long.connections(), 1);
+    let posted = two(&gateway, &Method::POST).await;
+    assert!(posted.contains(&well()) && posted.contains(&other), "{posted:?}");
+    let alone = service(&[long.url()], "retries: { backoff: { base: 0s } }");
+    for _ in 0..5 {
+        assert_eq!(two(&alone, &Method::GET).await, [well(), well()]);
+    }
+    let shown = alone.instance("users", long.address).await.expect("it is there");
+    assert_eq!((&shown["breaker"]["state"], &shown["attempts"]), (&"closed".into(), &10.into()), "{shown}");
 }
 
 /// What is past its time is told in the words of that time.

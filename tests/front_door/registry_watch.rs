@@ -114,7 +114,9 @@ async fn a_stream_tells_all_resumes_and_gives_signs_of_life() {
 #[tokio::test]
 async fn a_reader_that_stopped_is_cut_off_and_holds_up_nobody() {
     let registry = local(port());
-    let gateway = Gateway::start(&configuration(registry));
+    // Nobody sends heartbeats, however long it takes.
+    let patient = configuration(registry).replace("token:", "heartbeat_ttl: 10m, token:");
+    let gateway = Gateway::start(&patient);
     let metadata = "x".repeat(2000);
     // Four megabytes, which is what the system's buffers may hold at most.
     for first in (1..=2000).step_by(100) {

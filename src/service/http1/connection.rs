@@ -246,6 +246,11 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether there is more here than a body that told its length, and so either was told wrong.
+    pub fn has_more_than(&self, body: &Body) -> bool {
+        body.length().is_some_and(|length| length > 0 && self.unread.len() as u64 > length)
+    }
+
     /// What was read and belongs to the body of the response, or to nobody.
     pub fn unread(&mut self) -> &mut BytesMut {
         &mut self.unread

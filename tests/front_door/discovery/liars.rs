@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
-use crate::support::source::{answers, until_stale, until_well};
+use crate::support::source::{answers, until, until_well};
 use crate::support::told::Told;
 use crate::support::{Client, Gateway, Origin};
 
@@ -41,7 +41,7 @@ impl Found {
     async fn lied_to<T>(&mut self, liar: impl AsyncFnOnce(SocketAddr) -> T, told: &str) {
         self.source.process().kill();
         let lying = liar(self.address()).await;
-        until_stale(&self.gateway, &self.client, told).await;
+        until(&self.gateway, &self.client, "failing", told).await;
         drop(lying);
         self.source.process().restart().await;
         until_well(&self.gateway, &self.client).await;
