@@ -6,7 +6,7 @@ pub fn config(input: &[u8]) {
     let Some(text) = super::text(input) else { return };
     let source = Source { path: "gateway.yaml".into(), text: text.into() };
     // Names of even length are set, so that both outcomes of a variable are met.
-    let environment = |name: &str| (name.len() % 2 == 0).then(|| "value".to_owned());
+    let environment = |name: &str| name.len().is_multiple_of(2).then(|| "value".to_owned());
     let problems = match config::load(&source, &environment) {
         Ok(loaded) => {
             assert!(!loaded.warnings.has_errors());

@@ -269,7 +269,7 @@ async fn parts_get_what_was_said_of_the_client_and_not_of_the_whole() {
         .header("connection", "x-hop")
         .header("x-hop", "1")
         .header("content-type", "text/plain")
-        .header("expect", "200-ok")
+        .header("expect", "100-continue")
         .header("if-none-match", "\"v1\"")
         .header("if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT")
         .header("range", "bytes=0-1")
