@@ -52,13 +52,14 @@ const ALONE: [&str; 5] = ["buffers", "config", "clock", "per_worker", "reason"];
 
 /// Files of the request path that name types of the configuration, which they compile into their own form.
 /// Nothing of the configuration is read while a request is served (invariant 2).
-const COMPILES: [&str; 24] = [
+const COMPILES: [&str; 25] = [
     "action/respond.rs",
     "listener/mod.rs",
     "listener/tls.rs",
     "listener/tls/certificate.rs",
     "listener/tls/clients.rs",
     "policy/authenticate/authenticator.rs",
+    "policy/authenticate/certificate.rs",
     "policy/authenticate/compile.rs",
     "policy/authenticate/mod.rs",
     "policy/authenticate/token_source.rs",
