@@ -1,6 +1,7 @@
 //! Who a request is made for, or why it is refused: what authentication hands to everything behind it.
 //!
-//! An [`Identity`] exists only for a token whose signature and claims have been checked.
+//! An [`Identity`] exists only for a token whose signature and claims have been checked, or a certificate that was
+//! checked in the handshake.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,6 +30,21 @@ impl Identity {
     /// A claim by its exact name, else by a path of names with dots: `realm_access.roles`.
     pub fn claim(&self, name: &str) -> Option<&Value> {
         find(&self.claims, name)
+    }
+}
+
+/// The names in the certificate that a client showed: of hosts, in lower case, and URIs. Names with a star, which are
+/// many at once, are left out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientNames(Box<[String]>);
+
+impl ClientNames {
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        ClientNames(names.into_iter().filter(|name| !name.contains('*')).collect())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 }
 

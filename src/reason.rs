@@ -69,6 +69,10 @@ reasons! {
     TokenSignature = "token_signature", 401, "Bad token signature", Some("http_request_denied");
     /// No key with the token's `kid` is known.
     TokenKeyUnknown = "token_key_unknown", 401, "Unknown token key", Some("http_request_denied");
+    /// The route takes a client's certificate only, and the client showed none.
+    CertificateMissing = "certificate_missing", 403, "Client certificate required", Some("http_request_denied");
+    /// The client's certificate is good, but no name in it is one that the route's authenticators allow.
+    CertificateDenied = "certificate_denied", 403, "Client certificate not allowed", Some("http_request_denied");
     /// The token is valid, but a claim that the route asks for is absent or has another value.
     NotAuthorized = "not_authorized", 403, "Not allowed", Some("http_request_denied");
     /// The client's address is not one that may call.

@@ -19,7 +19,7 @@ use crate::http::interned;
 use crate::http::template::{StripPrefix, Template};
 use crate::memory::Memory;
 use crate::policy::Policies;
-use crate::policy::authenticate::Authenticator;
+use crate::policy::authenticate::{Authenticator, CertificateRule};
 use crate::policy::ip_filter::IpFilter;
 use crate::policy::maintenance::Switch;
 use crate::policy::rate_limit::RateLimiter;
@@ -118,6 +118,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         services: services(config, ground, &mut problems),
         authenticators: authenticators(config, ground, &mut problems),
         limiters: limiters(config, ground),
+        certificate_rules: policies::certificate_rules(config),
         switches: policies::switches(config, ground),
         ip_filter: policies::default_ip_filter(config, &mut problems),
     };
@@ -195,6 +196,7 @@ struct Names {
     services: HashMap<String, Arc<Service>>,
     authenticators: HashMap<String, Arc<Authenticator>>,
     limiters: HashMap<String, Arc<RateLimiter>>,
+    certificate_rules: HashMap<String, Arc<CertificateRule>>,
     switches: HashMap<PathBuf, Arc<Switch>>,
     /// That of `defaults`.
     ip_filter: Option<Arc<IpFilter>>,
@@ -251,11 +253,11 @@ fn memory(config: &Config, ground: &Ground<'_>) -> Option<Arc<Memory>> {
 
 fn identity_headers(config: &Config) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> = Vec::new();
-    for authenticator in &config.authenticators {
-        for (_, name) in &authenticator.jwt.claim_headers {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
+    let of_tokens = config.authenticators.iter().flat_map(|a| &a.jwt.claim_headers).map(|(_, name)| name);
+    let of_certificates = config.certificate_authenticators.iter().filter_map(|a| a.header.as_ref());
+    for name in of_tokens.chain(of_certificates) {
+        if !names.contains(name) {
+            names.push(name.clone());
         }
     }
     names

@@ -243,6 +243,12 @@ fn authenticators_and_rate_limits() {
     let headers: Vec<_> =
         jwt.claim_headers.iter().map(|(claim, name)| (claim.as_str(), name.as_str())).collect();
     assert_eq!(headers, [("sub", "x-user-id"), ("scope", "x-scopes")]);
+    let mesh = &config.certificate_authenticators[0];
+    assert_eq!(
+        (mesh.name.as_str(), mesh.subjects.join(" ")),
+        ("mesh", "spiffe://shop/* orders.internal".to_owned())
+    );
+    assert_eq!(mesh.header.as_ref().map(http::HeaderName::as_str), Some("x-client-name"));
     let small = &config.authenticators[1].jwt;
     assert_eq!((small.leeway, small.audience.as_slice()), (seconds(30), &["one".to_owned()][..]));
     assert_eq!(small.token_from, [TokenSource::Bearer]);
@@ -288,7 +294,10 @@ fn matches_and_policies() {
     // Numbers keep their digits.
     assert_eq!(users.matches.query[0], ("beta".to_owned(), exact("1.0")));
     let authenticate = users.authenticate.as_ref().unwrap();
-    assert_eq!(authenticate.with.iter().map(|with| with.as_str()).collect::<Vec<_>>(), ["shop", "small"]);
+    assert_eq!(
+        authenticate.with.iter().map(|with| with.as_str()).collect::<Vec<_>>(),
+        ["shop", "small", "mesh"]
+    );
     assert_eq!(authenticate.methods, [Method::POST]);
     assert_eq!(users.authorize[0].values, ["admin", "editor"]);
     assert_eq!(

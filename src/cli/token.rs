@@ -234,6 +234,7 @@ mod tests {
             registry: None,
             services: Vec::new(),
             authenticators,
+            certificate_authenticators: Vec::new(),
             rate_limits: Vec::new(),
             defaults: config::Defaults {
                 rate_limits: Vec::new(),

@@ -11,6 +11,13 @@ pub fn between(old: &Config, new: &Config) -> Vec<String> {
     compare("listener", &old.listeners, &new.listeners, |l| &l.name.value, &mut changes);
     compare("service", &old.services, &new.services, |s| &s.name.value, &mut changes);
     compare("authenticator", &old.authenticators, &new.authenticators, |a| &a.name.value, &mut changes);
+    compare(
+        "authenticator",
+        &old.certificate_authenticators,
+        &new.certificate_authenticators,
+        |a| &a.name.value,
+        &mut changes,
+    );
     compare("rate limit", &old.rate_limits, &new.rate_limits, |r| &r.name.value, &mut changes);
     compare("route", &old.routes, &new.routes, |r| &r.name.value, &mut changes);
     let blocks = [

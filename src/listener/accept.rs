@@ -1,7 +1,7 @@
 //! A worker's end of a listener: connections are accepted, told apart by protocol, and served until the
 //! listener drains. A connection that a client has been given is served, also when draining has begun.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -99,6 +99,7 @@ fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain
         worker: worker.clone(),
         facts: ConnFacts::new(peer.ip(), port, scheme),
         settings: settings.clone(),
+        client_names: OnceCell::new(),
     });
     let drained = drain.join_with(seat);
     settings.metrics.accepted(worker.id);
@@ -138,7 +139,12 @@ fn seat(
 async fn serve_tls(stream: TcpStream, tls: Arc<ServerConfig>, connection: Rc<Connection>, drained: Drained) {
     // Larger than all that comes after it.
     let Some(stream) = Box::pin(shake_hands(stream, tls, &connection, &drained)).await else { return };
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let session = stream.get_ref().1;
+    if let Some(names) = tls::client_names(session) {
+        // Nobody else has written there: it is done once, here.
+        let _ = connection.client_names.set(names);
+    }
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(stream);
     if is_http2 {
         // Larger than what an HTTP/1.1 connection needs, which shares its place with it.

@@ -23,12 +23,14 @@ mod tls;
 mod upgrade;
 mod watchdog;
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
 use crate::http::forwarded::ConnFacts;
+use crate::identity::ClientNames;
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::worker::Worker;
 
@@ -100,6 +102,8 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     pub settings: Rc<Settings>,
     pub facts: ConnFacts,
+    /// Of the certificate that the client showed, if it did, once hands are shaken.
+    pub client_names: OnceCell<ClientNames>,
 }
 
 impl Drop for Connection {

@@ -21,6 +21,7 @@ use crate::config::{self, Problems, TlsVersion};
 use certificate::Certificate;
 
 pub use certificate::Expiry;
+pub use clients::names as client_names;
 pub use failure::kind as failure_kind;
 pub use tickets::Tickets;
 

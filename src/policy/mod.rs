@@ -86,9 +86,14 @@ pub async fn on_request(
     if let Some(authenticate) = &policies.authenticate
         && authenticate.applies_to(&exchange.method)
     {
-        let tokens = &exchange.connection.worker.tokens;
-        let now = clock::recent_wall();
-        let identity = authenticate.authenticate(&request.headers, tokens, now).await.map_err(refused)?;
+        let identity = match authenticate.by_certificate(exchange.connection.client_names.get()) {
+            Some(decided) => decided,
+            None => {
+                let tokens = &exchange.connection.worker.tokens;
+                authenticate.authenticate(&request.headers, tokens, clock::recent_wall()).await
+            }
+        };
+        let identity = identity.map_err(refused)?;
         if let Some(authorize) = &policies.authorize {
             authorize.check(Some(&identity)).map_err(refused)?;
         }

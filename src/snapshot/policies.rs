@@ -9,7 +9,7 @@ use http::HeaderName;
 use super::{Ground, Names};
 use crate::config::{self, Config, EncodedSlashes, Problems};
 use crate::policy::Policies;
-use crate::policy::authenticate::Authentication;
+use crate::policy::authenticate::{Authentication, CertificateRule};
 use crate::policy::authorize::Authorization;
 use crate::policy::cors::Cors;
 use crate::policy::headers::HeaderEdit;
@@ -57,15 +57,27 @@ pub(super) fn compile(
         cors: route.cors.as_ref().map(Cors::compile),
         max_body: route.max_body.or(defaults.max_body),
         limits: limits.into(),
-        authenticate: route.authenticate.as_ref().and_then(|authenticate| {
-            Authentication::compile(authenticate, |name| names.authenticators.get(name).cloned())
-        }),
+        authenticate: route.authenticate.as_ref().and_then(|written| authentication(written, names)),
         authorize: Authorization::compile(&route.authorize),
         limits_by_identity: limits_by_identity.into(),
         request_headers: edits([&route.request_headers]),
         security_headers: security.and_then(SecurityHeaders::compile),
         response_headers: edits([&defaults.response_headers, &route.response_headers]),
     }
+}
+
+fn authentication(written: &config::Authenticate, names: &Names) -> Option<Authentication> {
+    let rule = |name: &config::Ref| names.certificate_rules.get(&name.value).cloned();
+    let certificates = written.with.iter().filter_map(rule).collect();
+    let with = written.with.iter().filter(|name| rule(name).is_none()).cloned().collect();
+    let tokens = config::Authenticate { with, methods: written.methods.clone() };
+    let tokens = Authentication::compile(&tokens, |name| names.authenticators.get(name).cloned())?;
+    Some(tokens.or_certificates(certificates))
+}
+
+pub(super) fn certificate_rules(config: &Config) -> HashMap<String, Arc<CertificateRule>> {
+    let rules = config.certificate_authenticators.iter();
+    rules.map(|rule| (rule.name.value.clone(), Arc::new(CertificateRule::compile(rule)))).collect()
 }
 
 /// Whether all that [`compile`] reads of them is the same.

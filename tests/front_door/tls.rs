@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod names;
 
 use std::path::Path;
 use std::sync::Arc;

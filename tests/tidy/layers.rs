@@ -52,7 +52,7 @@ const ALONE: [&str; 5] = ["buffers", "config", "clock", "per_worker", "reason"];
 
 /// Files of the request path that name types of the configuration, which they compile into their own form.
 /// Nothing of the configuration is read while a request is served (invariant 2).
-const COMPILES: [&str; 26] = [
+const COMPILES: [&str; 27] = [
     "action/aggregate/compile.rs",
     "action/respond.rs",
     "listener/mod.rs",
@@ -60,6 +60,7 @@ const COMPILES: [&str; 26] = [
     "listener/tls/certificate.rs",
     "listener/tls/clients.rs",
     "policy/authenticate/authenticator.rs",
+    "policy/authenticate/certificate.rs",
     "policy/authenticate/compile.rs",
     "policy/authenticate/mod.rs",
     "policy/authenticate/token_source.rs",

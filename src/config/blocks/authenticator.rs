@@ -1,4 +1,4 @@
-//! `authenticators`: how a caller proves who they are. Only tokens (JWT) so far.
+//! `authenticators`: how a caller proves who they are: by a token (JWT), or by a certificate.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::listener::located;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{At, Jwt, JwtAlgorithm, JwtKey, TokenSource};
-use crate::config::reader::{Reader, has_variables};
+use crate::config::reader::{Form, Reader, has_variables};
 use crate::config::secret::Secret;
 use crate::config::text::{alternatives, quoted};
 use crate::config::values::http::{CookieName, Direction, may_edit};
@@ -20,27 +20,93 @@ use crate::config::values::{FilePath, NonEmpty, choice, choice_schema};
 use crate::config::yaml::{Kind, Node};
 
 /// An authenticator without its name, which is its key.
-pub(super) struct AuthenticatorBody(pub Jwt);
+pub(super) enum AuthenticatorBody {
+    Jwt(Jwt),
+    Certificate(CertificateBody),
+}
+
+pub(super) struct CertificateBody {
+    pub subjects: Vec<String>,
+    pub header: Option<HeaderName>,
+}
 
 block! {
     /// A way for callers to prove who they are.
     "an authenticator" AuthenticatorBlock => AuthenticatorBody {
         /// A signed token (RFC 7519).
         jwt: Jwt,
+        /// The certificate that a client showed, by the names in it.
+        client_certificate: CertificateBody,
     }
-    later { "api_key", "basic", "forward", "client_certificate" }
+    later { "api_key", "basic", "forward" }
 }
 
 impl AuthenticatorBlock {
     fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<AuthenticatorBody> {
-        if self.jwt.is_absent() && !place.strays {
-            reader.error(
-                place.span,
-                "an authenticator needs the key \"jwt\"",
-                "add `jwt:` with `algorithms` and `keys`",
-            );
+        match (self.jwt.is_absent(), self.client_certificate.is_absent()) {
+            (true, true) if !place.strays => {
+                reader.error(
+                    place.span,
+                    "an authenticator needs the key \"jwt\" or \"client_certificate\"",
+                    "add `jwt:` with `algorithms` and `keys`",
+                );
+            }
+            (false, false) => {
+                let message = "`jwt` and `client_certificate` exclude each other";
+                let remedy = "write an authenticator for each: a route may name both";
+                reader.error(place.span, message, remedy);
+                return None;
+            }
+            _ => {}
         }
-        self.jwt.required().map(AuthenticatorBody)
+        let jwt = self.jwt.required().map(AuthenticatorBody::Jwt);
+        jwt.or(self.client_certificate.required().map(AuthenticatorBody::Certificate))
+    }
+}
+
+block! {
+    /// Which certificates of clients are good. A listener's `client_certificates` says whom to trust.
+    "a client_certificate block" CertificateBlock => CertificateBody {
+        /// Names in the certificate, of hosts or URIs, any of which suffices; one star stands for any text.
+        subjects: NonEmpty<Subject> ["[\"spiffe://shop/*\"]"],
+        /// A header that tells the service the name. Clients' own are removed.
+        header: At<HeaderName>,
+    }
+}
+
+impl CertificateBlock {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<CertificateBody> {
+        let (subjects, header) =
+            (self.subjects.required::<Vec<Subject>>(), self.header.optional::<At<HeaderName>>());
+        let header = match header? {
+            Some(name) if !may_edit(&name.value, Direction::Request, name.span, reader) => return None,
+            header => header.map(|name| name.value),
+        };
+        Some(CertificateBody { subjects: subjects?.into_iter().map(|subject| subject.0).collect(), header })
+    }
+}
+
+/// A name, or several by a star.
+struct Subject(String);
+
+impl Value for Subject {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let form = Form {
+            name: "a name in a certificate",
+            remedy: "write a URI or a host, with one `*` at most: spiffe://shop/* or *.clients.internal",
+        };
+        reader.parse(node, &form, |text| {
+            let right = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+            match text.matches('*').count() {
+                0 | 1 if right && text != "*" => Ok(Subject(text.to_owned())),
+                1 if right => Err(Some("every certificate is what `mode: required` lets in".to_owned())),
+                _ => Err(None),
+            }
+        })
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1 })
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde_json::Value as Json;
 
-use super::authenticator::AuthenticatorBody;
+use super::authenticator::{AuthenticatorBody, CertificateBody};
 use super::failover::OwnZone;
 use super::observability::{Observability, STDOUT};
 use super::overlap;
@@ -15,7 +15,8 @@ use super::rate_limit::RateLimitBody;
 use super::service::ServiceBody;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    Admin, At, Authenticator, Config, Defaults, KeyPart, Listener, Registry, Route, Workers,
+    Admin, At, Authenticator, CertificateAuthenticator, Config, Defaults, KeyPart, Listener, Registry, Route,
+    Workers,
 };
 use crate::config::reader::{NameTable, Reader};
 use crate::config::text::quoted;
@@ -91,6 +92,7 @@ impl ConfigBlock {
         let authenticators: Named<AuthenticatorBody> = self.authenticators.or(Named(Vec::new()))?;
         let rate_limits: Named<RateLimitBody> = self.rate_limits.or(Named(Vec::new()))?;
         let services = services.0.into_iter().map(|(name, body)| body.named(name, zone.as_ref())).collect();
+        let (tokens, certificates) = by_kind(authenticators);
         let config = Config {
             workers: self.workers.or(Workers::Auto)?,
             max_memory: self.max_memory.optional()?,
@@ -100,17 +102,15 @@ impl ConfigBlock {
             registry: self.registry.optional()?,
             services,
             zone,
-            authenticators: authenticators
-                .0
-                .into_iter()
-                .map(|(name, body)| Authenticator { name, jwt: body.0 })
-                .collect(),
+            authenticators: tokens,
+            certificate_authenticators: certificates,
             rate_limits: rate_limits.0.into_iter().map(|(name, body)| body.named(name)).collect(),
             defaults: self.defaults.or(no_defaults())?,
             routes: self.routes.or(Vec::new())?,
             access_log: observability?.0,
         };
         warn_unused(&config, reader);
+        warn_unasked(&config, reader);
         Some(config)
     }
 
@@ -198,13 +198,41 @@ fn unique<'n>(kind: &str, names: impl Iterator<Item = &'n At<String>>, reader: &
     }
 }
 
+fn by_kind(all: Named<AuthenticatorBody>) -> (Vec<Authenticator>, Vec<CertificateAuthenticator>) {
+    let (mut tokens, mut certificates) = (Vec::new(), Vec::new());
+    for (name, body) in all.0 {
+        match body {
+            AuthenticatorBody::Jwt(jwt) => tokens.push(Authenticator { name, jwt }),
+            AuthenticatorBody::Certificate(CertificateBody { subjects, header }) => {
+                certificates.push(CertificateAuthenticator { name, subjects, header });
+            }
+        }
+    }
+    (tokens, certificates)
+}
+
+/// Nobody shows a certificate that no listener asks for.
+fn warn_unasked(config: &Config, reader: &mut Reader<'_>) {
+    let mut tls = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    if tls.any(|tls| tls.client_certificates.is_some()) {
+        return;
+    }
+    for authenticator in &config.certificate_authenticators {
+        let message = "no listener asks clients for certificates, so nobody gets in by this";
+        let remedy = "add `client_certificates` to the `tls` of a listener";
+        reader.warning(authenticator.name.span, message, remedy);
+    }
+}
+
 fn warn_unused(config: &Config, reader: &mut Reader<'_>) {
     let names = std::mem::take(&mut reader.names);
     let services = config.services.iter().map(|service| (&service.name, "service", &names.services));
     let authenticators =
         config.authenticators.iter().map(|a| (&a.name, "authenticator", &names.authenticators));
+    let certificates = config.certificate_authenticators.iter();
+    let certificates = certificates.map(|a| (&a.name, "authenticator", &names.authenticators));
     let limits = config.rate_limits.iter().map(|limit| (&limit.name, "rate limit", &names.rate_limits));
-    for (name, kind, table) in services.chain(authenticators).chain(limits) {
+    for (name, kind, table) in services.chain(authenticators).chain(certificates).chain(limits) {
         if !table.used.contains(&name.value) {
             let message = format!("nothing uses the {kind} {}", quoted(&name.value));
             reader.warning(name.span, message, "name it in a route, or remove it");

@@ -8,10 +8,21 @@ use http::HeaderName;
 use super::At;
 use crate::config::secret::Secret;
 
+/// An authenticator that goes by tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Authenticator {
     pub name: At<String>,
     pub jwt: Jwt,
+}
+
+/// An authenticator that goes by the names in a client's certificate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateAuthenticator {
+    pub name: At<String>,
+    /// Never empty. A star stands for any text, in one place of each.
+    pub subjects: Vec<String>,
+    /// Set to the name on the way to the service.
+    pub header: Option<HeaderName>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -66,6 +66,7 @@ pub struct Config {
     pub registry: Option<Registry>,
     pub services: Vec<Service>,
     pub authenticators: Vec<Authenticator>,
+    pub certificate_authenticators: Vec<CertificateAuthenticator>,
     pub rate_limits: Vec<RateLimit>,
     pub defaults: Defaults,
     pub routes: Vec<Route>,

@@ -14,6 +14,7 @@ use rustls::server::danger::ClientCertVerifier;
 use super::certificate::Expiry;
 use super::der;
 use crate::config::{self, At, ClientCertificateMode, Problems};
+use crate::identity::ClientNames;
 use crate::pem_files;
 
 /// The check of client certificates, and until when the revocation lists are good.
@@ -51,6 +52,14 @@ pub fn read(config: &config::ClientCertificates, problems: &mut Problems) -> Opt
             None
         }
     }
+}
+
+/// The names in the certificate that the client showed, if it showed one.
+pub fn names(session: &rustls::ServerConnection) -> Option<ClientNames> {
+    let certificate = session.peer_certificates()?.first()?;
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let hosts = parsed.valid_dns_names().map(str::to_ascii_lowercase);
+    Some(ClientNames::new(hosts.chain(parsed.valid_uri_names().map(str::to_owned))))
 }
 
 fn roots(path: &At<PathBuf>, problems: &mut Problems) -> Option<RootCertStore> {

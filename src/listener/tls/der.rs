@@ -156,7 +156,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let expected =
-            [1_582_934_400, 2_713_910_400].map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+            [1_582_934_400, 2_713_824_000].map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
         let der = certificate.der();
         assert_eq!(validity(der), Some((expected[0], expected[1])));
         for end in 0..der.len() {

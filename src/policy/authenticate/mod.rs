@@ -5,6 +5,7 @@
 
 mod authenticator;
 mod cache;
+mod certificate;
 mod challenge;
 mod claim_headers;
 mod claims;
@@ -24,13 +25,14 @@ use http::Method;
 
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;
+pub use certificate::CertificateRule;
 pub use compile::algorithm;
 pub use jwks::{JwksError, MAX_JWKS_BYTES};
 pub use key_set::{Fetching, KeySet, KeySetStatus, PATIENCE, REFETCH_PAUSE};
 
 use crate::config;
 use crate::http::fields::Fields;
-use crate::identity::{Identity, Refusal};
+use crate::identity::{ClientNames, Identity, Refusal};
 use crate::reason::Reason;
 use authenticator::Decision;
 
@@ -39,6 +41,8 @@ use authenticator::Decision;
 pub struct Authentication {
     /// Any one of them suffices.
     with: Vec<Arc<Authenticator>>,
+    /// So does any of these.
+    certificates: Box<[Arc<CertificateRule>]>,
     /// Empty: every method.
     methods: Vec<Method>,
 }
@@ -51,7 +55,24 @@ impl Authentication {
         resolve: impl Fn(&str) -> Option<Arc<Authenticator>>,
     ) -> Option<Authentication> {
         let with = config.with.iter().map(|name| resolve(name)).collect::<Option<Vec<_>>>()?;
-        Some(Authentication { with, methods: config.methods.clone() })
+        Some(Authentication { with, certificates: Box::default(), methods: config.methods.clone() })
+    }
+
+    /// The same, where a certificate by one of these rules suffices, too.
+    pub fn or_certificates(self, certificates: Box<[Arc<CertificateRule>]>) -> Authentication {
+        Authentication { certificates, ..self }
+    }
+
+    /// What the certificate says that the client showed, where that decides: otherwise tokens do.
+    pub fn by_certificate(&self, names: Option<&ClientNames>) -> Option<Result<Arc<Identity>, Refusal>> {
+        if self.certificates.is_empty() {
+            return None;
+        }
+        let accepted = names.and_then(|names| self.certificates.iter().find_map(|rule| rule.accept(names)));
+        match accepted {
+            Some(identity) => Some(Ok(identity)),
+            None => self.with.is_empty().then(|| Err(certificate::refusal(names))),
+        }
     }
 
     /// Whether a request with this method needs a token. HEAD is a GET without the body, and so is its

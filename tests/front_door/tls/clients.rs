@@ -13,16 +13,16 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::*;
 
 /// An authority for certificates of clients.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// What a client shows.
-struct Shown {
+pub struct Shown {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub fn new(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -31,7 +31,7 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.as_ref().pem()
     }
 
@@ -39,6 +39,10 @@ impl Authority {
     fn issue(&self, serial: u64) -> Shown {
         let mut params = CertificateParams::new(vec!["client.example".to_owned()]).expect("a name");
         params.serial_number = Some(SerialNumber::from(serial));
+        self.sign(&params)
+    }
+
+    pub fn sign(&self, params: &CertificateParams) -> Shown {
         let key = KeyPair::generate().expect("random numbers");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Shown {
@@ -78,7 +82,7 @@ fn start_with(authority: &Authority, list: &str, settings: &str) -> (Gateway, Ce
 }
 
 /// A client that shows this, if anything.
-fn showing(
+pub fn showing(
     server: &Certificate,
     shown: Option<&Shown>,
     versions: &[&'static SupportedProtocolVersion],
