@@ -29,5 +29,6 @@ mod route;
 mod service;
 mod service_tls;
 mod stale;
+mod static_part;
 
 pub(super) use root::prepare;
