@@ -2,6 +2,7 @@
 
 mod measuring;
 mod refusals;
+mod reports;
 mod traffic;
 
 use std::path::Path;

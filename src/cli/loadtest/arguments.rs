@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::outcome::Accepted;
 use super::plan::Values;
+use super::slo::Objective;
 use crate::cli::duration;
 
 /// A bound on files that are sent or read whole.
@@ -95,6 +96,27 @@ pub struct LoadArgs {
     /// Load a server that isn't this machine
     #[arg(long, help_heading = "Connections")]
     pub yes_i_may_load_this: bool,
+    /// Whether this holds: p99=20ms,errors=0.1%; the exit code is 1 when it doesn't
+    #[arg(long, value_name = "OBJECTIVE", help_heading = "Results")]
+    pub slo: Option<Objective>,
+    /// Search the highest rate for which --slo holds, from --rate on
+    #[arg(long, requires = "slo", conflicts_with_all = ["duration", "requests", "warmup", "scenario"], help_heading = "Results")]
+    pub find_max: bool,
+    /// Measure what each policy of the configuration's routes costs, with gateways that this starts by itself
+    #[arg(long, requires = "config",
+        conflicts_with_all = ["url", "duration", "requests", "slo", "compare", "html", "http2"], help_heading = "Results")]
+    pub cost: bool,
+    /// How long each step of --find-max takes [default: 2s to 30s, for as many requests as --slo needs], or each of six turns
+    /// of --cost [default: 500ms]
+    #[arg(long, value_name = "TIME", value_parser = some_time, help_heading = "Results")]
+    pub step: Option<Duration>,
+    /// Tell what has changed since another test, whose --json was written to this file; the exit code is 1 when something is
+    /// worse
+    #[arg(long, value_name = "FILE", conflicts_with = "find_max", help_heading = "Results")]
+    pub compare: Option<PathBuf>,
+    /// Write a report to this file, for a browser
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub html: Option<PathBuf>,
     /// Write the results as JSON to stdout; the table goes to stderr
     #[arg(long, help_heading = "Results")]
     pub json: bool,
@@ -207,6 +229,11 @@ pub mod tests {
             "-c a.yaml --weight users",
             "-c a.yaml --param id",
             "-c a.yaml --param id=3..1",
+            "http://127.0.0.1/ --find-max",
+            "http://127.0.0.1/ --find-max --slo p99=1s --duration 1s",
+            "http://127.0.0.1/ --slo fast",
+            "http://127.0.0.1/ --cost",
+            "-c a.yaml --cost --slo p99=1s",
         ] {
             assert!(args(line).is_err(), "{line}");
         }

@@ -43,7 +43,7 @@ struct Part {
 /// A test that has ended.
 pub struct Ended {
     pub recorder: Recorder,
-    /// From the end of the warm-up to the end of the test.
+    /// From the end of the warm-up to the end of what was sent; with a closed load, of what was answered.
     pub elapsed: Duration,
 }
 
@@ -120,10 +120,9 @@ impl Running {
         }
         let recorder = self.recorded();
         let whole = match &plan.load {
-            // The time between the last request and the one that would come next belongs to it.
+            // What was sent in the time of the schedule; how long the last answers took is no part of the rate.
             Load::Open(shape) if !*self.stop.borrow() => {
-                let next = plan.requests.and_then(|most| shape.due(most));
-                recorder.last_end.max(next.unwrap_or(shape.duration()))
+                plan.requests.and_then(|most| shape.due(most)).unwrap_or(shape.duration())
             }
             _ => recorder.last_end,
         };

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::arguments::{LoadArgs, Refused, file};
 use super::endpoint::{self, Access, Address, EndpointError};
+use super::find_max;
 use super::plan::{self, Endpoint, Load, PathPiece, Plan, Target};
 use super::scenario::Scenario;
 use super::shape::Shape;
@@ -21,6 +22,9 @@ const UNTIL_COUNTED: Duration = Duration::from_secs(600);
 const MOST_THREADS: usize = 4;
 const CLOSED_CONNECTIONS: usize = 10;
 const OPEN_CONNECTIONS: usize = 1000;
+/// Enough to keep one worker busy.
+const TURN_CONNECTIONS: f64 = 4.0;
+const USUAL_TURN: Duration = Duration::from_millis(500);
 /// Tokens outlive the test.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
@@ -43,7 +47,7 @@ impl LoadArgs {
             let refused = |why: String| Refused::Missing(format!("{}: {why}", path.display()));
             let scenario = Scenario::parse(&text(path)?).map_err(refused)?;
             let load = self.load_or(scenario.load().map_err(refused)?)?;
-            let targets = scenario.targets(&self.fields()).map_err(refused)?;
+            let targets = scenario.targets(&self.fields(), self.accept_status.as_ref()).map_err(refused)?;
             let base = self.url.as_deref().or(scenario.target.as_deref());
             let base = base.ok_or_else(|| Refused::Usage("the scenario has no target: name a URL".into()))?;
             let plan = self.plan_of(self.endpoint(&address(base)?)?, targets, load)?;
@@ -141,12 +145,22 @@ impl LoadArgs {
         }
     }
 
+    /// The load of one turn of one variant, of whose cost there are several.
+    pub fn turn(&self) -> Load {
+        let time = self.step.unwrap_or(USUAL_TURN) + self.warmup;
+        let connections = self.connections.map_or(TURN_CONNECTIONS, f64::from);
+        match self.rate {
+            Some(rate) => Load::Open(Shape::constant(rate, time)),
+            None => Load::Closed(Shape::constant(connections, time)),
+        }
+    }
+
     /// Open with a rate, else closed; constant either way.
     fn load(&self) -> Load {
         let usual = if self.requests.is_some() { UNTIL_COUNTED } else { USUAL_DURATION };
         let duration = self.warmup + self.duration.unwrap_or(usual);
         let connections = self.connections.map_or(CLOSED_CONNECTIONS, |number| number as usize);
-        match self.rate {
+        match self.rate.or(self.find_max.then_some(find_max::FIRST)) {
             Some(rate) => Load::Open(Shape::constant(rate, duration)),
             None => Load::Closed(Shape::constant((connections * self.streams as usize) as f64, duration)),
         }
@@ -189,7 +203,7 @@ fn address(url: &str) -> Result<Address, Refused> {
     url.parse().map_err(|error| Refused::Usage(spell_causes(&error)))
 }
 
-fn text(path: &std::path::Path) -> Result<String, Refused> {
+pub fn text(path: &std::path::Path) -> Result<String, Refused> {
     String::from_utf8(file(path)?.into())
         .map_err(|_| Refused::Missing(format!("{} is not UTF-8 text", path.display())))
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::compare::Comparison;
 use super::engine::Ended;
+use super::find_max::Found;
 use super::outcome::Fault;
 use super::plan::{Load, Plan};
 use super::record::{Slice, Tally};
@@ -30,7 +32,7 @@ pub struct Results {
     pub seconds: f64,
     #[serde(flatten)]
     pub whole: Counts,
-    /// Of a second, over the whole test.
+    /// Requests of a second that were sent, over the whole test.
     pub rate: f64,
     /// Requests of a second that got an accepted answer.
     pub good_rate: f64,
@@ -43,6 +45,23 @@ pub struct Results {
     pub slices: Vec<SliceResults>,
     /// The whole histogram: latencies and how many had them.
     pub histogram: Vec<(f64, u64)>,
+    /// Whether what was promised was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveTold>,
+    /// What the search came to, of which all else here is the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObjectiveTold {
+    pub objective: String,
+    pub holds: bool,
+    /// Whether enough was measured to be sure.
+    pub sure: bool,
+    pub seen: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +92,8 @@ pub struct Counts {
     pub errors: u64,
     pub bytes: u64,
     pub latency: Percentiles,
-    pub statuses: BTreeMap<u16, u64>,
+    /// By status, as text.
+    pub statuses: BTreeMap<String, u64>,
     pub reasons: BTreeMap<String, u64>,
     pub faults: BTreeMap<Fault, FaultTold>,
 }
@@ -130,6 +150,7 @@ impl Results {
     pub fn of(plan: &Plan, ended: &Ended, started: u64, interrupted: bool) -> Results {
         let whole = ended.recorder.whole();
         let seconds = ended.elapsed.as_secs_f64();
+        let unsent = whole.faults.get(&Fault::Unsent).copied().unwrap_or(0);
         let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let targets = plan.targets.iter().zip(&ended.recorder.targets);
         let slice = plan.frame().slice();
@@ -140,7 +161,7 @@ impl Results {
             load: LoadTold::of(plan),
             started,
             seconds,
-            rate: per_second(whole.requests),
+            rate: per_second(whole.requests - unsent),
             good_rate: per_second(whole.requests - whole.errors),
             lag: Percentiles::of(&ended.recorder.lag),
             interrupted,
@@ -158,6 +179,9 @@ impl Results {
                 .map(|step| (ms(step.value_iterated_to()), step.count_at_value()))
                 .collect(),
             whole: Counts::of(&whole),
+            objective: None,
+            found: None,
+            comparison: None,
         }
     }
 
@@ -217,7 +241,7 @@ impl Counts {
             errors: tally.errors,
             bytes: tally.bytes,
             latency: Percentiles::of(&tally.latency),
-            statuses: tally.statuses.clone(),
+            statuses: tally.statuses.iter().map(|(status, times)| (status.to_string(), *times)).collect(),
             reasons: tally.reasons.clone(),
             faults: tally.faults.iter().map(told).collect(),
         }
@@ -285,6 +309,53 @@ mod tests {
         near("p99.99", 1000.0);
         assert!((told.mean - 500.5).abs() < 1.0 && told.count == 1000);
         assert_eq!(Percentiles::of(&super::super::record::histogram()), Percentiles::default());
+    }
+
+    /// An open load on the paused clock, at a server of which everything is known.
+    #[tokio::test(start_paused = true)]
+    async fn a_known_server_is_told_truly() {
+        use std::cell::RefCell;
+        use std::rc::Rc;
+
+        use super::super::arguments::tests::args;
+        use super::super::outcome::Outcome;
+        use super::super::record::Recorder;
+        use super::super::timer::Timer;
+
+        let plan = args("http://127.0.0.1/ --rate 200 --duration 50s --warmup 5s").expect("good");
+        let plan = plan.prepare().unwrap_or_else(|refused| panic!("{refused:?}")).plan;
+        let recorder = Rc::new(RefCell::new(Recorder::new(&plan.frame())));
+        let local = tokio::task::LocalSet::new();
+        let begun = tokio::time::Instant::now();
+        let sending = local.run_until(async {
+            let mut answers = Vec::new();
+            for number in 0.. {
+                let Some(due) = plan.load.shape().due(number) else { break };
+                Timer::Coarse.until(begun + due).await;
+                // Ninety of a hundred take 20 ms, nine 50 and one 200.
+                let taken = [20, 50, 200][usize::from(number % 10 == 5) + usize::from(number % 100 == 95)];
+                let recorder = recorder.clone();
+                answers.push(tokio::task::spawn_local(async move {
+                    tokio::time::sleep(Duration::from_millis(taken)).await;
+                    let outcome = Outcome::Answered { status: 200, bytes: 1, reason: None };
+                    recorder.borrow_mut().record(0, due, begun.elapsed(), &outcome);
+                }));
+            }
+            for answer in answers {
+                answer.await.expect("no panic");
+            }
+        });
+        sending.await;
+        let ended = Ended { recorder: recorder.borrow().clone(), elapsed: Duration::from_secs(50) };
+        let results = Results::of(&plan, &ended, 0, false);
+        assert_eq!((results.whole.requests, results.rate), (10_000, 200.0));
+        for (name, exact) in [("p50", 20.0), ("p75", 20.0), ("p90", 20.0), ("p99", 50.0), ("p99.9", 200.0)] {
+            let value = results.whole.latency.quantile(name).expect(name).value;
+            // A timer of the runtime is up to a millisecond late.
+            assert!((exact..=exact * 1.02 + 1.0).contains(&value), "{name}: {value}");
+        }
+        // Every slice has its share, and the whole is their sum.
+        assert!(results.slices.iter().map(|slice| slice.requests).sum::<u64>() == 10_000);
     }
 
     #[test]

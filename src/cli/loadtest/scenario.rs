@@ -123,9 +123,14 @@ impl Scenario {
     /// # Errors
     ///
     /// When a request can't be made.
-    pub fn targets(&self, usual: &http::HeaderMap) -> Result<Vec<Target>, String> {
+    pub fn targets(
+        &self,
+        usual: &http::HeaderMap,
+        accepted: Option<&Accepted>,
+    ) -> Result<Vec<Target>, String> {
         let made = self.requests.iter().enumerate().map(|(index, request)| {
-            request.target(usual).map_err(|why| format!("requests, {}: {why}", request.called(index)))
+            let target = request.target(usual, accepted);
+            target.map_err(|why| format!("requests, {}: {why}", request.called(index)))
         });
         made.collect()
     }
@@ -136,7 +141,7 @@ impl Request {
         self.name.clone().unwrap_or_else(|| format!("number {}", index + 1))
     }
 
-    fn target(&self, usual: &http::HeaderMap) -> Result<Target, String> {
+    fn target(&self, usual: &http::HeaderMap, accepted: Option<&Accepted>) -> Result<Target, String> {
         let mut headers = usual.clone();
         let body = match (&self.body, &self.json) {
             (Some(_), Some(_)) => return Err("write either body or json".into()),
@@ -159,7 +164,7 @@ impl Request {
             Some(name) => name.parse().map_err(|_| format!("{name:?} is no method"))?,
             None => usual,
         };
-        let accepted = self.accept_status.as_deref().map(str::parse::<Accepted>).transpose()?;
+        let own = self.accept_status.as_deref().map(str::parse::<Accepted>).transpose()?;
         Ok(Target {
             name: self.name.clone().unwrap_or_else(|| format!("{method} {}", self.path)),
             weight: self.weight,
@@ -168,7 +173,7 @@ impl Request {
             path: self.pieces()?,
             headers,
             body: body.unwrap_or_default(),
-            accepted: accepted.unwrap_or_default(),
+            accepted: own.or_else(|| accepted.cloned()).unwrap_or_default(),
         })
     }
 
@@ -221,7 +226,7 @@ requests:
         let shop = Scenario::parse(SHOP).expect("a scenario");
         let Some(Load::Open(shape)) = shop.load().expect("a load") else { panic!("it is open") };
         assert_eq!((shape.duration(), shape.requests()), (Duration::from_secs(70), 6500));
-        let targets = shop.targets(&HeaderMap::new()).expect("good requests");
+        let targets = shop.targets(&HeaderMap::new(), None).expect("good requests");
         assert_eq!((targets[0].name.as_str(), targets[0].weight, targets[0].path.len()), ("read", 9, 5));
         assert!(targets[0].accepted.accepts(404));
         let add = &targets[1];
@@ -250,7 +255,7 @@ requests:
             assert!(error.contains(told), "{text}: {error}");
         }
         let request = |text: &str| {
-            Scenario::parse(&format!("requests: [{text}]")).and_then(|s| s.targets(&HeaderMap::new()))
+            Scenario::parse(&format!("requests: [{text}]")).and_then(|s| s.targets(&HeaderMap::new(), None))
         };
         for (text, told) in [
             ("{ path: a }", "number 1: path"),

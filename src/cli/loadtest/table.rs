@@ -47,6 +47,41 @@ fn write(results: &Results, out: &mut String) -> std::fmt::Result {
     for note in notes(results) {
         writeln!(out, "\n  note: {note}")?;
     }
+    if let Some(comparison) = &results.comparison {
+        writeln!(out)?;
+        rows(&comparison.table(), out)?;
+        for note in &comparison.notes {
+            writeln!(out, "\n  note: {note}")?;
+        }
+    }
+    if let Some(told) = &results.objective {
+        let words = if told.holds { "holds" } else { "fails" };
+        let sure = if told.sure { "" } else { ", as far as so few requests show" };
+        writeln!(out, "\n  {} {words}{sure}: {}", told.objective, told.seen)?;
+    }
+    if let Some(found) = &results.found {
+        writeln!(out, "\n  {}", found.words())?;
+    }
+    Ok(())
+}
+
+/// Columns as wide as their widest cell; the first to the left, the others to the right, the last as it comes.
+pub fn rows(rows: &[Vec<String>], out: &mut String) -> std::fmt::Result {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let wide =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| wide(column).unwrap_or(0)).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match column {
+                0 => write!(line, "  {cell:<width$}")?,
+                last if last + 1 == columns => write!(line, "  {cell}")?,
+                _ => write!(line, "  {cell:>width$}")?,
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
     Ok(())
 }
 

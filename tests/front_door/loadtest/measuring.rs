@@ -25,8 +25,8 @@ async fn an_open_load_sends_what_is_due() {
     let told = ran.json();
     assert_eq!((&told["requests"], &told["errors"], &told["bytes"]), (&100.into(), &0.into(), &500.into()));
     assert_eq!((&told["statuses"]["200"], &told["load"]["kind"]), (&100.into(), &"open".into()));
-    // 100 requests, 2.5 ms apart: by the schedule a quarter of a second, and more only where the machine was slow.
-    assert!(told["seconds"].as_f64().unwrap() >= 0.25, "{told}");
+    // 100 requests, 2.5 ms apart.
+    assert_eq!((&told["seconds"], &told["rate"]), (&0.25.into(), &400.0.into()), "{told}");
     let seen = origin.seen();
     assert_eq!(seen.len(), 100);
     let first = &seen[0];
