@@ -159,7 +159,7 @@ impl Http2 {
     /// The client keeps us busy with nothing. It is told so, and the connection ends with that.
     fn end_flood(&mut self) {
         self.ending = true;
-        let Connection { worker, settings, facts } = &*self.connection;
+        let Connection { worker, settings, facts, .. } = &*self.connection;
         settings.metrics.flooded(worker.id);
         events::warn(format_args!("listener {}: {} floods a connection", settings.name, facts.peer()));
         self.protocol.abrupt_shutdown(Reset::ENHANCE_YOUR_CALM);

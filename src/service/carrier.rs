@@ -51,6 +51,14 @@ impl Carrier {
         }
     }
 
+    /// Whether there is more here than a body that told its length. In HTTP/2 that is an error of the stream.
+    pub fn has_more_than(&self, body: &Body) -> bool {
+        match self {
+            Carrier::Http1(connection) => connection.has_more_than(body),
+            Carrier::Http2(_) => false,
+        }
+    }
+
     /// The head that is held back, if one is.
     pub fn held(&self) -> Option<&Held> {
         match self {
