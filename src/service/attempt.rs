@@ -215,10 +215,8 @@ impl Attempt<'_> {
         let (mut lease, since) = match self.pool.take_idle(wanted) {
             Some(lease) => (lease, self.waiting.began),
             None => {
-                let AttemptLimits { connect, tls, deadline, .. } = self.limits;
-                let connected = earliest(self.waiting.began + connect, deadline);
-                let by = ConnectBy { connected, handshake: tls, deadline };
-                (self.pool.lease(wanted, &by).await?, Instant::now())
+                let by = ConnectBy { began: self.waiting.began, limits: &self.limits };
+                (self.pool.lease(wanted, by).await?, Instant::now())
             }
         };
         let connection = &mut lease.connection;
@@ -364,6 +362,6 @@ fn is_read_by_pieces(content_type: &[u8]) -> bool {
         .any(|kind| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind)))
 }
 
-fn earliest(instant: Instant, deadline: Option<Instant>) -> Instant {
+pub(super) fn earliest(instant: Instant, deadline: Option<Instant>) -> Instant {
     deadline.map_or(instant, |deadline| instant.min(deadline))
 }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::InstanceRef;
+use super::attempt::{AttemptLimits, earliest};
 use super::carrier::Carrier;
 use super::http1::{Connection, Workspace};
 use super::stream::Stream;
@@ -128,12 +129,21 @@ struct Secure {
 
 /// By when a new connection is to be there.
 #[derive(Clone, Copy)]
-pub struct ConnectBy {
-    pub connected: Instant,
-    /// From then on.
-    pub handshake: Duration,
-    /// Whatever is under way.
-    pub deadline: Option<Instant>,
+pub struct ConnectBy<'a> {
+    /// When the attempt began.
+    pub began: Instant,
+    pub limits: &'a AttemptLimits,
+}
+
+impl ConnectBy<'_> {
+    fn connected(self) -> Instant {
+        earliest(self.began + self.limits.connect, self.limits.deadline)
+    }
+
+    /// The end of a handshake that begins at `start`.
+    fn agreed(self, start: Instant) -> Instant {
+        earliest(start + self.limits.tls, self.limits.deadline)
+    }
 }
 
 struct Idle {
@@ -281,16 +291,13 @@ impl InstancePool {
     }
 
     /// An idle connection, or a new one within the limits, in time.
-    pub async fn lease(self: &Rc<Self>, wanted: Wanted, by: &ConnectBy) -> Result<Lease, ConnectError> {
-        match &self.shared {
-            None => self.lease_own(wanted, by).await,
-            // Boxed, so that other requests are no larger for it.
-            Some(shared) => Box::pin(self.lease_shared(shared, wanted, by)).await,
+    pub async fn lease(self: &Rc<Self>, wanted: Wanted, by: ConnectBy<'_>) -> Result<Lease, ConnectError> {
+        // Boxed, so that requests that share nothing are no larger for it.
+        if let Some(shared) = &self.shared
+            && let Some(lease) = Box::pin(self.lease_shared(shared, wanted, by)).await?
+        {
+            return Ok(lease);
         }
-    }
-
-    /// A connection for this request alone.
-    async fn lease_own(self: &Rc<Self>, wanted: Wanted, by: &ConnectBy) -> Result<Lease, ConnectError> {
         // Whoever comes while others wait does so behind them. Were it not so, those who happen to come just when
         // one becomes free would take them all, and some of those who wait would never have any.
         let mut is_next = self.waiting.get() == 0;
@@ -310,10 +317,10 @@ impl InstancePool {
             let (until, ends) = match wanted.waits {
                 Waits::Not => return Err(ConnectError::Full { waited: false }),
                 Waits::ALittle => (Instant::now() + A_LITTLE, ConnectError::Full { waited: true }),
-                Waits::Long => (by.connected, ConnectError::Exhausted),
+                Waits::Long => (by.connected(), ConnectError::Exhausted),
             };
             let _waiting = Waiting::begin(self);
-            timeout_at(until.min(by.connected), self.changed.notified()).await.map_err(|_| ends)?;
+            timeout_at(until.min(by.connected()), self.changed.notified()).await.map_err(|_| ends)?;
             is_next = true;
         }
     }
@@ -360,9 +367,9 @@ impl InstancePool {
         self.instance.is_removed() || self.secure.as_ref().is_some_and(|secure| secure.tls.is_over())
     }
 
-    async fn connect(self: &Rc<Self>, by: &ConnectBy) -> Result<Lease, ConnectError> {
+    async fn connect(self: &Rc<Self>, by: ConnectBy<'_>) -> Result<Lease, ConnectError> {
         let slot = OpenSlot::take(self);
-        let stream = open_stream(self.instance.address, by.connected).await?;
+        let stream = open_stream(self.instance.address, by.connected()).await?;
         if self.secure.is_none() && self.shared.is_none() {
             return Ok(self.own(Stream::Plain(stream), slot));
         }
@@ -380,7 +387,7 @@ impl InstancePool {
         self: &Rc<Self>,
         stream: TcpStream,
         slot: OpenSlot,
-        by: &ConnectBy,
+        by: ConnectBy<'_>,
     ) -> Result<Lease, ConnectError> {
         let (stream, is_http2) = match &self.secure {
             None => (Stream::Plain(stream), true),
@@ -400,11 +407,9 @@ impl InstancePool {
         &self,
         secure: &Secure,
         stream: TcpStream,
-        by: &ConnectBy,
+        by: ConnectBy<'_>,
     ) -> Result<(Stream, bool), ConnectError> {
-        let until = Instant::now() + by.handshake;
-        let until = by.deadline.map_or(until, |deadline| deadline.min(until));
-        match timeout_at(until, secure.channel.secure(stream)).await {
+        match timeout_at(by.agreed(Instant::now()), secure.channel.secure(stream)).await {
             Ok(Ok((stream, is_http2))) => Ok((Stream::secured(stream), is_http2)),
             Ok(Err(failure)) => {
                 self.instance.set_tls_failure(&failure);
@@ -526,6 +531,10 @@ mod tests {
 
     const PLAIN: Way<'static> = Way { tls: None, protocol: Protocol::Http1 };
 
+    const MINUTE: Duration = Duration::from_secs(60);
+    static LIMITS: AttemptLimits =
+        AttemptLimits { connect: MINUTE, tls: MINUTE, response: MINUTE, idle: MINUTE, deadline: None };
+
     /// A pool of one connection, which is in use.
     struct Full {
         only: Lease,
@@ -533,7 +542,7 @@ mod tests {
         pools: Pools,
         instance: InstanceRef,
         limits: PoolLimits,
-        by: ConnectBy,
+        by: ConnectBy<'static>,
         _listener: TcpListener,
     }
 
@@ -548,21 +557,20 @@ mod tests {
         let pools = Pools::new(WorkerId(0), Metrics::new(1), Rc::default());
         let limits = PoolLimits { max_connections: 1, max_idle: 8, idle_timeout: Duration::from_secs(60) };
         let pool = pools.of("users", &instance, PLAIN, limits);
-        let minute = Duration::from_secs(60);
-        let by = ConnectBy { connected: Instant::now() + minute, handshake: minute, deadline: None };
-        let only = pool.lease(ANY, &by).await.expect("there is room for one");
+        let by = ConnectBy { began: Instant::now(), limits: &LIMITS };
+        let only = pool.lease(ANY, by).await.expect("there is room for one");
         Full { only, pool, pools, instance, limits, by, _listener: listener }
     }
 
     #[tokio::test]
     async fn who_came_first_has_the_connection_that_becomes_free() {
         let Full { only, pool, by, _listener, .. } = full().await;
-        let mut first = pin!(pool.lease(ANY, &by));
+        let mut first = pin!(pool.lease(ANY, by));
         assert!(matches!(poll!(&mut first), Poll::Pending));
         drop(only);
         // Between the moment when one becomes free and that in which who waits for it takes it.
         assert!(pool.take_idle(ANY).is_none());
-        let mut late = pin!(pool.lease(ANY, &by));
+        let mut late = pin!(pool.lease(ANY, by));
         assert!(matches!(poll!(&mut late), Poll::Pending));
         let lease = first.await.expect("it is its turn");
         assert!(matches!(poll!(&mut late), Poll::Pending));
@@ -576,16 +584,16 @@ mod tests {
         let Full { only, pool, by, _listener, .. } = full().await;
         let at_once = Wanted { waits: Waits::Not, ..ANY };
         let a_little = Wanted { waits: Waits::ALittle, ..ANY };
-        assert!(matches!(pool.lease(at_once, &by).await, Err(ConnectError::Full { waited: false })));
-        assert!(matches!(pool.lease(a_little, &by).await, Err(ConnectError::Full { waited: true })));
+        assert!(matches!(pool.lease(at_once, by).await, Err(ConnectError::Full { waited: false })));
+        assert!(matches!(pool.lease(a_little, by).await, Err(ConnectError::Full { waited: true })));
         drop(only);
-        assert!(pool.lease(at_once, &by).await.is_ok());
+        assert!(pool.lease(at_once, by).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_higher_limit_holds_for_those_who_wait_already() {
         let full = full().await;
-        let mut waits = pin!(full.pool.lease(ANY, &full.by));
+        let mut waits = pin!(full.pool.lease(ANY, full.by));
         assert!(matches!(poll!(&mut waits), Poll::Pending));
         full.pools.of("users", &full.instance, PLAIN, PoolLimits { max_connections: 2, ..full.limits });
         waits.await.expect("there is room for two now");
@@ -599,7 +607,7 @@ mod tests {
         pools.of("users", &instance, PLAIN, PoolLimits { max_connections: all, max_idle: all, ..limits });
         let (mut leases, mut accepted) = (Vec::new(), Vec::new());
         for _ in 0..all {
-            leases.push(pool.lease(ANY, &by).await.expect("there is room for all"));
+            leases.push(pool.lease(ANY, by).await.expect("there is room for all"));
             accepted.push(listener.accept().await.expect("it is connected"));
         }
         for Lease { connection, .. } in leases {
@@ -620,14 +628,14 @@ mod tests {
         for id in 0..SWEPT_AT_ONCE * 2 {
             let other = Instance::new(instance.address, instance.authority().clone(), 1, 1);
             let other = InstanceRef::new(Arc::new(other), WorkerId(0), Arc::new(PerWorker::new(1)));
-            pools.of(&format!("users-{}", id % 3), &other, limits);
+            pools.of(&format!("users-{}", id % 3), &other, PLAIN, limits);
         }
         let known = || pools.by_instance.borrow().len();
         assert_eq!(known(), SWEPT_AT_ONCE * 2 + 1);
         for (more, left) in [(true, SWEPT_AT_ONCE + 1), (true, 1), (false, 0)] {
             assert_eq!((pools.sweep(), known()), (more, left), "nobody uses them");
         }
-        let used = pools.of("users", &instance, limits);
+        let used = pools.of("users", &instance, PLAIN, limits);
         assert!(!pools.sweep() && !pools.sweep());
         assert_eq!((known(), pools.sweeping.borrow().len()), (1, 1));
         drop(used);

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 use crate::service::discovered::{Discovered, Publish};
-use crate::service::{HealthProbe, HttpProbe};
+use crate::service::{HealthProbe, HttpProbe, Protocol};
 
 /// An instance whose answer can be changed: a status, 0 to hang, 1 to close without a word.
 struct Origin {
@@ -73,6 +73,7 @@ fn http(body: Option<&str>) -> HealthProbe {
 fn settings() -> HealthSettings {
     HealthSettings {
         probe: http(None),
+        protocol: Protocol::Http1,
         interval: Duration::from_millis(20),
         jitter: 0.1,
         timeout: Duration::from_secs(10),

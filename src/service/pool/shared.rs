@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{A_LITTLE, ConnectBy, ConnectError, InstancePool, Lease, OpenSlot, Waiting, Waits, Wanted};
 use crate::clock::Millis;
+use crate::service::attempt::earliest;
 use crate::service::carrier::Carrier;
 use crate::service::http2::{self, Connection, Exchange, Seat};
 use crate::service::stream::Stream;
@@ -71,19 +72,16 @@ impl InstancePool {
         Lease { connection: Box::new(Carrier::Http2(Box::new(exchange))), reused, slot: None }
     }
 
-    /// A place on a connection, which is opened if need be; or a connection, where the instance wants one for each request.
+    /// A place on a connection, which is opened if need be. `None` where the instance wants a connection for each request.
     pub(super) async fn lease_shared(
         self: &Rc<Self>,
         shared: &Shared,
         wanted: Wanted,
-        by: &ConnectBy,
-    ) -> Result<Lease, ConnectError> {
-        loop {
-            if shared.is_http1.get() {
-                return self.lease_own(wanted, by).await;
-            }
+        by: ConnectBy<'_>,
+    ) -> Result<Option<Lease>, ConnectError> {
+        while !shared.is_http1.get() {
             if let Some(lease) = self.take_seat(shared, wanted.fresh) {
-                return Ok(lease);
+                return Ok(Some(lease));
             }
             let is_opening = shared.is_opening.get() || shared.is_settling();
             if !is_opening {
@@ -92,24 +90,25 @@ impl InstancePool {
                 }
                 if self.open() < self.limits.get().max_connections {
                     let _opening = Opening::begin(shared, self);
-                    return self.connect(by).await;
+                    return self.connect(by).await.map(Some);
                 }
                 // Better one that may be stale than none.
                 if let Some(lease) = self.take_seat(shared, false) {
-                    return Ok(lease);
+                    return Ok(Some(lease));
                 }
             }
             let (until, ends) = match wanted.waits {
                 // One that is being opened has taken its time from when it was begun.
-                _ if is_opening => (by.connected + by.handshake, ConnectError::TimedOut),
+                _ if is_opening => (by.agreed(by.connected()), ConnectError::TimedOut),
                 Waits::Not => return Err(ConnectError::Full { waited: false }),
                 Waits::ALittle => (Instant::now() + A_LITTLE, ConnectError::Full { waited: true }),
-                Waits::Long => (by.connected, ConnectError::Exhausted),
+                Waits::Long => (by.connected(), ConnectError::Exhausted),
             };
-            let until = by.deadline.map_or(until, |deadline| deadline.min(until));
+            let until = earliest(until, by.limits.deadline);
             let _waiting = Waiting::begin(self);
             timeout_at(until, self.changed.notified()).await.map_err(|_| ends)?;
         }
+        Ok(None)
     }
 
     /// Speaks HTTP/2 on this connection from now on; the first place on it is the caller's.
@@ -118,7 +117,7 @@ impl InstancePool {
         shared: &Shared,
         stream: Stream,
         slot: OpenSlot,
-        by: &ConnectBy,
+        by: ConnectBy<'_>,
     ) -> Result<Lease, ConnectError> {
         let pool = Rc::downgrade(self);
         let more = move || {
@@ -128,8 +127,8 @@ impl InstancePool {
                 pool.changed.notify_waiters();
             }
         };
-        let until = by.deadline.map_or(by.connected, |deadline| deadline.min(by.connected));
-        let until = until.max(Instant::now() + A_LITTLE);
+        // Only the first bytes are written, for which there is room in a new connection.
+        let until = by.agreed(Instant::now());
         let opened =
             timeout_at(until, http2::open(stream, more)).await.map_err(|_| ConnectError::TimedOut)?;
         let (connection, drive) =

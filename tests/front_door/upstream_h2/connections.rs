@@ -10,6 +10,9 @@ use super::to;
 use crate::support::h2_origin::{Asked, H2Origin};
 use crate::support::{Client, Gateway, eventually};
 
+/// Nobody is to be told to go elsewhere because the machine is busy.
+const PATIENT: &str = "timeouts: { connect: 15s }";
+
 /// An origin that answers when `go` says so.
 async fn held(builder: Builder) -> (H2Origin, watch::Sender<bool>) {
     let (go, gate) = watch::channel(false);
@@ -37,7 +40,7 @@ fn ask(gateway: &Gateway, count: usize) -> JoinSet<String> {
 #[tokio::test]
 async fn requests_share_a_connection() {
     let (origin, go) = held(Builder::new()).await;
-    let gateway = to(&[origin.url()], "");
+    let gateway = to(&[origin.url()], PATIENT);
     let asking = ask(&gateway, 100);
     eventually("all are with the instance", || async { (origin.seen().len() == 100).then_some(()) }).await;
     assert_eq!(origin.connections(), 1);
@@ -51,7 +54,7 @@ async fn another_connection_is_opened_when_those_there_are_full() {
     let mut builder = Builder::new();
     builder.max_concurrent_streams(3);
     let (origin, go) = held(builder).await;
-    let gateway = to(&[origin.url()], "");
+    let gateway = to(&[origin.url()], PATIENT);
     let asking = ask(&gateway, 10);
     eventually("all are with the instance", || async { (origin.seen().len() == 10).then_some(()) }).await;
     assert_eq!(origin.connections(), 4);
@@ -64,7 +67,7 @@ async fn no_more_than_the_pool_may_have() {
     let mut builder = Builder::new();
     builder.max_concurrent_streams(2);
     let (origin, go) = held(builder).await;
-    let gateway = to(&[origin.url()], "pool: { max_connections: 2 }, timeouts: { connect: 15s }");
+    let gateway = to(&[origin.url()], &format!("pool: {{ max_connections: 2 }}, {PATIENT}"));
     let asking = ask(&gateway, 9);
     eventually("there is no place left", || async { (origin.seen().len() == 4).then_some(()) }).await;
     go.send_replace(true);
@@ -78,7 +81,7 @@ async fn who_finds_no_place_in_time_is_told() {
     let mut builder = Builder::new();
     builder.max_concurrent_streams(1);
     let (origin, go) = held(builder).await;
-    let settings = "pool: { max_connections: 1 }, timeouts: { connect: 300ms }, retries: { attempts: 0 }";
+    let settings = "pool: { max_connections: 1 }, timeouts: { connect: 1500ms }, retries: { attempts: 0 }";
     let gateway = to(&[origin.url()], settings);
     let mut asking = ask(&gateway, 1);
     eventually("it is with the instance", || async { (origin.seen().len() == 1).then_some(()) }).await;

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::service::discovered::{Discovered, Publish};
-use crate::service::{HttpProbe, Instances};
+use crate::service::{HttpProbe, Instances, Protocol};
 
 /// An instance whose connections are handled by `serve`.
 async fn instance<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Arc<Instance>
