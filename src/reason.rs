@@ -99,6 +99,8 @@ reasons! {
     PartFailed = "part_failed", 502, "A required part failed", Some("http_response_incomplete");
     /// A part of an aggregate was answered with something that is not JSON.
     PartNotJson = "part_not_json", 502, "A required part is not JSON", Some("http_response_incomplete");
+    /// A part of an aggregate was answered with something that is not text in UTF-8.
+    PartNotText = "part_not_text", 502, "A required part is not text", Some("http_response_incomplete");
     /// A part of an aggregate is larger than its `max_body`.
     PartTooLarge = "part_too_large", 502, "A required part is too large", Some("http_response_body_size");
     /// A part of an aggregate needs a value of another part or a claim that isn't there, or that can't stand where it should.

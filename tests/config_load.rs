@@ -355,13 +355,13 @@ fn actions() {
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
     assert_eq!(aggregate.timeout, seconds(2));
-    let [user, orders] = aggregate.parts.as_slice() else { panic!() };
+    let [user, orders, _] = aggregate.parts.as_slice() else { panic!() };
     assert_eq!((user.name.as_str(), user.required), ("user", true));
     assert_eq!(user.fallback, PartFallback::Value("null".into()));
     assert_eq!(orders.fallback, PartFallback::Value("[]".into()));
-    assert_eq!((orders.call.max_body, user.call.max_body), (2 << 20, 1 << 20));
+    assert_eq!((orders.call().unwrap().max_body, user.call().unwrap().max_body), (2 << 20, 1 << 20));
     assert_eq!(
-        orders.call.path.0,
+        orders.call().unwrap().path.0,
         [
             PartPiece::Literal("/api/orders?user_id=".to_owned()),
             PartPiece::Value(ValueOf::Parameter("id".to_owned())),

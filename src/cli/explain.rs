@@ -66,5 +66,12 @@ fn line(part: &PartStatus, width: usize, out: &mut dyn Write) -> std::io::Result
         facts.push("hidden".to_owned());
     }
     let name = format!("{:width$}", part.name);
-    writeln!(out, "    {name}  {} {}  {}", part.service, part.path, facts.join(", "))
+    let call = match (&part.service, &part.path) {
+        (Some(service), Some(path)) => {
+            let method = part.method.as_ref().map(|method| format!("{method} ")).unwrap_or_default();
+            format!("{service} {method}{path}")
+        }
+        _ => "static".to_owned(),
+    };
+    writeln!(out, "    {name}  {call}  {}", facts.join(", "))
 }

@@ -12,6 +12,7 @@ use crate::support::origin::Seen;
 use crate::support::raw::{RawOrigin, read_until};
 use crate::support::{Client, Gateway, Origin, Reply, eventually, origin};
 
+mod bodies;
 mod joins;
 mod plan;
 mod shape;

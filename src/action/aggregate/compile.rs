@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Aggregate;
+use super::body::{self, Body};
 use super::document::{Holds, List, Slot};
 use super::join::{Batch, Join};
 use super::json::Kind;
-use super::part::{Fallback, Part, PartCall};
+use super::part::{Fallback, Part, PartCall, Source};
 use super::select::Query;
 use super::shape::{self, Fields, Shape};
-use super::template::{Piece, Source, Step, Target, Text};
+use super::template::{Piece, Source as ValueSource, Step, Target, Text};
 use crate::config;
 use crate::http::query::push_text;
 use crate::service::Service;
@@ -28,9 +29,14 @@ impl Aggregate {
         let part = |(place, part): (usize, &config::Part)| -> Result<Part, String> {
             Ok(Part {
                 name: Arc::from(part.name.as_str()),
-                call: PartCall {
-                    join: part.for_each.as_ref().map(|each| join(each, &part.fallback)).transpose()?,
-                    ..call(&part.call, shape(written, place)?, ground)?
+                source: match &part.source {
+                    config::PartSource::Static(json) => Source::Static(json.clone().into()),
+                    config::PartSource::Call(written_call) => {
+                        let join =
+                            part.for_each.as_ref().map(|each| join(each, &part.fallback)).transpose()?;
+                        let call = call(written_call, shape(written, place)?, ground)?;
+                        Source::Call(Box::new(PartCall { join, ..call }))
+                    }
                 },
                 needs: part.needs.clone().into(),
                 required: part.required,
@@ -149,7 +155,11 @@ fn call(written: &config::PartCall, shape: Shape, ground: &Ground<'_>) -> Result
     let accept = written.accept_status.iter().map(|range| range.from..=range.to);
     Ok(PartCall {
         service: (ground.service)(&written.service)?,
+        method: written.method.clone(),
         target: Target::new(pieces(&written.path, ground)?),
+        body: written.body.as_deref().map(|pieces| body(pieces, ground)).transpose()?,
+        forward_headers: written.forward_headers.clone().map(Into::into),
+        is_text: written.is_text,
         headers: written.headers.iter().map(header).collect::<Result<_, _>>()?,
         accept: if written.accept_status.is_empty() { Box::new([200..=299]) } else { accept.collect() },
         timeout: written.timeout,
@@ -157,6 +167,17 @@ fn call(written: &config::PartCall, shape: Shape, ground: &Ground<'_>) -> Result
         shape,
         join: None,
     })
+}
+
+fn body(written: &[config::BodyPiece], ground: &Ground<'_>) -> Result<Body, String> {
+    let piece = |piece: &config::BodyPiece| {
+        Ok::<_, String>(match piece {
+            config::BodyPiece::Literal(text) => body::Piece::Literal(text.as_str().into()),
+            config::BodyPiece::Whole(value) => body::Piece::Whole(source(value, ground)?),
+            config::BodyPiece::Within(value) => body::Piece::Within(source(value, ground)?),
+        })
+    };
+    Ok(Body::new(written.iter().map(piece).collect::<Result<_, _>>()?))
 }
 
 fn pieces(written: &config::PartTemplate, ground: &Ground<'_>) -> Result<Vec<Piece>, String> {
@@ -169,17 +190,17 @@ fn pieces(written: &config::PartTemplate, ground: &Ground<'_>) -> Result<Vec<Pie
     written.0.iter().map(piece).collect()
 }
 
-fn source(written: &config::ValueOf, ground: &Ground<'_>) -> Result<Source, String> {
+fn source(written: &config::ValueOf, ground: &Ground<'_>) -> Result<ValueSource, String> {
     Ok(match written {
         config::ValueOf::Parameter(name) => {
             let slot = ground.parameters.iter().position(|known| known == name);
-            Source::Parameter(slot.ok_or_else(|| format!("the route's path has no parameter {name}"))?)
+            ValueSource::Parameter(slot.ok_or_else(|| format!("the route's path has no parameter {name}"))?)
         }
         config::ValueOf::Part { part, path } => {
-            Source::Part { part: *part, path: path.iter().map(step).collect() }
+            ValueSource::Part { part: *part, path: path.iter().map(step).collect() }
         }
-        config::ValueOf::Claim(name) => Source::Claim(name.as_str().into()),
-        config::ValueOf::Item(path) => Source::Item(path.iter().map(step).collect()),
+        config::ValueOf::Claim(name) => ValueSource::Claim(name.as_str().into()),
+        config::ValueOf::Item(path) => ValueSource::Item(path.iter().map(step).collect()),
     })
 }
 

@@ -172,7 +172,7 @@ fn composed<'b>(aggregate: &Aggregate, board: &'b Board, place: usize) -> Cow<'b
         attached.iter().map(|join| (*join, composed(aggregate, board, *join))).collect();
     let mut edits = Vec::new();
     for (join, answers) in &answers {
-        if let Some(join) = &aggregate.parts[*join].call.join {
+        if let Some(join) = aggregate.parts[*join].call().and_then(|call| call.join.as_ref()) {
             join.edits(value, answers, &mut edits);
         }
     }

@@ -9,8 +9,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::json::{Json, Kind};
-use super::part::{PartCall, PartError, PartRequest, Performed, RequestFields, Told};
+use super::part::{PartCall, PartError, PartRequest, Performed, Told};
 use super::select::Query;
+use super::sent::RequestFields;
 use super::template::{Given, Step, walk};
 use crate::action::Attempts;
 use crate::http::query::push_text;

@@ -2,6 +2,7 @@
 //! document in the order and under the names of the configuration, whichever came first.
 
 mod board;
+mod body;
 mod compile;
 mod document;
 mod join;
@@ -9,6 +10,7 @@ mod json;
 mod order;
 mod part;
 mod select;
+mod sent;
 mod shape;
 mod template;
 
@@ -19,7 +21,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use self::board::Board;
-use self::part::{PartError, Performed, Sent, Told};
+use self::part::{PartError, Performed, Source, Told};
+use self::sent::Sent;
 use self::template::Given;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
@@ -57,7 +60,7 @@ impl Aggregate {
 
     /// Whether a service chooses instances by something of the request.
     fn has_wishes(&self) -> bool {
-        self.parts.iter().any(|part| part.call.service.has_wishes())
+        self.parts.iter().filter_map(Part::call).any(|call| call.service.has_wishes())
     }
 
     /// All parts. A required one that fails ends it there and then, and cancels the rest.
@@ -71,6 +74,13 @@ impl Aggregate {
         loop {
             while let Some(place) = board.begin_next(&self.parts) {
                 let part = &self.parts[place];
+                let call = match &part.source {
+                    Source::Call(call) => call,
+                    Source::Static(value) => {
+                        board.settle(place, Performed::of(Ok(value.clone())), Duration::ZERO, &self.parts);
+                        continue;
+                    }
+                };
                 let given = Given {
                     path: &exchange.path,
                     params: &exchange.params,
@@ -78,14 +88,14 @@ impl Aggregate {
                     board: &board,
                     item: None,
                 };
-                let wish = |target: &str| super::wish(&part.call.service, exchange, target, as_sent);
-                match part.call.work(&given, || sent.of_part(place), wish) {
+                let wish = |target: &str| super::wish(&call.service, exchange, target, as_sent);
+                match call.work(&given, || sent.of_part(place), wish) {
                     Ok(work) => {
                         let (begins, caller) = (Instant::now(), worker.caller());
                         running.push(async move {
                             let mut attempts = 0;
                             let asks = (part.required, &mut attempts);
-                            let performed = part.call.perform(caller, work, deadline, asks).await;
+                            let performed = call.perform(caller, work, deadline, asks).await;
                             (place, performed, begins.elapsed(), attempts)
                         });
                     }

@@ -4,35 +4,46 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::body::{self, Body};
 use super::join::{Join, JoinWork};
+use super::sent::RequestFields;
 use super::shape::Shape;
 use super::template::{Given, Target, Text};
-use crate::action::{Attempts, upstream_request};
-use crate::exchange::Exchange;
-use crate::http::body::{ClientBody, RequestBody};
+use crate::action::Attempts;
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
 use crate::http::target;
 use crate::reason::Reason;
-use crate::request::Request;
-use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, UpstreamBody, Wish};
+use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, Wish};
 
 pub struct Part {
     pub name: Arc<str>,
-    pub call: PartCall,
+    pub source: Source,
     /// The places of the parts that must have ended before this one begins.
     pub needs: Box<[usize]>,
     pub required: bool,
     pub fallback: Fallback,
     /// It is asked only when a part has failed that it stands in for.
     pub is_spare: bool,
+}
+
+pub enum Source {
+    Call(Box<PartCall>),
+    Static(Bytes),
+}
+
+impl Part {
+    pub fn call(&self) -> Option<&PartCall> {
+        match &self.source {
+            Source::Call(call) => Some(call),
+            Source::Static(_) => None,
+        }
+    }
 }
 
 /// What stands in for a part that failed.
@@ -44,7 +55,11 @@ pub enum Fallback {
 
 pub struct PartCall {
     pub service: Arc<Service>,
+    pub method: Method,
     pub target: Target,
+    pub body: Option<Body>,
+    pub forward_headers: Option<Box<[HeaderName]>>,
+    pub is_text: bool,
     pub headers: Box<[(HeaderName, Text)]>,
     /// Never empty.
     pub accept: Box<[RangeInclusive<u16>]>,
@@ -64,6 +79,7 @@ pub enum PartError {
     Body(Reason),
     TooLarge,
     NotJson,
+    NotText,
     TimedOut,
     BadPath,
     /// The request needs a value that isn't there, or that can't stand where it should.
@@ -95,6 +111,7 @@ impl PartError {
             PartError::Body(reason) => *reason,
             PartError::TooLarge => Reason::PartTooLarge,
             PartError::NotJson => Reason::PartNotJson,
+            PartError::NotText => Reason::PartNotText,
             PartError::TimedOut => Reason::PartTimeout,
             PartError::BadPath => Reason::InvalidPath,
             PartError::MissingValue => Reason::PartMissingValue,
@@ -127,41 +144,6 @@ impl PartError {
     }
 }
 
-pub type RequestFields = (Fields, FieldLines);
-
-/// The fields that parts' requests begin with.
-pub struct Sent {
-    usual: (Fields, FieldLines),
-    /// With what the gateway adds in one list, for parts that set fields: each is there once then.
-    whole: Option<Fields>,
-    /// Which parts get the latter.
-    sets: Vec<bool>,
-}
-
-impl Sent {
-    /// Takes the client's fields out of `request`.
-    pub fn of(parts: &[Part], exchange: &Exchange, request: &mut Request) -> Self {
-        let mut headers = std::mem::take(&mut request.headers);
-        request_fields(&mut headers);
-        let host = request.host.as_deref();
-        let sets: Vec<bool> = parts.iter().map(|part| !part.call.headers.is_empty()).collect();
-        let whole = sets.contains(&true).then(|| {
-            let mut headers = headers.clone();
-            upstream_request::rewrite_whole(&mut headers, request.notable, exchange, host);
-            headers
-        });
-        let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, host);
-        Sent { usual: (headers, lines), whole, sets }
-    }
-
-    pub fn of_part(&self, place: usize) -> RequestFields {
-        match &self.whole {
-            Some(whole) if self.sets[place] => (whole.clone(), FieldLines::default()),
-            _ => self.usual.clone(),
-        }
-    }
-}
-
 /// All that is to be asked for a part, with every value in its place.
 pub enum Work {
     One(PartRequest),
@@ -185,6 +167,7 @@ pub struct PartRequest {
     target: PathAndQuery,
     headers: Fields,
     lines: FieldLines,
+    body: Bytes,
     wish: Wish,
 }
 
@@ -246,6 +229,10 @@ impl PartCall {
             identity.push('\n');
             identity.push_str(&String::from_utf8_lossy(value));
         }
+        if self.body.is_some() {
+            identity.push_str("\n\n");
+            identity.push_str(&String::from_utf8_lossy(&request.body));
+        }
         identity
     }
 
@@ -259,8 +246,15 @@ impl PartCall {
         for (name, text) in &self.headers {
             headers.insert(name.clone(), text.field(given)?);
         }
+        let body = match &self.body {
+            Some(body) => body.render(given)?,
+            None => Bytes::new(),
+        };
+        if self.body.is_some() && !headers.contains(&header::CONTENT_TYPE) {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         let wish = wish(target.path());
-        Ok(PartRequest { target, headers, lines, wish })
+        Ok(PartRequest { target, headers, lines, body, wish })
     }
 
     /// One answer, as it is. Dropping the future cancels the call.
@@ -274,10 +268,17 @@ impl PartCall {
         if deadline <= Instant::now() {
             return Err(PartError::TimedOut);
         }
-        let PartRequest { target, headers, lines, wish } = request;
+        let PartRequest { target, headers, lines, body, wish } = request;
         let call = Call {
-            head: Head { method: Method::GET, target, host: None, headers, lines, informational: None },
-            body: RequestBody::new(ClientBody::Empty, None, None),
+            head: Head {
+                method: self.method.clone(),
+                target,
+                host: None,
+                headers,
+                lines,
+                informational: None,
+            },
+            body: body::of(body),
             deadline: Some(deadline),
             wish,
         };
@@ -288,12 +289,14 @@ impl PartCall {
             if !self.accept.iter().any(|range| range.contains(&status.as_u16())) {
                 return Err(PartError::Status(status));
             }
-            let whole = collect(answer.body, self.max_body).await?;
+            let coding = body::coding(&answer.response.fields)?;
+            let fields = answer.response.fields;
+            let whole = body::collect(answer.body, self.max_body).await?;
             if whole.is_empty() && may_be_empty(status) {
-                Ok(Bytes::from_static(b"null"))
-            } else {
-                json(whole)
+                return Ok(Bytes::from_static(b"null"));
             }
+            let whole = body::decode(whole, coding, self.max_body)?;
+            if self.is_text { body::text(&whole, &fields) } else { body::json(whole) }
         };
         tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
     }
@@ -303,66 +306,4 @@ impl PartCall {
 /// no use for what it says.
 fn may_be_empty(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) || !status.is_success()
-}
-
-async fn collect(mut body: UpstreamBody, limit: u64) -> Result<Bytes, PartError> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(PartError::Body)?.into_data() else { continue };
-        if (whole.len() + data.len()) as u64 > limit {
-            return Err(PartError::TooLarge);
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
-}
-
-/// Checks that it is one JSON value, without building it, and cuts the space around it off.
-fn json(whole: Bytes) -> Result<Bytes, PartError> {
-    let value: &RawValue = serde_json::from_slice(&whole).map_err(|_| PartError::NotJson)?;
-    Ok(whole.slice_ref(value.get().as_bytes()))
-}
-
-/// The client's fields as a part gets them: who asks and in which language, not what was sent along or
-/// which piece of which version is wanted, for that was said of the whole.
-fn request_fields(headers: &mut Fields) {
-    for name in [
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::IF_MATCH,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_UNMODIFIED_SINCE,
-        header::IF_RANGE,
-        header::RANGE,
-        header::ACCEPT_ENCODING,
-        header::TRAILER,
-        header::TE,
-    ] {
-        headers.remove(&name);
-    }
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_is_one_json_value_passed_on_as_it_was_written() {
-        let kept =
-            json(Bytes::from_static(b" {\"a\": 1.0e2, \"a\":12345678901234567890}\n")).expect("it is JSON");
-        assert_eq!(kept, "{\"a\": 1.0e2, \"a\":12345678901234567890}");
-        for broken in ["", "{", "{} {}", "<html>", "{\"a\":}", "\u{feff}{}"] {
-            assert!(json(Bytes::from(broken)).is_err(), "{broken:?} passed for JSON");
-        }
-        assert!(json(Bytes::from_static(b"\"\xff\"")).is_err(), "a string that is not UTF-8 passed for JSON");
-    }
-
-    #[test]
-    fn deep_nesting_costs_no_stack() {
-        let deep = "[".repeat(500_000) + &"]".repeat(500_000);
-        assert!(json(Bytes::from(deep)).is_ok());
-    }
 }

@@ -150,6 +150,24 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The value as JSON, whatever it is: as it was written, where it was.
+    pub fn json<'g>(&self, given: &Given<'g>) -> Option<Cow<'g, [u8]>> {
+        let raw = match self {
+            Source::Part { part, path } => walk(Json::of(given.board.value(*part)?), path)?,
+            Source::Item(path) => walk(given.item?, path)?,
+            Source::Claim(name) => {
+                return Some(Cow::Owned(given.identity?.claim(name)?.to_string().into_bytes()));
+            }
+            Source::Parameter(_) => {
+                let text = serde_json::Value::from(self.text(given)?);
+                return Some(Cow::Owned(text.to_string().into_bytes()));
+            }
+        };
+        Some(Cow::Borrowed(raw.bytes()))
+    }
+}
+
 pub fn walk<'b>(from: Json<'b>, path: &[Step]) -> Option<Json<'b>> {
     path.iter().try_fold(from, |json, step| match step {
         Step::Member(name) => json.member(name),

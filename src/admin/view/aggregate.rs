@@ -17,8 +17,14 @@ pub struct AggregateStatus {
 #[derive(Clone, Debug, Serialize)]
 pub struct PartStatus {
     pub name: String,
-    pub service: String,
-    pub path: String,
+    /// Of a static part there is neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Other than GET.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     pub required: bool,
     /// What it waits for: by `after`, or by its values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -45,11 +51,12 @@ impl AggregateStatus {
         let name = |place: &usize| parts[*place].name.clone();
         let part = |(place, part): (usize, &config::Part)| PartStatus {
             name: part.name.clone(),
-            service: part.call.service.value.clone(),
-            path: part.call.path.text(parts),
+            service: part.call().map(|call| call.service.value.clone()),
+            path: part.call().map(|call| call.path.text(parts)),
+            method: part.call().map(|call| call.method.to_string()).filter(|method| method != "GET"),
             required: part.required,
             after: part.needs.iter().map(name).collect(),
-            timeout_ms: part.call.timeout.map(milliseconds),
+            timeout_ms: part.call().and_then(|call| call.timeout).map(milliseconds),
             for_each: part.for_each.as_ref().map(|each| {
                 let name = &parts[each.from].name;
                 let inner = each.query.strip_prefix('$').unwrap_or_default();

@@ -247,7 +247,11 @@ mod tests {
                 timeout: Duration::from_secs(2),
                 parts: vec![Part {
                     name: "orders".into(),
-                    call: PartCall {
+                    source: PartSource::Call(Box::new(PartCall {
+                        method: Method::GET,
+                        body: None,
+                        forward_headers: None,
+                        is_text: false,
                         service: at("order-service".into()),
                         path: PartTemplate(vec![
                             PartPiece::Literal("/orders?user=".into()),
@@ -260,7 +264,7 @@ mod tests {
                         accept_status: vec![],
                         timeout: None,
                         max_body: 1,
-                    },
+                    })),
                     needs: vec![],
                     required: false,
                     fallback: PartFallback::Value("[\"hush\"]".into()),

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::append::{AppendBody, Appends, appends};
 use super::part::PartBody;
 use super::plan::{Ground, plan};
+use super::static_part::AnyPart;
 use crate::config::block::{Place, Value, block};
 use crate::config::model::{Aggregate, Append, At, Part, PartFallback};
 use crate::config::reader::Reader;
@@ -121,7 +122,7 @@ impl Value for Parts {
         let parts: Vec<_> = entries
             .iter()
             .map(|entry| {
-                let body = PartBody::read(&entry.value, reader);
+                let body = AnyPart::read(&entry.value, reader).map(|part| part.0);
                 if entry.key == "_errors" || entry.key.is_empty() {
                     let message = format!("a part can't be named {}", quoted(&entry.key));
                     reader.error(entry.key_span, message, "name it after what it brings");
@@ -138,7 +139,7 @@ impl Value for Parts {
             "type": "object",
             "minProperties": 1,
             "propertyNames": { "minLength": 1, "not": { "const": "_errors" } },
-            "additionalProperties": PartBody::schema(),
+            "additionalProperties": AnyPart::schema(),
         })
     }
 }

@@ -5,7 +5,9 @@ use serde_json_path::JsonPath;
 use super::plan::Resolver;
 use crate::config::block::Value;
 use crate::config::block::{Place, block};
-use crate::config::model::{At, Batch, ForEach, PartPiece, ValueOf, ValueStep};
+use crate::config::model::{
+    At, Batch, BodyPiece, ForEach, PartCall, PartPiece, PartTemplate, ValueOf, ValueStep,
+};
 use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
 use crate::config::text::quoted;
@@ -115,9 +117,19 @@ impl Resolver<'_> {
     }
 }
 
-/// Whether a template uses the element, which a batch has many of.
-pub(super) fn uses_item(pieces: &[PartPiece]) -> bool {
-    pieces.iter().any(|piece| matches!(piece, PartPiece::Value(ValueOf::Item(_))))
+/// Whether a call uses the element, which a batch has many of.
+pub(super) fn uses_item(call: &PartCall) -> bool {
+    let is_item = |value: &ValueOf| matches!(value, ValueOf::Item(_));
+    let in_text = |text: &PartTemplate| {
+        text.0.iter().any(|piece| matches!(piece, PartPiece::Value(value) if is_item(value)))
+    };
+    let in_body = |piece: &BodyPiece| match piece {
+        BodyPiece::Literal(_) => false,
+        BodyPiece::Whole(value) | BodyPiece::Within(value) => is_item(value),
+    };
+    in_text(&call.path)
+        || call.headers.iter().any(|(_, text)| in_text(text))
+        || call.body.iter().flatten().any(in_body)
 }
 
 /// A part whose request is the same for every element asks one question many times.
@@ -136,7 +148,7 @@ pub(super) fn fits(name: &str, is_batch: bool, uses: bool, span: Span, reader: &
             reader.error(
                 span,
                 message,
-                "use {item} in `path` or `headers`, as in {item.product_id}, or `batch`",
+                "use {item} in `path`, `headers` or `body`, as in {item.product_id}, or `batch`",
             );
             false
         }

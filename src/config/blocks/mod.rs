@@ -26,5 +26,6 @@ mod root;
 mod route;
 mod service;
 mod stale;
+mod static_part;
 
 pub(super) use root::prepare;

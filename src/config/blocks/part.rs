@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use serde_json::{Value as Json, json};
 
 use super::for_each::{Elements, ForEachBody};
@@ -12,22 +12,18 @@ use crate::config::model::{At, Batch, FieldStep, PartShape, Ref, StatusRange};
 use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::text::quoted;
-use crate::config::values::NonEmpty;
 use crate::config::values::body::JsonText;
+use crate::config::values::body_template::BodyTemplate;
 use crate::config::values::field_path::{FieldPath, QueryText, field_key};
 use crate::config::values::http::{Direction, header_key, may_edit};
 use crate::config::values::part_template::{PartTarget, PartText};
 use crate::config::values::units::{Number, Size, Wait};
+use crate::config::values::{NonEmpty, choice, choice_schema};
 use crate::config::yaml::{Kind, Node};
 
 /// A part whose names are not resolved yet.
 pub(super) struct PartBody {
-    pub service: Ref,
-    pub path: At<PartTarget>,
-    pub headers: Vec<(HeaderName, At<PartText>)>,
-    pub accept_status: Vec<StatusRange>,
-    pub timeout: Option<Duration>,
-    pub max_body: u64,
+    pub source: SourceBody,
     pub after: Vec<At<String>>,
     pub required: bool,
     pub fallback: Option<At<FallbackBody>>,
@@ -37,13 +33,39 @@ pub(super) struct PartBody {
     pub hidden: Option<Span>,
 }
 
+pub(super) enum SourceBody {
+    Call(Box<CallBody>),
+    Static(String),
+}
+
+pub(super) struct CallBody {
+    pub service: Ref,
+    pub method: Method,
+    pub path: At<PartTarget>,
+    pub headers: Vec<(HeaderName, At<PartText>)>,
+    pub body: Option<At<BodyTemplate>>,
+    pub forward_headers: Option<Vec<HeaderName>>,
+    pub is_text: bool,
+    pub accept_status: Vec<StatusRange>,
+    pub timeout: Option<Duration>,
+    pub max_body: u64,
+}
+
 block! {
     /// One call of an aggregate.
     "a part" PartBlock => PartBody {
         /// The name of a service.
         service: ServiceRef ["user-service"],
-        /// Path and query to GET, with `{name}` for the parameters of the route's path and `{part.member}` for values of other parts.
+        /// Path and query, with `{name}` for the parameters of the route's path and `{part.member}` for values of other parts.
         path: At<PartTarget> ["\"/users/{id}\""],
+        /// Default GET, or POST with a body.
+        method: At<Method>,
+        /// The request's body as JSON. A text that is `{part.member}` and nothing else becomes that value.
+        body: At<BodyTemplate>,
+        /// The client's header fields that are passed on; what the gateway adds always is. Default: all.
+        forward_headers: Vec<HeaderName>,
+        /// What the answer is: json, or text, which becomes a string. Default json.
+        r#as: As,
         /// Header fields of the part's request, with values likewise; they take the place of the client's.
         headers: PartHeaders,
         /// Parts that must be there before this one begins, besides those whose values it uses.
@@ -83,7 +105,6 @@ block! {
         /// Whether the part is left out of the document: it is there for others. Default false.
         hidden: At<bool>,
     }
-    later { "method", "body" }
 }
 
 impl PartBlock {
@@ -98,7 +119,6 @@ impl PartBlock {
             );
             return None;
         }
-        let (service, path) = (self.service.required(), self.path.required::<At<PartTarget>>());
         let on = |switch: Option<At<bool>>| switch.filter(|switch| switch.value).map(|switch| switch.span);
         let (merge, hidden) = (on(self.merge.optional()?), on(self.hidden.optional()?));
         if let (Some(span), Some(_)) = (merge, hidden) {
@@ -120,39 +140,33 @@ impl PartBlock {
             wrap: self.wrap.optional()?,
             merge: merge.is_some(),
         };
+        let each = Each {
+            elements: self.for_each.optional()?,
+            into: self.into.optional()?,
+            batch: self.batch.optional()?,
+            concurrency: self.concurrency.optional()?,
+            max_items: self.max_items.optional()?,
+        };
+        let for_each = each.body(merge, fallback.as_ref(), reader)?;
         let headers = self.headers.optional::<PartHeaders>()?.map_or_else(Vec::new, |headers| headers.0);
         let accept = self.accept_status.optional::<NonEmpty<StatusRange>>()?;
-        let (into, batch) = (self.into.optional::<At<String>>()?, self.batch.optional::<At<Batch>>()?);
-        let (concurrency, max_items) = (
-            self.concurrency.optional::<At<Number<1, 1000>>>()?,
-            self.max_items.optional::<At<Number<1, 10_000>>>()?,
-        );
-        let given = EachKeys {
-            spans: [
-                into.as_ref().map(|key| ("into", key.span)),
-                batch.as_ref().map(|key| ("batch", key.span)),
-                concurrency.as_ref().map(|key| ("concurrency", key.span)),
-                max_items.as_ref().map(|key| ("max_items", key.span)),
-            ],
-            is_merged: merge,
-        };
-        let elements = self.for_each.optional::<At<Elements>>()?;
-        given.fit(elements.as_ref(), fallback.as_ref(), reader).then_some(())?;
-        let for_each = elements.map(|elements| ForEachBody {
-            elements,
-            into,
-            concurrency: concurrency.map_or(8, |number| number.value.into()),
-            max_items: max_items.map_or(100, |number| number.value.into()),
-            batch,
-        });
-        Some(PartBody {
-            for_each,
-            path: path?,
-            service: service?,
+        let body = self.body.optional::<At<BodyTemplate>>()?;
+        let method = method(self.method.optional()?, body.as_ref(), reader)?;
+        let call = CallBody {
+            method,
+            body,
+            forward_headers: self.forward_headers.optional()?,
+            is_text: self.r#as.or(As::Json)? == As::Text,
+            path: self.path.required()?,
+            service: self.service.required()?,
             headers,
             accept_status: accept.map_or_else(Vec::new, |accept| accept.0),
             timeout: self.timeout.optional::<Wait>()?.map(|timeout| timeout.0),
             max_body: self.max_body.or(1u64 << 20)?,
+        };
+        Some(PartBody {
+            source: SourceBody::Call(Box::new(call)),
+            for_each,
             after: self.after.or(Vec::new())?,
             required,
             fallback,
@@ -162,40 +176,90 @@ impl PartBlock {
     }
 }
 
-/// The keys that only say something beside `for_each`.
-struct EachKeys {
-    spans: [Option<(&'static str, Span)>; 4],
-    is_merged: Option<Span>,
+fn method(
+    given: Option<At<Method>>,
+    body: Option<&At<BodyTemplate>>,
+    reader: &mut Reader<'_>,
+) -> Option<Method> {
+    let Some(given) = given else { return Some(if body.is_some() { Method::POST } else { Method::GET }) };
+    let (message, remedy) = match (given.value.as_str(), body) {
+        ("HEAD" | "TRACE" | "OPTIONS", _) => {
+            ("a part needs an answer with content", "write GET, POST, PUT, PATCH or DELETE")
+        }
+        ("GET", Some(_)) => {
+            ("nobody reads the body of a GET request", "write POST, or remove one of `method` and `body`")
+        }
+        _ => return Some(given.value),
+    };
+    reader.error(given.span, message, remedy);
+    None
 }
 
-impl EachKeys {
-    fn fit(
-        &self,
-        elements: Option<&At<Elements>>,
+/// `for_each` and the keys that only say something beside it.
+struct Each {
+    elements: Option<At<Elements>>,
+    into: Option<At<String>>,
+    batch: Option<At<Batch>>,
+    concurrency: Option<At<Number<1, 1000>>>,
+    max_items: Option<At<Number<1, 10_000>>>,
+}
+
+impl Each {
+    fn body(
+        self,
+        merge: Option<Span>,
         fallback: Option<&At<FallbackBody>>,
         reader: &mut Reader<'_>,
-    ) -> bool {
-        let Some(_) = elements else {
-            for (key, span) in self.spans.iter().flatten() {
+    ) -> Option<Option<ForEachBody>> {
+        let spans = [
+            self.into.as_ref().map(|key| ("into", key.span)),
+            self.batch.as_ref().map(|key| ("batch", key.span)),
+            self.concurrency.as_ref().map(|key| ("concurrency", key.span)),
+            self.max_items.as_ref().map(|key| ("max_items", key.span)),
+        ];
+        let Some(elements) = self.elements else {
+            for (key, span) in spans.iter().flatten() {
                 let message = format!("{} says nothing without `for_each`", quoted(key));
                 reader.error(*span, message, "add `for_each`, or remove it");
             }
-            return self.spans.iter().all(Option::is_none);
+            return spans.iter().all(Option::is_none).then_some(None);
         };
-        if let Some(span) = self.is_merged {
-            reader.error(
-                span,
-                "the answers for elements are a list, which has no members",
-                "keep one of `merge` and `for_each`",
-            );
-            return false;
+        if let Some(span) = merge {
+            let message = "the answers for elements are a list, which has no members";
+            reader.error(span, message, "keep one of `merge` and `for_each`");
+            return None;
         }
         if let Some(At { value: FallbackBody::Part(_), span }) = fallback {
-            let remedy = "write what stands in for a single element, as JSON";
-            reader.error(*span, "a part can't stand in for the answer for one element", remedy);
-            return false;
+            let message = "a part can't stand in for the answer for one element";
+            reader.error(*span, message, "write what stands in for a single element, as JSON");
+            return None;
         }
-        true
+        Some(Some(ForEachBody {
+            elements,
+            into: self.into,
+            concurrency: self.concurrency.map_or(8, |number| number.value.into()),
+            max_items: self.max_items.map_or(100, |number| number.value.into()),
+            batch: self.batch,
+        }))
+    }
+}
+
+/// What an answer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum As {
+    Json,
+    Text,
+}
+
+const KINDS: [(&str, As); 2] = [("json", As::Json), ("text", As::Text)];
+
+impl Value for As {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        choice(node, reader, "a kind of answer", &KINDS, &[])
+    }
+
+    fn schema() -> Json {
+        choice_schema(&KINDS)
     }
 }
 

@@ -2,14 +2,16 @@
 //! each other for ever are found.
 
 use super::for_each::{fits, uses_item};
-use super::part::{FallbackBody, PartBody};
+use super::part::{CallBody, FallbackBody, PartBody, SourceBody};
 use super::route::unknown_parameter;
 use crate::config::model::{
-    At, Match, Part, PartCall, PartFallback, PartPiece, PartTemplate, ValueOf, ValueStep,
+    At, BodyPiece, Match, Part, PartCall, PartFallback, PartPiece, PartSource, PartTemplate, ValueOf,
+    ValueStep,
 };
 use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::text::quoted;
+use crate::config::values::body_template::{BodyTemplate, WrittenBody};
 use crate::config::values::part_template::{PartTarget, PartText, ValuePath, Written};
 
 /// What the route around an aggregate gives it.
@@ -26,11 +28,23 @@ pub(super) fn plan(
     reader: &mut Reader<'_>,
 ) -> Option<Vec<Part>> {
     let names: Vec<At<String>> = written.iter().map(|(name, _)| name.clone()).collect();
+    let known: Vec<Known> = written
+        .iter()
+        .map(|(_, body)| match &body.source {
+            SourceBody::Static(json) => Known::Static(json.clone()),
+            SourceBody::Call(call)
+                if call.is_text && body.for_each.is_none() && body.shape.wrap.is_none() =>
+            {
+                Known::Text
+            }
+            SourceBody::Call(_) => Known::Nothing,
+        })
+        .collect();
     let mut edges = Vec::new();
     let mut parts = Vec::with_capacity(written.len());
     for (name, body) in written {
         let has_item = body.for_each.is_some();
-        let mut resolver = Resolver { names: &names, ground, edges: Vec::new(), has_item };
+        let mut resolver = Resolver { names: &names, ground, edges: Vec::new(), has_item, known: &known };
         let part = resolver.part(name.value, body, reader);
         edges.push(resolver.edges);
         parts.push(part);
@@ -65,17 +79,23 @@ pub(super) struct Resolver<'p> {
     edges: Vec<Edge>,
     /// `{item}` is the element that the part is asked for.
     has_item: bool,
+    known: &'p [Known],
+}
+
+/// What is known of a part's answer before anybody is asked.
+pub(super) enum Known {
+    Nothing,
+    Text,
+    Static(String),
 }
 
 impl Resolver<'_> {
     fn part(&mut self, name: String, body: PartBody, reader: &mut Reader<'_>) -> Option<Part> {
         let after: Vec<Option<usize>> = body.after.iter().map(|after| self.named(after, reader)).collect();
-        let At { value: PartTarget(target), span } = body.path;
-        let path = self.template(target, span, reader);
-        let headers = body.headers.into_iter().map(|(name, At { value: PartText(text), span })| {
-            self.template(text, span, reader).map(|text| (name, text))
-        });
-        let headers: Vec<Option<_>> = headers.collect();
+        let source = match body.source {
+            SourceBody::Static(json) => Some(PartSource::Static(json)),
+            SourceBody::Call(call) => self.call(*call, reader).map(|call| PartSource::Call(Box::new(call))),
+        };
         let each = body.for_each.map(|each| (each.elements.span, self.for_each(each, reader)));
         let fallback = match body.fallback {
             None => Some(PartFallback::Value("null".to_owned())),
@@ -85,35 +105,64 @@ impl Resolver<'_> {
             }
         };
         after.into_iter().collect::<Option<Vec<usize>>>()?;
-        let mut needs: Vec<usize> =
-            self.edges.iter().filter(|edge| !edge.is_fallback).map(|edge| edge.to).collect();
-        needs.sort_unstable();
-        needs.dedup();
-        let (path, headers) = (path?, headers.into_iter().collect::<Option<Vec<_>>>()?);
+        let source = source?;
         let for_each = match each {
             None => None,
             Some((span, each)) => {
                 let each = each?;
-                let uses = uses_item(&path.0) || headers.iter().any(|(_, text)| uses_item(&text.0));
+                let uses = matches!(&source, PartSource::Call(call) if uses_item(call));
                 fits(&name, each.batch.is_some(), uses, span, reader).then_some(Some(each))?
             }
         };
+        let mut needs: Vec<usize> =
+            self.edges.iter().filter(|edge| !edge.is_fallback).map(|edge| edge.to).collect();
+        needs.sort_unstable();
+        needs.dedup();
         Some(Part {
             name,
-            for_each,
-            call: PartCall {
-                service: body.service,
-                path,
-                headers,
-                accept_status: body.accept_status,
-                timeout: body.timeout,
-                max_body: body.max_body,
-            },
+            source,
             needs,
+            for_each,
             required: body.required,
             fallback: fallback?,
             hidden: body.hidden.is_some(),
             shape: body.shape,
+        })
+    }
+
+    fn call(&mut self, body: CallBody, reader: &mut Reader<'_>) -> Option<PartCall> {
+        let At { value: PartTarget(target), span } = body.path;
+        let path = self.template(target, span, reader);
+        let headers = body.headers.into_iter().map(|(name, At { value: PartText(text), span })| {
+            self.template(text, span, reader).map(|text| (name, text))
+        });
+        let headers: Vec<Option<_>> = headers.collect();
+        let content = body.body.map(|At { value: BodyTemplate(pieces), span }| {
+            let pieces: Vec<Option<BodyPiece>> = pieces
+                .into_iter()
+                .map(|piece| match piece {
+                    WrittenBody::Literal(text) => Some(BodyPiece::Literal(text)),
+                    WrittenBody::Whole(path) => self.value(path, span, reader).map(BodyPiece::Whole),
+                    WrittenBody::Within(path) => self.value(path, span, reader).map(BodyPiece::Within),
+                })
+                .collect();
+            pieces.into_iter().collect::<Option<Vec<_>>>()
+        });
+        let content = match content {
+            None => None,
+            Some(pieces) => Some(pieces?),
+        };
+        Some(PartCall {
+            service: body.service,
+            method: body.method,
+            path: path?,
+            headers: headers.into_iter().collect::<Option<_>>()?,
+            body: content,
+            forward_headers: body.forward_headers,
+            is_text: body.is_text,
+            accept_status: body.accept_status,
+            timeout: body.timeout,
+            max_body: body.max_body,
         })
     }
 
@@ -180,7 +229,23 @@ impl Resolver<'_> {
             return None;
         }
         let part = self.other(&path.name, span, false, reader)?;
-        Some(ValueOf::Part { part, path: path.steps })
+        self.can_have(part, &path, span, reader).then_some(ValueOf::Part { part, path: path.steps })
+    }
+
+    /// Whether a part of which that is known can have the value.
+    fn can_have(&self, part: usize, path: &ValuePath, span: Span, reader: &mut Reader<'_>) -> bool {
+        let (message, remedy) = match &self.known[part] {
+            Known::Text if !path.steps.is_empty() => {
+                ("looks into text", "take `as: text` away, or write its name alone")
+            }
+            Known::Static(json) if !has_value(json, &path.steps) => (
+                "is no single value of what the part says",
+                "name one that is a text, a number, true or false",
+            ),
+            _ => return true,
+        };
+        reader.error(span, format!("{{{}}} {message}", path.text()), remedy);
+        false
     }
 
     fn claim(&mut self, path: &ValuePath, span: Span, reader: &mut Reader<'_>) -> Option<ValueOf> {
@@ -206,6 +271,15 @@ impl Resolver<'_> {
             }
         }
     }
+}
+
+fn has_value(json: &str, path: &[ValueStep]) -> bool {
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(json) else { return false };
+    let found = path.iter().try_fold(&json, |json, step| match step {
+        ValueStep::Member(name) => json.get(name),
+        ValueStep::Element(index) => json.get(index),
+    });
+    found.is_some_and(|value| !(value.is_null() || value.is_object() || value.is_array()))
 }
 
 /// The places of a circle, the first of them again at the end, and where its last edge is written.

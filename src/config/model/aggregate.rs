@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::{Ref, StatusRange};
 
@@ -79,7 +79,7 @@ pub enum FieldStep {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     pub name: String,
-    pub call: PartCall,
+    pub source: PartSource,
     /// The parts that it waits for: those that it names with `after` and those whose values it uses.
     pub needs: Vec<usize>,
     pub required: bool,
@@ -126,9 +126,32 @@ pub enum PartFallback {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub enum PartSource {
+    Call(Box<PartCall>),
+    /// Compact JSON.
+    Static(String),
+}
+
+impl Part {
+    pub fn call(&self) -> Option<&PartCall> {
+        match &self.source {
+            PartSource::Call(call) => Some(call),
+            PartSource::Static(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct PartCall {
     pub service: Ref,
+    /// Default GET, or POST with a body.
+    pub method: Method,
     pub path: PartTemplate,
+    pub body: Option<Vec<BodyPiece>>,
+    /// The client's fields that are passed on. `None`: all.
+    pub forward_headers: Option<Vec<HeaderName>>,
+    /// The answer is text, which becomes a JSON string.
+    pub is_text: bool,
     /// Set in place of the client's.
     pub headers: Vec<(HeaderName, PartTemplate)>,
     /// Statuses with which the part has succeeded. Empty: 200 to 299.
@@ -147,6 +170,16 @@ pub struct PartTemplate(pub Vec<PartPiece>);
 pub enum PartPiece {
     Literal(String),
     Value(ValueOf),
+}
+
+/// JSON with values put in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BodyPiece {
+    Literal(String),
+    /// A JSON value.
+    Whole(ValueOf),
+    /// Characters of a JSON string.
+    Within(ValueOf),
 }
 
 /// Where a value comes from.

@@ -1,6 +1,7 @@
 //! The values that blocks are made of: how each is read, and its schema.
 
 pub(super) mod body;
+pub(super) mod body_template;
 pub(super) mod field_path;
 pub(super) mod http;
 pub(super) mod net;
