@@ -19,7 +19,11 @@ pub struct Shape {
 
 impl Shape {
     /// `answer` is one JSON value; so is the outcome, which is no longer than that and the names it is given.
+    /// Null, as which an answer without content counts, stays what it is.
     pub fn apply(&self, answer: Bytes) -> Result<Bytes, PartError> {
+        if answer == b"null"[..] {
+            return Ok(answer);
+        }
         self.select(answer).and_then(|selected| self.dress(selected))
     }
 

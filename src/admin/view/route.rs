@@ -273,6 +273,7 @@ mod tests {
                     hidden: false,
                 }],
                 append: vec![],
+                server_timing: None,
             }),
         }
     }
