@@ -57,7 +57,7 @@ block! {
         /// Answer with what is written here.
         respond: At<Respond>,
     }
-    later { "ip_filter", "method_override", "compression", "maintenance" }
+    later { "batch", "ip_filter", "method_override", "compression", "maintenance" }
 }
 
 impl RouteBlock {
