@@ -26,7 +26,7 @@ use crate::reason::Reason;
 use crate::route::{Params, Place};
 use crate::service::{Copying, InformationalSink, Progress, Service, UpstreamBody};
 use crate::telemetry::metrics::Finished;
-use crate::telemetry::record::LogRecord;
+use crate::telemetry::record::{Asked, LogRecord};
 use crate::worker::{CurrentRoute, CurrentSnapshot};
 
 /// A request as its connection hands it over.
@@ -53,7 +53,7 @@ pub struct Incoming {
 #[derive(Default)]
 pub struct UpstreamRecord {
     pub service: Option<Arc<str>>,
-    pub instance: Option<SocketAddr>,
+    pub asked: Asked,
     pub attempts: u32,
     pub began: Option<Instant>,
     pub took: Option<Duration>,
@@ -69,7 +69,7 @@ impl UpstreamRecord {
 
 impl Progress for UpstreamRecord {
     fn attempt(&mut self, instance: SocketAddr, at: Instant) {
-        self.instance = Some(instance);
+        self.asked = Asked::Instance(instance);
         self.attempts += 1;
         self.began.get_or_insert(at);
     }
@@ -79,7 +79,7 @@ impl Progress for UpstreamRecord {
     }
 
     fn answered_by(&mut self, instance: SocketAddr) {
-        self.instance = Some(instance);
+        self.asked = Asked::Instance(instance);
     }
 }
 
@@ -245,7 +245,7 @@ impl Exchange {
             path: std::mem::take(&mut self.path).into(),
             route: self.route.as_ref().map(|route| route.name().clone()),
             service: self.upstream.service.take(),
-            instance: self.upstream.instance,
+            asked: std::mem::take(&mut self.upstream.asked),
             status,
             reason: self.reason,
             bytes_in: received,

@@ -33,7 +33,7 @@ pub struct LogRecord {
     pub path: Bytes,
     pub route: Option<Arc<str>>,
     pub service: Option<Arc<str>>,
-    pub instance: Option<SocketAddr>,
+    pub asked: Asked,
     /// The status that was sent, or 499 when the client left before there was one.
     pub status: u16,
     /// Why the gateway answered by itself.
@@ -53,6 +53,17 @@ pub struct LogRecord {
     pub protocol: Version,
     pub listener: Option<Arc<str>>,
     pub tls: bool,
+}
+
+/// Whom the request was taken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    #[default]
+    Nobody,
+    /// The last of them.
+    Instance(SocketAddr),
+    /// An aggregate's parts: how long each took, as a JSON object of milliseconds.
+    Parts(Box<str>),
 }
 
 /// Turns records into lines.
@@ -84,8 +95,13 @@ impl LineFormat {
         string(br#","path":"#, &record.path, out);
         text(br#","route":"#, &record.route, out);
         text(br#","service":"#, &record.service, out);
-        if let Some(address) = record.instance {
-            instance(br#","instance":""#, address, out);
+        match &record.asked {
+            Asked::Nobody => {}
+            Asked::Instance(address) => instance(br#","instance":""#, *address, out),
+            Asked::Parts(timings) => {
+                out.extend_from_slice(br#","timings":"#);
+                out.extend_from_slice(timings.as_bytes());
+            }
         }
         number(br#","status":"#, u64::from(record.status), out);
         if let Some(reason) = record.reason {
@@ -206,7 +222,7 @@ pub(super) mod tests {
             path: Bytes::copy_from_slice(path.as_bytes()),
             route: None,
             service: None,
-            instance: None,
+            asked: Asked::Nobody,
             status: 404,
             reason: Some(Reason::RouteNotFound),
             bytes_in: 0,
@@ -256,7 +272,7 @@ pub(super) mod tests {
             host: Some(Bytes::from_static(b"api.example.com")),
             route: Some("users".into()),
             service: Some("user-service".into()),
-            instance: Some("127.0.0.1:8001".parse().unwrap()),
+            asked: Asked::Instance("127.0.0.1:8001".parse().unwrap()),
             status: 200,
             reason: None,
             duration: Duration::from_micros(5_006),
@@ -298,6 +314,13 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_aggregate_names_no_instance_but_its_parts() {
+        let asked = Asked::Parts(r#"{"user":1.500}"#.into());
+        let line = line(&LogRecord { asked, ..record("/") });
+        assert!(line.contains(r#","path":"/","timings":{"user":1.500},"status":404,"#), "{line}");
+    }
+
+    #[test]
     fn more_time_upstream_than_in_all_leaves_none_for_the_gateway() {
         let mut odd = record("/");
         odd.upstream_duration = Some(Duration::from_secs(9));
@@ -317,7 +340,7 @@ pub(super) mod tests {
                 subject: Some(subject.as_str().into()),
                 request_id: Some(given(&id)),
                 client,
-                instance,
+                asked: instance.map_or(Asked::Nobody, Asked::Instance),
                 trace_id: trace,
                 duration: Duration::from_micros(micros),
                 bytes_in: bytes,

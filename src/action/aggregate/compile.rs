@@ -13,6 +13,7 @@ use super::part::{Fallback, Part, PartCall, Source};
 use super::select::Query;
 use super::shape::{self, Fields, Shape};
 use super::template::{Piece, Source as ValueSource, Step, Target, Text};
+use super::timing::ServerTiming;
 use crate::config;
 use crate::http::query::push_text;
 use crate::service::Service;
@@ -54,7 +55,12 @@ impl Aggregate {
         let parts = written.parts.iter().enumerate().map(part).collect::<Result<_, _>>()?;
         let merges = written.parts.iter().any(|part| part.shape.merge);
         let attached = (0..written.parts.len()).map(|place| attached(written, place)).collect();
-        Ok(Aggregate { parts, layout: layout(written), attached, merges, timeout: written.timeout })
+        let server_timing = written.server_timing.as_ref().map(|timing| ServerTiming {
+            name: timing.header.clone(),
+            value: timing.value.expose().as_bytes().into(),
+        });
+        let (layout, timeout) = (layout(written), written.timeout);
+        Ok(Aggregate { parts, layout, attached, merges, timeout, server_timing })
     }
 }
 

@@ -102,16 +102,19 @@ impl List {
     }
 }
 
+/// A stretch of JSON.
+type Text<'b> = Cow<'b, [u8]>;
+
 /// The members of the root where parts are merged into it: each name once.
 #[derive(Default)]
 struct Root<'b> {
-    members: Vec<(Cow<'b, [u8]>, Cow<'b, [u8]>)>,
+    members: Vec<(Text<'b>, Text<'b>)>,
     places: HashMap<Cow<'b, str>, usize>,
 }
 
 impl<'b> Root<'b> {
     /// A name that is there already keeps its place and gets the new value.
-    fn put(&mut self, name: Cow<'b, str>, written: Cow<'b, [u8]>, value: Cow<'b, [u8]>) {
+    fn put(&mut self, name: Cow<'b, str>, written: Text<'b>, value: Text<'b>) {
         match self.places.get(&name) {
             Some(place) => self.members[*place] = (written, value),
             None => {

@@ -190,7 +190,10 @@ impl Join {
                     let mut attempts = Attempts::default();
                     let answer = call.ask(caller, request, deadline, &mut attempts).await;
                     let answer = match self.batch {
-                        Some(_) => answer.and_then(|answer| call.shape.select(answer)),
+                        Some(_) => answer.and_then(|answer| match &answer[..] {
+                            b"null" => Ok(answer),
+                            _ => call.shape.select(answer),
+                        }),
                         None => answer.and_then(|answer| call.shape.apply(answer)),
                     };
                     (place, answer, attempts.count)
@@ -229,7 +232,7 @@ impl Join {
             let (place, key) = item?;
             let answer = results[place].as_ref().map_err(|told| *told)?;
             let Some(batch) = answers.get(place) else { return Ok(answer.clone()) };
-            if Json::of(answer).kind() != Kind::Array {
+            if !matches!(Json::of(answer).kind(), Kind::Array | Kind::Null) {
                 return Err(PartError::WrongShape.told());
             }
             let found = batch.get(&*key).ok_or_else(|| PartError::NotInBatch.told())?;

@@ -13,6 +13,7 @@ mod select;
 mod sent;
 mod shape;
 mod template;
+mod timing;
 
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ use self::board::Board;
 use self::part::{PartError, Performed, Source, Told};
 use self::sent::Sent;
 use self::template::Given;
+use self::timing::ServerTiming;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
 use crate::http::response::Response;
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
+use crate::telemetry::record::Asked;
 
 pub use self::compile::Ground;
 pub use self::part::Part;
@@ -44,6 +47,7 @@ pub struct Aggregate {
     merges: bool,
     /// For all parts together.
     timeout: Duration,
+    server_timing: Option<ServerTiming>,
 }
 
 impl Aggregate {
@@ -52,10 +56,24 @@ impl Aggregate {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Response<Content>, Stop> {
+        let server_timing = self.server_timing.as_ref();
+        let tells_times = server_timing.is_some_and(|timing| timing.is_asked(&mut request.headers));
         let as_sent = if self.has_wishes() { request.headers.clone() } else { Fields::new() };
         let sent = Sent::of(&self.parts, exchange, request);
-        let board = self.fetch(exchange, &as_sent, &sent).await?;
-        Ok(document::respond(self, &board))
+        let mut board = Board::new(self.parts.len());
+        let fetched = self.fetch(&mut board, exchange, &as_sent, &sent).await;
+        if exchange.connection.worker.log.enabled() {
+            exchange.upstream.asked = Asked::Parts(timing::object(&self.parts, &board));
+        }
+        fetched?;
+        let mut response = document::respond(self, &board);
+        if tells_times
+            && let Some(times) =
+                timing::field(&self.parts, &board, exchange.upstream.took.unwrap_or_default())
+        {
+            response.fields.append(timing::SERVER_TIMING, times);
+        }
+        Ok(response)
     }
 
     /// Whether a service chooses instances by something of the request.
@@ -64,12 +82,17 @@ impl Aggregate {
     }
 
     /// All parts. A required one that fails ends it there and then, and cancels the rest.
-    async fn fetch(&self, exchange: &mut Exchange, as_sent: &Fields, sent: &Sent) -> Result<Board, Stop> {
+    async fn fetch(
+        &self,
+        board: &mut Board,
+        exchange: &mut Exchange,
+        as_sent: &Fields,
+        sent: &Sent,
+    ) -> Result<(), Stop> {
         let worker = exchange.connection.worker.clone();
         let began = Instant::now();
         let deadline = began + self.timeout;
         exchange.upstream.began = Some(began);
-        let mut board = Board::new(self.parts.len());
         let mut running = FuturesUnordered::new();
         loop {
             while let Some(place) = board.begin_next(&self.parts) {
@@ -85,7 +108,7 @@ impl Aggregate {
                     path: &exchange.path,
                     params: &exchange.params,
                     identity: exchange.identity.as_deref(),
-                    board: &board,
+                    board,
                     item: None,
                 };
                 let wish = |target: &str| super::wish(&call.service, exchange, target, as_sent);
@@ -99,17 +122,15 @@ impl Aggregate {
                             (place, performed, begins.elapsed(), attempts)
                         });
                     }
-                    Err(error) => {
-                        self.settle(&mut board, place, Performed::of(Err(error)), Duration::ZERO)?
-                    }
+                    Err(error) => self.settle(board, place, Performed::of(Err(error)), Duration::ZERO)?,
                 }
             }
             let Some((place, performed, took, attempts)) = running.next().await else { break };
             exchange.upstream.attempts += attempts;
             exchange.upstream.took = Some(began.elapsed());
-            self.settle(&mut board, place, performed, took)?;
+            self.settle(board, place, performed, took)?;
         }
-        Ok(board)
+        Ok(())
     }
 
     fn settle(
@@ -120,11 +141,12 @@ impl Aggregate {
         took: Duration,
     ) -> Result<(), Stop> {
         let part = &self.parts[place];
-        if let (true, Err(error)) = (part.required, &performed.result) {
-            return Err(failed(part, error).into());
-        }
+        let refusal = match &performed.result {
+            Err(error) if part.required => Some(failed(part, error)),
+            _ => None,
+        };
         board.settle(place, performed, took, &self.parts);
-        Ok(())
+        refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 }
 

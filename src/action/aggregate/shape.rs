@@ -19,7 +19,11 @@ pub struct Shape {
 
 impl Shape {
     /// `answer` is one JSON value; so is the outcome, which is no longer than that and the names it is given.
+    /// Null, as which an answer without content counts, stays what it is.
     pub fn apply(&self, answer: Bytes) -> Result<Bytes, PartError> {
+        if answer == b"null"[..] {
+            return Ok(answer);
+        }
         self.select(answer).and_then(|selected| self.dress(selected))
     }
 
@@ -123,11 +127,8 @@ impl Rule {
     /// `open`: what has no rule is passed on. Goes as deep as the paths of the configuration.
     fn write(&self, json: Json<'_>, open: bool, out: &mut BytesMut) {
         match json.kind() {
-            _ if open && self.members.is_empty() && self.elements.is_none() => {
-                out.extend_from_slice(json.bytes());
-            }
-            Kind::Object => self.write_object(json, open, out),
-            Kind::Array => self.write_array(json, open, out),
+            Kind::Object if !open || !self.members.is_empty() => self.write_object(json, open, out),
+            Kind::Array if !open || self.elements.is_some() => self.write_array(json, open, out),
             _ if open => out.extend_from_slice(json.bytes()),
             _ => out.extend_from_slice(b"null"),
         }

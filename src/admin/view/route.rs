@@ -308,6 +308,7 @@ mod tests {
                     hidden: false,
                 }],
                 append: vec![],
+                server_timing: None,
             }),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use serde_json::{Value as Json, json};
 
 use super::append::{AppendBody, Appends, appends};
@@ -9,8 +10,9 @@ use super::part::PartBody;
 use super::plan::{Ground, plan};
 use super::static_part::AnyPart;
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{Aggregate, Append, At, Part, PartFallback};
+use crate::config::model::{Aggregate, Append, At, Part, PartFallback, ServerTiming};
 use crate::config::reader::Reader;
+use crate::config::secret::Secret;
 use crate::config::source::Span;
 use crate::config::text::quoted;
 use crate::config::values::units::Wait;
@@ -21,6 +23,28 @@ pub(super) struct AggregateBody {
     timeout: Duration,
     parts: Parts,
     append: Vec<AppendBody>,
+    server_timing: Option<ServerTiming>,
+}
+
+block! {
+    /// Who is told how long the parts took.
+    "a server_timing block" ServerTimingBlock => ServerTiming {
+        /// The request's field by which it is asked for; no part gets it.
+        header: HeaderName ["x-debug-timing"],
+        /// What has to be in it: a secret, where not everybody may know.
+        value: Secret ["\"${TIMING_KEY}\""],
+    }
+}
+
+impl ServerTimingBlock {
+    fn finish(self, place: Place, reader: &mut Reader<'_>) -> Option<ServerTiming> {
+        let value: Secret = self.value.required()?;
+        if value.expose().is_empty() {
+            reader.error(place.span, "this value is empty, so that everybody would be told", "write one");
+            return None;
+        }
+        Some(ServerTiming { header: self.header.required()?, value })
+    }
 }
 
 block! {
@@ -32,6 +56,8 @@ block! {
         parts: Parts ["{ user: { service: user-service, path: \"/users/{id}\" } }"],
         /// Arrays of several parts as one, by the names that these have in the document.
         append: Appends,
+        /// Tell how long the parts took, in Server-Timing, to a client that asks with this field. Default: nobody is told.
+        server_timing: ServerTiming,
     }
     later { "stream" }
 }
@@ -40,7 +66,8 @@ impl AggregateBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<AggregateBody> {
         let (timeout, parts) = (self.timeout.or(Duration::from_secs(10)), self.parts.required::<Parts>());
         let append = self.append.optional::<Appends>()?.map_or_else(Vec::new, |appends| appends.0);
-        Some(AggregateBody { timeout: timeout?, parts: parts?, append })
+        let server_timing = self.server_timing.optional()?;
+        Some(AggregateBody { timeout: timeout?, parts: parts?, append, server_timing })
     }
 }
 
@@ -52,7 +79,7 @@ impl AggregateBody {
         let append = appends(self.append, &parts, reader)?;
         fallbacks_fit(&parts, &append, &spots, reader).then_some(())?;
         joins_fit(&parts, &spots, reader).then_some(())?;
-        Some(Aggregate { timeout: self.timeout, parts, append })
+        Some(Aggregate { timeout: self.timeout, parts, append, server_timing: self.server_timing })
     }
 }
 

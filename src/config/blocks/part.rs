@@ -105,6 +105,7 @@ block! {
         /// Whether the part is left out of the document: it is there for others. Default false.
         hidden: At<bool>,
     }
+    later { "stale_if_error" }
 }
 
 impl PartBlock {

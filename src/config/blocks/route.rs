@@ -67,7 +67,7 @@ block! {
         /// Answer with what is written here.
         respond: At<Respond>,
     }
-    later { "compression" }
+    later { "batch", "compression" }
 }
 
 impl RouteBlock {

