@@ -184,15 +184,15 @@ fn find_max(args: &LoadArgs, plan: &Plan, objective: &Objective) -> Result<Resul
 fn sections(results: &Results) -> Vec<Section> {
     let mut sections = Vec::new();
     if let Some(found) = &results.found {
-        let heads = ["rate", "sent", "requests", "seen", ""].map(str::to_owned).to_vec();
+        let heads = ["rate", "", "sent", "requests", "seen"].map(str::to_owned).to_vec();
         let row = |step: &Step| {
             let verdict = if step.holds { "holds" } else { "fails" };
             vec![
                 format!("{}/s", table::number(step.rate)),
+                verdict.to_owned(),
                 format!("{}/s", table::number(step.achieved)),
                 table::count(step.requests),
                 step.seen.clone(),
-                verdict.to_owned(),
             ]
         };
         let rows = std::iter::once(heads).chain(found.steps.iter().map(row)).collect();

@@ -255,11 +255,11 @@ pub mod tests {
     /// With the same server twice, an alarm is rare.
     #[test]
     fn the_same_is_hardly_ever_called_worse() {
-        let alarms = (0..300).filter(|seed| {
+        let alarms = (0..40).filter(|seed| {
             let of = |seed| results(10.0, 0, 25, seed);
             changes(&of(seed * 2), &of(seed * 2 + 1))[0] != Change::Same
         });
-        assert!(alarms.count() <= 9);
+        assert!(alarms.count() <= 2);
     }
 
     #[test]

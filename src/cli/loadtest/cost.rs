@@ -176,7 +176,8 @@ fn route(
             if results.interrupted {
                 return Err(Refused::Missing("it was ended before its time".into()));
             }
-            let used = process.processor_time().map_err(failed)? - begun;
+            // A thread that has ended takes its time along.
+            let used = process.processor_time().map_err(failed)?.saturating_sub(begun);
             if round > 0 {
                 turns.push(Turn::of(&results, used));
             }

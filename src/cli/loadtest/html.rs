@@ -20,7 +20,7 @@ h2{font-size:1.1rem;margin:1.6rem 0 .5rem}p{margin:.3rem 0;color:var(--dim)}\
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;margin:1rem 0}\
 .cards div{background:var(--card);border-radius:.5rem;padding:.6rem .8rem}\
 .cards b{display:block;font-size:1.25rem;font-variant-numeric:tabular-nums}.cards span{color:var(--dim);font-size:.85rem}\
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:.6rem}\
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));gap:.6rem}\
 figure{margin:0;background:var(--card);border-radius:.5rem;padding:.6rem}figcaption{font-size:.9rem;margin-bottom:.3rem}\
 svg{display:block;width:100%;height:auto}text{font-size:12px;fill:var(--dim)}.end{text-anchor:end}.mid{text-anchor:middle}\
 .grid{stroke:var(--line);fill:none}.line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}\

@@ -317,6 +317,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+
         /// However requests are divided among threads, their sum is the same; and percentiles are those of the
         /// samples, to a thousandth.
         #[test]

@@ -134,7 +134,7 @@ mod tests {
     fn ranks_are_compared_as_the_tables_say() {
         let (low, high) = ([1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0]);
         assert!((mann_whitney(&low, &high) - 0.012_19).abs() < 1e-4);
-        assert_eq!(mann_whitney(&low, &low), 1.0);
+        assert!((mann_whitney(&low, &low) - 1.0).abs() < 1e-6);
         assert_eq!((mann_whitney(&[], &low), mann_whitney(&[], &[])), (1.0, 1.0));
         assert_eq!(mann_whitney(&[3.0; 9], &[3.0; 9]), 1.0);
         assert!((two_sided(1.959_964) - 0.05).abs() < 1e-6 && (two_sided(0.0) - 1.0).abs() < 1e-6);

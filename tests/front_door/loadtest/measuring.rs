@@ -85,7 +85,7 @@ async fn what_could_not_be_sent_is_told() {
     let origin = Origin::start_slow(|_| std::future::pending()).await;
     let url = origin.url();
     let arguments =
-        [&url, "--rate", "20", "--connections", "1", "--duration", "500ms", "--timeout", "1s", "--json"];
+        [&url, "--rate", "20", "--connections", "1", "--duration", "500ms", "--timeout", "3s", "--json"];
     let ran = loadtest(&arguments).await;
     let told = ran.json();
     assert_eq!((ran.code, &told["requests"], &told["errors"]), (1, &10.into(), &10.into()), "{told}");
