@@ -29,6 +29,8 @@ use std::io::{Write, stderr, stdout};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 pub use arguments::LoadArgs;
 
 use super::{check, complain};
@@ -222,6 +224,8 @@ fn run(plan: Plan) -> Result<(Results, Tally), Refused> {
 }
 
 async fn watch(plan: &Arc<Plan>) -> std::io::Result<(Running, bool)> {
+    // Before anything is sent: from then on there is something to tell.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     let mut running = Running::start(plan)?;
     let mut progress = progress::is_watched().then(|| Progress::new(colour()));
     let mut tick = tokio::time::interval(progress::EVERY);
@@ -229,8 +233,7 @@ async fn watch(plan: &Arc<Plan>) -> std::io::Result<(Running, bool)> {
     loop {
         tokio::select! {
             () = running.ended() => break,
-            pressed = tokio::signal::ctrl_c(), if !interrupted => {
-                pressed?;
+            _ = interrupts.recv(), if !interrupted => {
                 interrupted = true;
                 running.stop();
             }
