@@ -28,6 +28,8 @@ fn service(rule: LoadBalancing, instances: u16) -> Arc<Service> {
         concurrency: None,
         hedging: None,
         fallback: None,
+        tls: None,
+        protocol: config::Protocol::Http1,
     };
     let service = Service::compile(&config, None, 2, &gatehouse::telemetry::metrics::Metrics::new(2));
     let found = (0..instances).map(|number| Discovered {
