@@ -56,6 +56,7 @@ fn listeners_admin_and_registry() {
         max_uri_bytes: 4096,
         max_streams: 64,
         max_connections_per_client: Some(200),
+        connection_rate_per_client: Some(Rate { count: 300, per: seconds(60) }),
         min_upload_rate: 2048,
         min_download_rate: 0,
     };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::clients::Seat;
+use super::clients::{PerClient, Seat};
 use super::drain::{Drain, Drained};
 use super::io::Transport;
 use super::listening::Listening;
@@ -86,9 +86,9 @@ type Accepted = (TcpStream, SocketAddr, u16);
 
 fn start(accepted: Accepted, settings: &Rc<Settings>, worker: &Rc<Worker>, drain: &Rc<Drain>) {
     let (stream, peer, port) = accepted;
-    let seat = match settings.limits.max_connections_per_client {
+    let seat = match &settings.limits.per_client {
         None => None,
-        Some(most) => match seat(peer.ip(), most, settings, worker) {
+        Some(limit) => match seat(peer.ip(), limit, settings, worker) {
             Ok(seat) => seat,
             // It is closed by being dropped: to answer it would be to let it in.
             Err(TurnedAway) => return,
@@ -118,19 +118,16 @@ struct TurnedAway;
 /// A place among the connections of the client, but for a trusted proxy, which has many clients of its own.
 fn seat(
     peer: IpAddr,
-    most: u32,
+    limit: &PerClient,
     settings: &Settings,
     worker: &Worker,
 ) -> Result<Option<Box<Seat>>, TurnedAway> {
     if worker.snapshot().trusted_proxies.contains(peer.to_canonical()) {
         return Ok(None);
     }
-    let seat = settings.clients.seat(peer, most).ok_or_else(|| {
+    let seat = settings.clients.seat(peer, limit).ok_or_else(|| {
         settings.metrics.turned_away(worker.id);
-        events::warn(format_args!(
-            "listener {}: {peer} has {most} connections, and gets no other",
-            settings.name
-        ));
+        events::warn(format_args!("listener {}: {peer} gets no further connection now", settings.name));
         TurnedAway
     })?;
     Ok(Some(Box::new(seat)))

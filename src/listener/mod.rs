@@ -36,7 +36,7 @@ use crate::worker::Worker;
 
 pub use accept::{Acceptor, accept};
 pub use bind::{BindError, bind};
-pub use clients::Clients;
+pub use clients::{Clients, PerClient};
 pub use drain::Drain;
 pub use framing::BodyFraming;
 pub use head::{HeadLimits, HeadReader, trailers};
@@ -60,7 +60,7 @@ pub struct Limits {
     pub max_uri_bytes: usize,
     pub max_streams: u32,
     /// Of all workers.
-    pub max_connections_per_client: Option<u32>,
+    pub per_client: Option<PerClient>,
     /// Bytes a second; 0 for none.
     pub min_upload_rate: u64,
     pub min_download_rate: u64,
@@ -79,11 +79,17 @@ impl Limits {
             max_headers: limits.max_headers,
             max_uri_bytes: limits.max_uri_bytes,
             max_streams: limits.max_streams,
-            max_connections_per_client: limits.max_connections_per_client,
+            per_client: per_client(limits),
             min_upload_rate: limits.min_upload_rate,
             min_download_rate: limits.min_download_rate,
         }
     }
+}
+
+fn per_client(limits: &config::Limits) -> Option<PerClient> {
+    let rate = limits.connection_rate_per_client.map(|rate| (rate.count, rate.per));
+    let most = limits.max_connections_per_client;
+    (most.is_some() || rate.is_some()).then(|| PerClient { most: most.unwrap_or(u32::MAX), rate })
 }
 
 /// What a listener's connections begin with. A reload replaces it as a whole.

@@ -129,7 +129,7 @@ async fn a_client_has_only_so_many_connections() {
         let _ = stream.write_all(ASK).await;
         raw::closed(&mut stream).await;
     }
-    gateway.wait_for("127.0.0.1 has 3 connections, and gets no other");
+    gateway.wait_for("127.0.0.1 gets no further connection now");
     assert_eq!(gateway.metric("gatehouse_connections_turned_away_total", &["listener=\"http\""]).await, 3.0);
     // Those that are open are served on.
     for stream in &mut open {
@@ -159,9 +159,25 @@ async fn a_client_has_only_so_many_connections() {
 }
 
 #[tokio::test]
+async fn a_client_begins_only_so_many_connections() {
+    // So slow that no time of the test earns another.
+    let gateway = limited("connection_rate_per_client: 4/h", HELLO);
+    for _ in 0..4 {
+        assert!(raw::exchange(gateway.http(), CLOSE).await.ends_with("hello"));
+    }
+    for _ in 0..3 {
+        let mut stream = connect(&gateway).await;
+        let _ = stream.write_all(CLOSE.as_bytes()).await;
+        raw::closed(&mut stream).await;
+    }
+    assert_eq!(gateway.metric("gatehouse_connections_turned_away_total", &["listener=\"http\""]).await, 3.0);
+    assert_eq!(gateway.metric("gatehouse_connections_accepted_total", &["listener=\"http\""]).await, 4.0);
+}
+
+#[tokio::test]
 async fn a_trusted_proxy_has_the_connections_of_many() {
     let rest = format!("trusted_proxies: [127.0.0.0/8]\n{HELLO}");
-    let gateway = limited("max_connections_per_client: 2", &rest);
+    let gateway = limited("max_connections_per_client: 2, connection_rate_per_client: 2/h", &rest);
     let mut open = Vec::new();
     for _ in 0..6 {
         let mut stream = connect(&gateway).await;

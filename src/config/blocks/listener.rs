@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 
 use crate::config::block::{Place, Value, block};
 use crate::config::model::{
-    Admin, At, CertificateFiles, ClientCertificateMode, ClientCertificates, Limits, Listener, Registry, Tls,
-    TlsVersion,
+    Admin, At, CertificateFiles, ClientCertificateMode, ClientCertificates, Limits, Listener, Rate, Registry,
+    Tls, TlsVersion,
 };
 use crate::config::reader::{Reader, has_variables};
 use crate::config::secret::Secret;
@@ -165,6 +165,8 @@ block! {
         max_streams: Number<1, 100_000>,
         /// Connections open at once from one address (of IPv6: one /64), trusted proxies aside. Default: no limit.
         max_connections_per_client: Number<1, 10_000_000>,
+        /// Connections, TLS handshakes and all, that one address may begin in a time, trusted proxies aside. Default: no limit.
+        connection_rate_per_client: Rate,
         /// A client has to send a request's body this fast, or write off. Default 100B/s.
         min_upload_rate: ByteRate,
         /// A client has to take a response this fast, or write off. Default 100B/s.
@@ -184,6 +186,7 @@ impl LimitsBlock {
             max_uri_bytes: self.max_uri_bytes.or(default.max_uri_bytes)?,
             max_streams: self.max_streams.or(default.max_streams)?,
             max_connections_per_client: self.max_connections_per_client.optional()?,
+            connection_rate_per_client: self.connection_rate_per_client.optional()?,
             min_upload_rate: self.min_upload_rate.or(default.min_upload_rate)?,
             min_download_rate: self.min_download_rate.or(default.min_download_rate)?,
         })

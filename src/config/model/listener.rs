@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::At;
+use super::{At, Rate};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -67,6 +67,8 @@ pub struct Limits {
     pub max_streams: u32,
     /// Connections of one address, or of one /64 of IPv6.
     pub max_connections_per_client: Option<u32>,
+    /// How fast it may begin them.
+    pub connection_rate_per_client: Option<Rate>,
     /// Bytes a second that a client has to send of a body; 0 for none.
     pub min_upload_rate: u64,
     /// The same of a response that it takes.
@@ -84,6 +86,7 @@ impl Default for Limits {
             max_uri_bytes: 8 * 1024,
             max_streams: 128,
             max_connections_per_client: None,
+            connection_rate_per_client: None,
             min_upload_rate: 100,
             min_download_rate: 100,
         }

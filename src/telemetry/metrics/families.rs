@@ -323,7 +323,7 @@ fn connections(metrics: &Metrics, out: &mut Families) -> fmt::Result {
     )?;
     out.counter(
         "gatehouse_connections_turned_away",
-        "Connections closed because their client had max_connections_per_client",
+        "Connections closed at once, because their client had all that it may have or began them too fast",
         each(|l| l.turned_away_total()),
     )?;
     out.counter(

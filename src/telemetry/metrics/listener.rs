@@ -98,7 +98,7 @@ impl ListenerMetrics {
         self.shards.of(worker).tls_failures[failure as usize].add(1);
     }
 
-    /// A client had as many connections as it may have.
+    /// A client had as many connections as it may have, or began them too fast.
     pub fn turned_away(&self, worker: WorkerId) {
         self.shards.of(worker).turned_away.add(1);
     }
