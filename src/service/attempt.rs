@@ -238,16 +238,17 @@ impl Attempt<'_> {
             Some(Err(failed)) => Err(match failed {
                 Failed::Client(error) => AttemptError::Client(error),
                 Failed::Invalid(invalid) => AttemptError::Invalid(invalid),
-                // One that closes is as one that was kept and had been closed.
-                Failed::Unprocessed { closing, cause } => {
-                    AttemptError::Reset { written: false, reused: closing, cause }
-                }
-                Failed::Reset(cause)
+                // It may come before anything was sent.
+                Failed::Reset(cause) | Failed::Unprocessed { cause, .. }
                     if !lease.reused
                         && let Some(failure) = TlsFailure::of_refusal(&cause) =>
                 {
                     self.waiting.instance.set_tls_failure(&failure);
                     AttemptError::Connect(ConnectError::Tls(failure))
+                }
+                // One that closes is as one that was kept and had been closed.
+                Failed::Unprocessed { closing, cause } => {
+                    AttemptError::Reset { written: false, reused: closing, cause }
                 }
                 Failed::Reset(cause) => {
                     let written = lease.connection.has_written();

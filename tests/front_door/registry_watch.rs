@@ -12,7 +12,7 @@ use crate::support::{Client, Gateway, PATIENCE, eventually};
 
 fn configuration(registry: SocketAddr) -> String {
     format!(
-        "registry: {{ bind: \"{registry}\", token: let-me-watch, heartbeat_ttl: 1h }}\n\
+        "registry: {{ bind: \"{registry}\", token: let-me-watch }}\n\
          routes: [{{ name: all, match: {{ prefix: / }}, respond: {{ text: ok }} }}]\n"
     )
 }

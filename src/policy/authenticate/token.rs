@@ -38,7 +38,7 @@ impl Fault {
     }
 }
 
-/// A token with a sound form. Nothing in it is true until [`super::key::Key::verify`] has said so.
+/// A token with a sound form. Nothing in it is true until `Key::verify` has said so.
 #[derive(Debug)]
 pub struct Unverified<'t> {
     pub algorithm: Algorithm,
