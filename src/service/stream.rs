@@ -53,8 +53,7 @@ impl Stream {
     pub fn poll_send(&mut self, slices: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match (self, slices) {
             (Stream::Plain(stream), _) => socket::poll_send(stream, slices, More::Unknown, cx),
-            (Stream::Tls(secured), [slice]) => Pin::new(&mut secured.stream).poll_write(cx, slice),
-            (Stream::Tls(secured), _) => Pin::new(&mut secured.stream).poll_write_vectored(cx, slices),
+            (Stream::Tls(secured), _) => secured.poll_send(slices, cx),
         }
     }
 
@@ -62,7 +61,7 @@ impl Stream {
     pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Plain(_) => Poll::Ready(Ok(())),
-            Stream::Tls(secured) => Pin::new(&mut secured.stream).poll_flush(cx),
+            Stream::Tls(secured) => secured.poll_sent(cx),
         }
     }
 
@@ -107,6 +106,32 @@ impl Stream {
 }
 
 impl Secured {
+    fn poll_send(&mut self, slices: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        let sent = match slices {
+            [slice] => stream.poll_write(cx, slice),
+            _ => stream.poll_write_vectored(cx, slices),
+        };
+        sent.map_err(|error| self.why(error))
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(|error| self.why(error))
+    }
+
+    /// Nothing can be written any more. Who has closed the connection may have said why before, which the kernel still
+    /// has; the runtime has not heard of it yet, and is not asked.
+    fn why(&mut self, error: io::Error) -> io::Error {
+        let (socket, session) = self.stream.get_mut();
+        let socket = socket2::SockRef::from(&*socket);
+        while let Ok(1..) = session.read_tls(&mut &*socket) {
+            if let Err(said) = session.process_new_packets() {
+                return io::Error::new(io::ErrorKind::InvalidData, said);
+            }
+        }
+        error
+    }
+
     fn poll_fill(&mut self, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let read = ready!(pin!(self.stream.read_buf(buffer)).poll(cx));
         Poll::Ready(read.map_err(|error| match error.kind() {
@@ -131,42 +156,33 @@ fn would_block(looked: io::Result<usize>) -> bool {
     looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-macro_rules! either {
-    ($stream:expr, $inner:ident => $do:expr) => {
-        match $stream.get_mut() {
-            Stream::Plain(stream) => {
-                let $inner = Pin::new(stream);
-                $do
-            }
-            Stream::Tls(secured) => {
-                let $inner = Pin::new(&mut secured.stream);
-                $do
-            }
-        }
-    };
-}
-
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read(cx, buffer))
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(secured) => Pin::new(&mut secured.stream).poll_read(cx, buffer),
+        }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write(cx, bytes))
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
+        bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write_vectored(cx, slices))
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Stream::Tls(secured) => secured.poll_send(bytes, cx),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -174,10 +190,16 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_flush(cx))
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(secured) => secured.poll_sent(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_shutdown(cx))
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(secured) => Pin::new(&mut secured.stream).poll_shutdown(cx),
+        }
     }
 }

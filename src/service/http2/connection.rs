@@ -1,7 +1,8 @@
 //! A connection that requests share, and the task that drives it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -42,6 +43,8 @@ pub struct State {
     /// No request is to begin on it.
     is_closing: Cell<bool>,
     has_served: Cell<bool>,
+    /// Why it ended, where that was no end in order. Streams are told only that it did.
+    broken: RefCell<Option<(io::ErrorKind, String)>>,
     /// When the last stream ended.
     idle_since: Cell<Millis>,
     /// When anything came of the instance.
@@ -51,6 +54,17 @@ pub struct State {
 }
 
 impl State {
+    /// What has ended the connection.
+    pub fn broken(&self) -> Option<io::Error> {
+        self.broken.borrow().as_ref().map(|(kind, said)| io::Error::new(*kind, said.clone()))
+    }
+
+    fn breaks(&self, error: &h2::Error) {
+        if let Some(error) = error.get_io() {
+            *self.broken.borrow_mut() = Some((error.kind(), error.to_string()));
+        }
+    }
+
     pub fn streams(&self) -> usize {
         self.streams.get()
     }
@@ -157,6 +171,7 @@ pub async fn open(
         most: Cell::new(1),
         is_settled: Cell::new(false),
         is_closing: Cell::new(false),
+        broken: RefCell::default(),
         has_served: Cell::new(false),
         idle_since: Cell::new(now),
         heard_at: Cell::new(now),
@@ -168,7 +183,11 @@ pub async fn open(
 async fn drive(mut connection: h2::client::Connection<Stream, Bytes>, state: Rc<State>) {
     let mut keep_alive = connection.ping_pong().map(KeepAlive::new);
     poll_fn(|cx| {
-        let ended = Pin::new(&mut connection).poll(cx).is_ready();
+        let polled = Pin::new(&mut connection).poll(cx);
+        if let Poll::Ready(Err(error)) = &polled {
+            state.breaks(error);
+        }
+        let ended = polled.is_ready();
         let allowed = connection.max_concurrent_send_streams();
         if allowed != UNSETTLED {
             let most = allowed.min(MOST_STREAMS);

@@ -116,7 +116,7 @@ impl Exchange {
         let refused = |seat: &Seat, error: h2::Error| {
             // Nobody else need try.
             seat.state().close();
-            Failed::Unprocessed { closing: true, cause: io::Error::other(error) }
+            Failed::Unprocessed { closing: true, cause: cause(seat, error) }
         };
         ready!(self.seat.sender.poll_ready(cx)).map_err(|error| refused(&self.seat, error))?;
         let Some((request, body, framing)) = self.begun.take() else { return Poll::Ready(Ok(())) };
@@ -177,12 +177,19 @@ fn failed(seat: &Seat, error: h2::Error) -> Failed {
         if closing {
             seat.state().close();
         }
-        return Failed::Unprocessed { closing, cause: io::Error::other(error) };
+        return Failed::Unprocessed { closing, cause: cause(seat, error) };
     }
     if error.is_io() {
         seat.state().close();
     } else if error.is_library() {
         return Failed::Invalid(Invalid::Frames);
     }
-    Failed::Reset(error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
+    Failed::Reset(cause(seat, error))
+}
+
+fn cause(seat: &Seat, error: h2::Error) -> io::Error {
+    seat.state().broken().unwrap_or_else(|| match error.is_io() {
+        true => error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+        false => io::Error::new(io::ErrorKind::ConnectionReset, error),
+    })
 }
