@@ -7,6 +7,7 @@ use ::http::Uri;
 use serde_json::Value as Json;
 
 use super::path::normal;
+use super::template::next_braces;
 use super::text_schema;
 use crate::config::block::Value;
 use crate::config::model::ValueStep;
@@ -77,18 +78,12 @@ impl Value for PartText {
 fn target(text: &str) -> Result<Vec<Written>, Option<String>> {
     let mut written = Vec::new();
     let mut rest = text;
-    while let Some(open) = rest.find(['{', '}']) {
-        if rest[open..].starts_with('}') {
-            return Err(Some("`}` closes nothing: a plain brace is written %7D".to_owned()));
+    while let Some((literal, inside, behind)) = next_braces(rest)? {
+        if !literal.is_empty() {
+            written.push(Written::Literal(literal.to_owned()));
         }
-        let close = rest[open..].find('}').map(|close| open + close);
-        let close =
-            close.ok_or_else(|| Some("`{` is never closed: a plain brace is written %7B".to_owned()))?;
-        if open > 0 {
-            written.push(Written::Literal(rest[..open].to_owned()));
-        }
-        written.push(Written::Value(value_path(&rest[open + 1..close])?));
-        rest = &rest[close + 1..];
+        written.push(Written::Value(value_path(inside)?));
+        rest = behind;
     }
     if !rest.is_empty() {
         written.push(Written::Literal(rest.to_owned()));

@@ -97,17 +97,21 @@ fn sample(pieces: &[TemplatePiece]) -> String {
         .collect()
 }
 
+/// The text before the next braces, what stands between them, and the text behind; `None` where there are none.
+pub(super) fn next_braces(text: &str) -> Result<Option<(&str, &str, &str)>, Option<String>> {
+    let Some(open) = text.find(['{', '}']) else { return Ok(None) };
+    if text[open..].starts_with('}') {
+        return Err(Some("`}` closes nothing: a plain brace is written %7D".to_owned()));
+    }
+    let close = text[open..].find('}').map(|close| open + close);
+    let close = close.ok_or_else(|| Some("`{` is never closed: a plain brace is written %7B".to_owned()))?;
+    Ok(Some((&text[..open], &text[open + 1..close], &text[close + 1..])))
+}
+
 fn pieces(text: &str, mut in_query: bool) -> Result<Vec<TemplatePiece>, Option<String>> {
     let mut pieces = Vec::new();
     let mut rest = text;
-    while let Some(open) = rest.find(['{', '}']) {
-        if rest[open..].starts_with('}') {
-            return Err(Some("`}` closes nothing: a plain brace is written %7D".to_owned()));
-        }
-        let close = rest[open..].find('}').map(|close| open + close);
-        let close =
-            close.ok_or_else(|| Some("`{` is never closed: a plain brace is written %7B".to_owned()))?;
-        let (literal, name) = (&rest[..open], &rest[open + 1..close]);
+    while let Some((literal, name, behind)) = next_braces(rest)? {
         if !is_parameter(name) {
             return Err(Some(format!("{} is not the name of a parameter", quoted(name))));
         }
@@ -119,7 +123,7 @@ fn pieces(text: &str, mut in_query: bool) -> Result<Vec<TemplatePiece>, Option<S
             true => TemplatePiece::QueryParameter(name.to_owned()),
             false => TemplatePiece::PathParameter(name.to_owned()),
         });
-        rest = &rest[close + 1..];
+        rest = behind;
     }
     if !rest.is_empty() {
         pieces.push(TemplatePiece::Literal(rest.to_owned()));
