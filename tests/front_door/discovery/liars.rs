@@ -49,11 +49,10 @@ impl Found {
     }
 }
 
-/// The same reply to everything. Its index is none that a Consul of a few changes can have come to: with one that is
-/// known, there would be nothing new to read.
+/// The same reply to everything.
 fn reply(status: u16, field: (&'static str, &'static str), body: &'static str) -> Response<Full<Bytes>> {
     let response =
-        Response::builder().status(status).header("x-consul-index", "987654321").header(field.0, field.1);
+        Response::builder().status(status).header("x-consul-index", INDEX).header(field.0, field.1);
     response.body(Full::from(body)).expect("constants")
 }
 
@@ -86,8 +85,12 @@ impl Drop for Raw {
     }
 }
 
-const HEAD: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-consul-index: 7\r\ntransfer-encoding: chunked\r\n\r\n";
+/// None that a Consul of a few changes can have come to: with one that the gateway knows, nothing would be new, and
+/// nothing read.
+const INDEX: &str = "987654321";
+/// The same, for what writes it itself.
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-consul-index: 987654321\r\n\
+    transfer-encoding: chunked\r\n\r\n";
 
 /// As many bytes as the other side takes.
 async fn endless(mut stream: TcpStream) -> std::io::Result<()> {
