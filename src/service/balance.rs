@@ -57,9 +57,14 @@ impl Rule {
 /// An instance to send a request to, with the breaker's leave.
 #[derive(Debug)]
 pub struct Picked {
-    pub instance: InstanceRef,
     pub admission: Admission,
     pub in_flight: InFlight,
+}
+
+impl Picked {
+    pub fn instance(&self) -> &InstanceRef {
+        self.in_flight.instance()
+    }
 }
 
 /// Why there is none.
@@ -396,11 +401,7 @@ impl Picker<'_> {
         let instance = member.of(self.worker);
         // Another worker may have taken the last probe's place since.
         let admission = instance.admit(self.now, self.breaker)?;
-        Some(Picked {
-            in_flight: instance.begin(self.rule == Rule::ConsistentHash),
-            admission,
-            instance: instance.clone(),
-        })
+        Some(Picked { admission, in_flight: instance.begin(self.rule == Rule::ConsistentHash) })
     }
 
     /// Whether an instance that begins gets this request, of those that are its share in the end.

@@ -148,11 +148,11 @@ pub async fn call(
         };
         tries.last = None;
         tries.count_retry();
-        progress.attempt(picked.instance.address, now);
+        progress.attempt(picked.instance().address, now);
         let step = match tries.hedge_after(&picked) {
             None => 'step: {
                 let how = tries.begin(&picked, at);
-                let (errand, address, hope) = (tries.errand, picked.instance.address, Cell::default());
+                let (errand, address, hope) = (tries.errand, picked.instance().address, Cell::default());
                 let mut attempt = pin!(errand.attempt(picked, now, how, &hope));
                 // A block of its own: what it gives is not kept while others join.
                 if let Some(attempted) = race::alone(attempt.as_mut(), &hope).await {
@@ -252,7 +252,7 @@ impl<'c> Tries<'c> {
     /// An attempt at `picked` begins.
     pub fn begin(&mut self, picked: &Picked, at: Millis) -> How {
         let waits = self.waits(picked);
-        self.remember(picked.instance.id);
+        self.remember(picked.instance().id);
         // The first attempt has all of it, however long connecting takes.
         let all = self.errand.service.settings.response_timeout;
         let response = if self.retries == 0 { all } else { self.left() };
@@ -264,13 +264,15 @@ impl<'c> Tries<'c> {
     fn waits(&self, picked: &Picked) -> Waits {
         let tried = &self.tried[..self.tried_count];
         let stays = tried.is_empty() && self.errand.call.wish.session.is_some();
-        if !stays && tried.len() < MAX_TRIED && !tried.contains(&picked.instance.id) {
+        if !stays && tried.len() < MAX_TRIED && !tried.contains(&picked.instance().id) {
             return Waits::Not;
         }
         let is_only = self.errand.service.instances.set().len() == 1;
         if stays || is_only { Waits::Long } else { Waits::ALittle }
     }
 
+    // As `race::alone`.
+    #[inline(always)]
     fn judge(&mut self, attempted: Attempted) -> Step {
         match attempted {
             Ok(got) => self.judge_response(got),
@@ -278,6 +280,7 @@ impl<'c> Tries<'c> {
         }
     }
 
+    #[inline(always)]
     fn judge_response(&mut self, got: Got) -> Step {
         let settings = &self.errand.service.settings;
         let Got { responded, in_flight, admission, at, session } = got;
@@ -453,7 +456,7 @@ impl<'c> Tries<'c> {
 
     /// An attempt at `picked` is made beside those under way, which counts as a retry.
     pub fn joined(&mut self, picked: &Picked) {
-        self.remember(picked.instance.id);
+        self.remember(picked.instance().id);
         self.retries += 1;
         self.count_retry();
     }

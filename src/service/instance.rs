@@ -389,7 +389,7 @@ impl InstanceRef {
     /// the balancing rule goes by keys.
     pub(super) fn begin(&self, by_key: bool) -> InFlight {
         let load = self.load();
-        load.in_flight.fetch_add(1, Relaxed);
+        load.in_flight.store(load.in_flight.load(Relaxed).wrapping_add(1), Relaxed);
         bump(&load.attempts);
         if by_key {
             self.of_service().fetch_add(1, Relaxed);

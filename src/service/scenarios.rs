@@ -174,7 +174,7 @@ impl Simulation {
             self.failed += 1;
             return;
         };
-        let index = usize::from(picked.instance.address.port()) - 1;
+        let index = usize::from(picked.instance().address.port()) - 1;
         self.attempts[index] += 1;
         let takes_us = self.behaviours[index].answer_ms * 1000.0 * (0.5 + self.rng.f64());
         self.ends.push(Reverse((self.now_us + takes_us as u64, self.on_their_way.len())));
@@ -184,7 +184,8 @@ impl Simulation {
     fn end(&mut self, slot: usize) {
         let attempt = self.on_their_way[slot].take().expect("an attempt ends once");
         let Attempt { worker, wish, client, mut tried, picked, began_us } = attempt;
-        let Picked { instance, admission, in_flight } = picked;
+        let Picked { admission, in_flight } = picked;
+        let instance = in_flight.instance().clone();
         drop(in_flight);
         let now = self.now();
         let settings = &self.service.settings;

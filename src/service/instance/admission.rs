@@ -16,6 +16,10 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    pub fn instance(&self) -> &InstanceRef {
+        &self.instance
+    }
+
     /// The attempt was none: nothing was sent, and nothing tried.
     pub(in crate::service) fn withdraw(self) {
         let attempts = &self.instance.load().attempts;
@@ -25,7 +29,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.instance.load().in_flight.fetch_sub(1, Relaxed);
+        // Only this worker writes it, as all of a load.
+        let in_flight = &self.instance.load().in_flight;
+        in_flight.store(in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
         if self.by_key {
             self.instance.of_service().fetch_sub(1, Relaxed);
         }
