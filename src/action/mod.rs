@@ -22,7 +22,7 @@ use crate::request::Request;
 use crate::service::{KeyInput, Progress, Service, Wish};
 
 pub use aggregate::{Aggregate, Ground as AggregateGround};
-pub use batch::{Batch, read as read_batch};
+pub use batch::{Batch, ItemBody, read as read_batch};
 pub use forward::{Forward, HostHeader, Rewrite};
 pub use redirect::Redirect;
 pub use respond::Respond;

@@ -324,6 +324,12 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_batch_names_no_instance_but_counts_its_items() {
+        let line = line(&LogRecord { asked: Asked::Items(3), ..record("/") });
+        assert!(line.contains(r#","path":"/","items":3,"status":404,"#), "{line}");
+    }
+
+    #[test]
     fn more_time_upstream_than_in_all_leaves_none_for_the_gateway() {
         let mut odd = record("/");
         odd.upstream_duration = Some(Duration::from_secs(9));

@@ -38,7 +38,7 @@ use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
 use crate::telemetry::record::Asked;
 
-pub use self::read::read;
+pub use self::read::{ItemBody, read};
 
 pub struct Batch {
     /// Of one batch.

@@ -375,6 +375,19 @@ mod tests {
             json!({ "forward": { "service": "s", "rewrite": "strip_prefix /api", "host": "preserve", "overrides": ["circuit_breaker"],
                 "stale_if_error_ms": 60_000 } })
         );
+        let batch = BatchAction {
+            max_items: 20,
+            concurrency: 8,
+            timeout: Duration::from_secs(10),
+            max_body: 1,
+            max_answer: 2,
+            max_answers: 3,
+        };
+        assert_eq!(
+            shown(Action::Batch(batch)),
+            json!({ "batch": { "max_items": 20, "concurrency": 8, "timeout_ms": 10_000, "max_body_bytes": 1,
+                "max_answer_bytes": 2, "max_answers_bytes": 3 } })
+        );
         let to = Template(vec![TemplatePiece::Literal("/new".into())]);
         assert_eq!(
             shown(Action::Redirect(Redirect { to, status: StatusCode::PERMANENT_REDIRECT })),
