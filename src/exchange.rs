@@ -135,6 +135,8 @@ impl Exchange {
         Self::of(outer.connection.clone(), outer.snapshot.clone(), arrived)
     }
 
+    // As `pipeline::respond`.
+    #[inline(always)]
     fn of(connection: Rc<Connection>, snapshot: CurrentSnapshot, arrived: Arrived) -> Box<Self> {
         let Arrived { method, version, incoming, upgrade, interim } = arrived;
         connection.worker.request_began();

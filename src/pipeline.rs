@@ -22,7 +22,7 @@ use crate::worker::CurrentRoute;
 
 /// Answers a request, whatever it is: every way out of here is a response and a line in the log.
 pub async fn serve(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let answer = answer(&mut exchange).await;
+    let answer = answer(&mut exchange, None).await;
     respond(exchange, answer)
 }
 
@@ -33,7 +33,7 @@ pub fn serve_within(
     outer: Rc<Outer>,
 ) -> Pin<Box<dyn Future<Output = Response<ResponseBody>>>> {
     Box::pin(async move {
-        let answer = tokio::time::timeout_at(outer.deadline, answer_within(&mut exchange, &outer)).await;
+        let answer = tokio::time::timeout_at(outer.deadline, answer(&mut exchange, Some(&outer))).await;
         let late = |_| Err(Refusal::new(Reason::BatchTimeout, Reason::BatchTimeout.description()).into());
         respond(exchange, answer.unwrap_or_else(late))
     })
@@ -46,6 +46,8 @@ pub struct Outer {
     pub deadline: Instant,
 }
 
+// With two callers it is no longer taken into them by itself, and what it moves is large.
+#[inline(always)]
 fn respond(mut exchange: Box<Exchange>, answer: Result<Response<Content>, Stop>) -> Response<ResponseBody> {
     let mut response = match answer {
         Ok(response) => response,
@@ -57,25 +59,25 @@ fn respond(mut exchange: Box<Exchange>, answer: Result<Response<Content>, Stop>)
     response.map(|content| ResponseBody::new(content, exchange))
 }
 
-async fn answer(exchange: &mut Exchange) -> Result<Response<Content>, Stop> {
+async fn answer(exchange: &mut Exchange, outer: Option<&Outer>) -> Result<Response<Content>, Stop> {
     let mut request = request::understand(exchange)?;
     request::check_room(exchange)?;
     let preflight = choose_route(exchange, &mut request)?;
+    if let Some(outer) = outer {
+        check_within(exchange, &request, outer)?;
+    }
     policy::on_request(exchange, &mut request, preflight).await?;
     action::run(exchange, &mut request).await
 }
 
-async fn answer_within(exchange: &mut Exchange, outer: &Outer) -> Result<Response<Content>, Stop> {
-    let mut request = request::understand(exchange)?;
-    request::check_room(exchange)?;
-    let preflight = choose_route(exchange, &mut request)?;
+/// What holds for it besides, now that its route is known.
+fn check_within(exchange: &mut Exchange, request: &Request, outer: &Outer) -> Result<(), Stop> {
     action::refuse_within(exchange)?;
-    policy::refuse_page_within(exchange, &request)?;
+    policy::refuse_page_within(exchange, request)?;
     if let Some((route, identity)) = &outer.known {
         policy::take_over_identity(exchange, route, identity);
     }
-    policy::on_request(exchange, &mut request, preflight).await?;
-    action::run(exchange, &mut request).await
+    Ok(())
 }
 
 /// Finds the route. Where there is none, the policies of `defaults` apply before the refusal does.

@@ -197,3 +197,44 @@ async fn a_list_in_an_object_is_answered_with_one_and_over_http_2_as_well() {
     let seen = origin.seen();
     assert_eq!(seen[1].header("host"), Some(gateway.http().to_string().as_str()));
 }
+
+#[tokio::test]
+async fn its_bounds_are_shown() {
+    let origin = echo().await;
+    let gateway = gateway(&origin.url(), "max_items: 7, timeout: 2s", "", "");
+    let routes = gateway.api("/api/routes").await;
+    let action = &routes["routes"][0]["action"];
+    assert_eq!(
+        action,
+        &json!({ "batch": {
+            "max_items": 7, "concurrency": 8, "timeout_ms": 2000, "max_body_bytes": 1_048_576,
+            "max_answer_bytes": 1_048_576, "max_answers_bytes": 8_388_608,
+        } })
+    );
+    let explain = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatehouse"));
+        let file = gateway.file("gateway.yaml");
+        command.args(["check", "--explain", "batch", "-c"]).arg(file).args(more);
+        String::from_utf8(command.output().expect("the binary was built with the tests").stdout)
+            .expect("text")
+    };
+    assert_eq!(explain(&[]), "batch: a batch of up to 7 requests, 8 at once, within 2000ms\n");
+    let told: Value = serde_json::from_str(&explain(&["--json"])).expect("it is JSON");
+    assert_eq!(&told["route"]["action"], action);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_items_come_from_the_proxy_s_client() {
+    let origin = echo().await;
+    let more = "- { name: near, match: { path: /near }, ip_filter: { allow: [192.0.2.0/24] }, forward: { service: s } }";
+    let gateway = gateway(&origin.url(), "", more, "trusted_proxies: [127.0.0.0/8]");
+    let ask = async |address: &str| {
+        let client = client(&gateway).header("x-forwarded-for", address);
+        statuses(&answers(&client.post("/batch", json!([{ "path": "/near" }]).to_string()).await))
+    };
+    assert_eq!(ask("192.0.2.7").await, [200]);
+    assert_eq!(ask("198.51.100.7").await, [403]);
+    assert_eq!(origin.only().header("x-forwarded-for"), Some("192.0.2.7, 127.0.0.1"));
+    let entry = gateway.log_entry(|entry| entry["route"] == "near" && entry["status"] == 200);
+    assert_eq!(entry["client"], "192.0.2.7");
+}
