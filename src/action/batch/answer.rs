@@ -32,18 +32,27 @@ pub enum Body {
     Binary(Bytes),
 }
 
-/// How large the body of an answer may be.
+/// How large an answer may be.
 pub struct Room {
+    /// Its body.
     pub of_one: u64,
-    /// For this one and all that come behind it.
+    /// For all of this one and of those that come behind it.
     pub left: Rc<Cell<u64>>,
+    /// By this one.
+    pub taken: u64,
 }
 
 impl Room {
-    fn take(&self, bytes: usize) -> Result<(), Reason> {
+    fn take(&mut self, bytes: usize) -> Result<(), Reason> {
         let left = self.left.get().checked_sub(bytes as u64).ok_or(Reason::BatchAnswerTooLarge)?;
         self.left.set(left);
+        self.taken += bytes as u64;
         Ok(())
+    }
+
+    /// Nothing is kept of it after all.
+    fn give_back(&mut self) {
+        self.left.set(self.left.get() + std::mem::take(&mut self.taken));
     }
 }
 
@@ -62,26 +71,28 @@ impl Answer {
         response: Response<ResponseBody>,
         is_head: bool,
         deadline: Instant,
-        room: &Room,
+        mut room: Room,
         request_id: &str,
     ) -> Self {
         let Response { status, mut fields, body, .. } = response;
         let collected = match is_head {
             true => Ok(Bytes::new()),
-            false => collect(body, deadline, room).await,
+            false => collect(body, deadline, &mut room).await,
         };
-        let body = collected.and_then(|whole| read(whole, &mut fields, room));
-        match body {
-            Ok(body) => {
-                fields.retain(|name, _| is_told(name));
-                Answer { status, fields, body }
+        let body = collected.and_then(|whole| read(whole, &mut fields, &mut room));
+        fields.retain(|name, _| is_told(name));
+        let bytes = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+        match body.and_then(|body| room.take(bytes).map(|()| body)) {
+            Ok(body) => Answer { status, fields, body },
+            Err(reason) => {
+                room.give_back();
+                Answer::refused(&Fault::new(reason, reason.description()), request_id)
             }
-            Err(reason) => Answer::refused(&Fault::new(reason, reason.description()), request_id),
         }
     }
 }
 
-async fn collect(mut body: ResponseBody, deadline: Instant, room: &Room) -> Result<Bytes, Reason> {
+async fn collect(mut body: ResponseBody, deadline: Instant, room: &mut Room) -> Result<Bytes, Reason> {
     let mut whole = BytesMut::new();
     loop {
         let data = match tokio::time::timeout_at(deadline, body.frame()).await {
@@ -106,7 +117,7 @@ async fn collect(mut body: ResponseBody, deadline: Instant, room: &Room) -> Resu
 }
 
 /// Nobody asked for an encoded answer; one that can't be read stays as it came, and says how it is encoded.
-fn read(whole: Bytes, fields: &mut Fields, room: &Room) -> Result<Body, Reason> {
+fn read(whole: Bytes, fields: &mut Fields, room: &mut Room) -> Result<Body, Reason> {
     if whole.is_empty() {
         return Ok(Body::None);
     }

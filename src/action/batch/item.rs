@@ -99,8 +99,14 @@ impl<'e> Ground<'e> {
     }
 
     fn fields_of(&self, request: &ItemRequest, board: &Board) -> Result<Fields, Fault> {
+        let limits = &self.exchange.connection.settings.limits;
+        if request.fields.len() > limits.max_headers {
+            let (count, most) = (request.fields.len(), limits.max_headers);
+            let detail = format!("this item has {count} fields; {most} are allowed");
+            return Err(Fault::new(Reason::HeadersTooLarge, detail));
+        }
         let mut fields = self.fields.clone();
-        let most = self.exchange.connection.settings.limits.max_header_bytes;
+        let most = limits.max_header_bytes;
         let mut left = most;
         for (place, (name, text)) in request.fields.iter().enumerate() {
             let value = text.field(board, left)?;

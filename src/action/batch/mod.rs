@@ -49,7 +49,7 @@ pub struct Batch {
     timeout: Duration,
     /// Of the batch, in bytes.
     max_body: u64,
-    /// Of one answer's body, and of all of them.
+    /// The body of one answer, and all that is kept of all of them.
     max_answer: u64,
     max_answers: u64,
 }
@@ -111,7 +111,7 @@ impl Batch {
         let known = ground.exchange.route.clone().zip(ground.exchange.identity.clone());
         let outer = Rc::new(Outer { known, deadline });
         let left = Rc::new(Cell::new(self.max_answers));
-        let room = || Room { of_one: self.max_answer, left: left.clone() };
+        let room = || Room { of_one: self.max_answer, left: left.clone(), taken: 0 };
         let mut board = Board::new(&requests.items);
         let mut running = FuturesUnordered::new();
         loop {
@@ -125,7 +125,7 @@ impl Batch {
                         running.push(async move {
                             let is_head = exchange.method == Method::HEAD;
                             let response = pipeline::serve_within(exchange, outer).await;
-                            (place, Answer::receive(response, is_head, deadline, &room, id).await)
+                            (place, Answer::receive(response, is_head, deadline, room, id).await)
                         });
                     }
                     Err(fault) => board.settle(place, Answer::refused(&fault, ground.request_id())),

@@ -23,7 +23,7 @@ block! {
         max_body: Size<1, { 64 << 20 }>,
         /// The largest answer to one of them. Default 1MiB.
         max_answer: Size<1, { 64 << 20 }>,
-        /// All answers together, which are held until the last has come. Default 8MiB.
+        /// All answers together, fields included, which are held until the last has come. Default 8MiB.
         max_answers: Size<1, { 256 << 20 }>,
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{answers, client, echo, gateway, reasons, send, statuses};
 use crate::support::tokens::{SECRET, hs256};
-use crate::support::{Client, Gateway};
+use crate::support::{Client, Gateway, eventually};
 
 /// Two authenticators: `shop` takes the tokens of the tests, `other` takes none of them.
 fn authenticators() -> String {
@@ -137,4 +137,22 @@ async fn a_page_reads_through_a_batch_what_it_could_read_without() {
     assert_eq!(ask(client(&gateway)).await, all);
     let reply = page().post("/batch", r#"[{"path":"/elsewhere"}]"#).await;
     assert_eq!(reasons(&answers(&reply)), ["batch_origin_denied"]);
+}
+
+#[tokio::test]
+async fn who_asks_is_found_out_once() {
+    let origin = echo().await;
+    let gateway = guarded(&origin.url());
+    // Too long to be remembered: whoever asks again checks again.
+    let token = hs256(json!({ "note": "x".repeat(5000) }));
+    let batch = json!(vec![json!({ "path": "/same" }); 5]).to_string();
+    let reply = client(&gateway).bearer(&token).post("/batch", batch.clone()).await;
+    assert_eq!(statuses(&answers(&reply)), [200; 5]);
+    assert!(origin.seen().iter().all(|seen| seen.header("x-user-id") == Some("u1")));
+    let checked = async || gateway.metric("gatehouse_token_cache_misses_total", &[]).await;
+    eventually("the count is told", async || (checked().await == 1.0).then_some(())).await;
+    // Where the batch asks for nothing, each item has to.
+    let reply = client(&gateway).bearer(&token).post("/open", batch).await;
+    assert_eq!(statuses(&answers(&reply)), [200; 5]);
+    eventually("the count is told", async || (checked().await == 6.0).then_some(())).await;
 }

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::{client, echo, gateway};
+use crate::support::raw::{exchange, read_until};
 use crate::support::{Client, Reply};
 
 fn told(reply: &Reply) -> (u16, String, String) {
@@ -105,4 +108,37 @@ async fn a_batch_is_a_post_of_json_of_so_many_bytes() {
         assert_eq!(http2.status, status, "{length}");
     }
     assert_eq!(origin.count(), asked + 2);
+}
+
+#[tokio::test]
+async fn a_batch_is_waited_for_as_any_body() {
+    let origin = echo().await;
+    let top = "listeners: [{ name: http, bind: '127.0.0.1:0', limits: { idle_timeout: 300ms } }]";
+    let gateway = gateway(&origin.url(), "", "", top);
+    let head = "POST /batch HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    let batch = r#"[{"path":"/api/a"}]"#;
+    // Its client is told to go on.
+    let mut stream = TcpStream::connect(gateway.http()).await.expect("it listens");
+    let length = batch.len();
+    let waiting = format!("{head}content-length: {length}\r\nexpect: 100-continue\r\n\r\n");
+    stream.write_all(waiting.as_bytes()).await.expect("it reads");
+    let told = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 100 "), "{told}");
+    stream.write_all(batch.as_bytes()).await.expect("it reads");
+    let answer = read_until(&mut stream, "}]").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("/api/a"), "{answer}");
+    // In pieces as well.
+    let chunked = format!(
+        "{head}transfer-encoding: chunked\r\nconnection: close\r\n\r\n7\r\n[{{\"path\r\nc\r\n\":\"/api/b\"}}]\r\n0\r\n\r\n"
+    );
+    let answer = exchange(gateway.http(), chunked).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("/api/b"), "{answer}");
+    // One that stops is answered in the end, and one that breaks off is logged.
+    let half = exchange(gateway.http(), format!("{head}content-length: 100\r\n\r\n[{{")).await;
+    assert!(half.starts_with("HTTP/1.1 408 ") && half.contains("request_timeout"), "{half}");
+    let mut stream = TcpStream::connect(gateway.http()).await.expect("it listens");
+    stream.write_all(format!("{head}content-length: 100\r\n\r\n[{{").as_bytes()).await.expect("it reads");
+    drop(stream);
+    assert_eq!(gateway.log_entry(|entry| entry["reason"] == "client_gone")["path"], "/batch");
+    assert_eq!(origin.count(), 2);
 }
