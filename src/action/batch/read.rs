@@ -110,13 +110,16 @@ fn list_of(json: Json<'_>) -> Result<(Json<'_>, bool, bool), String> {
     Ok((list, sequential.unwrap_or(false), true))
 }
 
+/// Name and value.
+type WrittenField<'b> = (Cow<'b, str>, Cow<'b, str>);
+
 /// An item as it is written: of the right types, but nothing more.
 #[derive(Default)]
 struct Written<'b> {
     id: Option<Cow<'b, str>>,
     method: Option<Cow<'b, str>>,
     path: Cow<'b, str>,
-    fields: Vec<(Cow<'b, str>, Cow<'b, str>)>,
+    fields: Vec<WrittenField<'b>>,
     after: Vec<Cow<'b, str>>,
     body: Option<WrittenBody<'b>>,
 }
@@ -184,7 +187,7 @@ impl<'b> Written<'b> {
     }
 }
 
-fn fields(value: Json<'_>) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, String> {
+fn fields(value: Json<'_>) -> Result<Vec<WrittenField<'_>>, String> {
     if value.kind() != Kind::Object {
         return Err("`headers` is not an object".to_owned());
     }

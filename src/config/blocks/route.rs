@@ -87,16 +87,14 @@ impl RouteBlock {
         let is_authenticated = !self.authenticate.is_absent();
         let ground =
             matches.map(|matches| Ground { matches, parameters: path_parameters(matches), is_authenticated });
-        let action = action(
-            self.forward,
-            self.aggregate,
-            self.batch,
-            self.redirect,
-            self.respond,
-            &place,
-            ground.as_ref(),
-            reader,
-        );
+        let actions = Actions {
+            forward: self.forward,
+            aggregate: self.aggregate,
+            batch: self.batch,
+            redirect: self.redirect,
+            respond: self.respond,
+        };
+        let action = action(actions, &place, ground.as_ref(), reader);
         let matches: Match = self.r#match.required()?;
         let cors = self.cors.optional::<CorsBody>()?.map(|cors| cors.on(&matches.methods));
         let rate_limits: Vec<RateLimitRef> = self.rate_limits.or(Vec::new())?;
@@ -132,16 +130,22 @@ fn encoded_slash(matches: Option<&Match>, slashes: Option<&EncodedSlashes>, read
     }
 }
 
-fn action(
+/// Those that are written.
+struct Actions {
     forward: Field<At<ForwardBody>>,
     aggregate: Field<At<AggregateBody>>,
     batch: Field<At<BatchAction>>,
     redirect: Field<At<RedirectBody>>,
     respond: Field<At<Respond>>,
+}
+
+fn action(
+    actions: Actions,
     place: &Place,
     ground: Option<&Ground<'_>>,
     reader: &mut Reader<'_>,
 ) -> Option<Action> {
+    let Actions { forward, aggregate, batch, redirect, respond } = actions;
     const ACTIONS: [&str; 5] = ["forward", "aggregate", "batch", "redirect", "respond"];
     let of_plain = [forward.is_absent(), aggregate.is_absent(), batch.is_absent()];
     let absent = of_plain.into_iter().chain([redirect.is_absent(), respond.is_absent()]);
