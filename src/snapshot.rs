@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::action::{Action, Aggregate, AggregateGround, Forward, HostHeader, Redirect, Respond, Rewrite};
+use crate::action::{
+    Action, Aggregate, AggregateGround, Batch, Forward, HostHeader, Redirect, Respond, Rewrite,
+};
 use crate::config::{self, Config, Problems};
 use crate::http::forwarded::TrustedProxies;
 use crate::http::interned;
@@ -389,6 +391,7 @@ fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own
             let ground = AggregateGround { parameters: &parameters, service: &service };
             Action::Aggregate(Box::new(Aggregate::compile(aggregate, &ground)?))
         }
+        config::Action::Batch(batch) => Action::Batch(Box::new(Batch::compile(batch))),
         config::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect {
             to: Template::location(&redirect.to, &parameters).map_err(|error| error.to_string())?,
             status: redirect.status,

@@ -22,6 +22,13 @@ pub fn write(config: &Config, name: &str, out: &mut dyn Write) -> std::io::Resul
     let Some(route) = config.routes.iter().find(|route| route.name.value == name) else { return Ok(()) };
     match &route.action {
         Action::Aggregate(aggregate) => plan(name, &AggregateStatus::of(aggregate), out),
+        Action::Batch(batch) => writeln!(
+            out,
+            "{name}: a batch of up to {} requests, {} at once, within {}ms",
+            batch.max_items,
+            batch.concurrency,
+            batch.timeout.as_millis()
+        ),
         Action::Forward(forward) => writeln!(out, "{name}: forward to {}", forward.service.value),
         Action::Redirect(redirect) => writeln!(out, "{name}: redirect with {}", redirect.status.as_u16()),
         Action::Respond(respond) => writeln!(out, "{name}: respond with {}", respond.status.as_u16()),

@@ -13,6 +13,7 @@ mod aggregate;
 mod amplification;
 mod authentication;
 mod balancing;
+mod batch;
 mod breakers;
 mod bulkhead;
 mod capacity;

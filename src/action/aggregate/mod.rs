@@ -2,17 +2,17 @@
 //! document in the order and under the names of the configuration, whichever came first.
 
 mod board;
-mod body;
+pub(super) mod body;
 mod compile;
 mod document;
 mod join;
-mod json;
+pub(super) mod json;
 mod order;
-mod part;
+pub(super) mod part;
 mod select;
 mod sent;
 mod shape;
-mod template;
+pub(super) mod template;
 mod timing;
 
 use std::time::Duration;

@@ -100,7 +100,7 @@ impl Target {
 
 /// Whether a segment has become one of dots, which encoding can't help against: `%2E%2E` means the same (RFC 3986
 /// §6.2.2). Some servers take what stands behind a semicolon off first.
-fn leads_up(path: &str) -> bool {
+pub fn leads_up(path: &str) -> bool {
     path.split('/').any(|segment| {
         let name = segment.split([';', '%']).next().unwrap_or_default();
         let behind = &segment[name.len()..];

@@ -132,8 +132,26 @@ pub enum CorsOrigins {
 pub enum Action {
     Forward(Forward),
     Aggregate(Aggregate),
+    Batch(BatchAction),
     Redirect(Redirect),
     Respond(StaticResponse),
+}
+
+/// Many requests in one, each answered by its own route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchAction {
+    /// Default 20.
+    pub max_items: usize,
+    /// Default 8.
+    pub concurrency: usize,
+    /// For all items together. Default 10 s.
+    pub timeout: Duration,
+    /// Of the batch. Default 1 MiB.
+    pub max_body: u64,
+    /// The body of one answer. Default 1 MiB.
+    pub max_answer: u64,
+    /// Those of all answers together. Default 8 MiB.
+    pub max_answers: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
