@@ -56,6 +56,11 @@ impl Frames {
         Self::connect_with(address, &[]).await
     }
 
+    /// Without anything sent yet.
+    pub fn over(stream: TcpStream) -> Frames {
+        Frames { stream, next: 1 }
+    }
+
     /// With settings: pairs of a number and a value.
     pub async fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Frames {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
