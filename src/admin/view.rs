@@ -309,6 +309,8 @@ pub enum PassedOver {
     Unreachable,
     /// It answers nobody, while others answer.
     Silent,
+    /// Its last answers were failures, and requests that would be seen to fail go elsewhere.
+    Failing,
 }
 
 /// How the last health check of an instance ended.

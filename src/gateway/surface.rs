@@ -351,10 +351,11 @@ fn instance_status(instance: &Instance, service: &Service) -> InstanceStatus {
                 Some(RouteBreakerStatus { route: own.route.to_string(), breaker })
             })
             .collect(),
-        passed_over: instance.doubt().map(|doubt| match doubt {
-            service::Doubt::Unreachable => PassedOver::Unreachable,
-            service::Doubt::Silent => PassedOver::Silent,
-        }),
+        passed_over: match instance.doubt() {
+            Some(service::Doubt::Unreachable) => Some(PassedOver::Unreachable),
+            Some(service::Doubt::Silent) => Some(PassedOver::Silent),
+            None => instance.is_failing().then_some(PassedOver::Failing),
+        },
         tls_failure: instance.tls_failure().map(|failure| failure.to_string()),
         latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,

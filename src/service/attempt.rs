@@ -12,10 +12,9 @@ use http::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::Failure;
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Held};
 use super::errand::Waiting;
 use super::http1::Failed;
-use super::http1::Held;
 use super::http1::decode::{self, Invalid};
 use super::pool::{ConnectBy, ConnectError, InstancePool, Lease, Waits, Wanted};
 use super::silence::{Hope, LOOKS};
@@ -303,18 +302,18 @@ impl Attempt<'_> {
 
     /// When a head that is held back is passed on without its body; or else as [`Attempt::due`]. While somebody else is asked as well,
     /// there may be something better.
-    fn due_with(&self, wait: &Wait, held: Option<&Held>) -> Instant {
+    fn due_with(&self, wait: &Wait, held: Option<Held>) -> Instant {
         let due = self.due(wait);
         let Some(held) = held else { return due };
         let longest = match self.waiting.silence() {
-            _ if !held.tells_length() => HELD_WITHOUT_LENGTH,
+            _ if !held.tells_length => HELD_WITHOUT_LENGTH,
             _ if self.waiting.hope.get() != Hope::Good => return due,
             None => HELD,
             // By then it has been looked whether there is still hope, whoever else answers.
             Some(silence) => silence.saturating_mul(2) + silence / LOOKS,
         };
         // Standing still for longer than a body may is none of this.
-        held.since().checked_add(longest.min(self.limits.idle)).map_or(due, |until| until.min(due))
+        held.since.checked_add(longest.min(self.limits.idle)).map_or(due, |until| until.min(due))
     }
 
     fn due(&self, wait: &Wait) -> Instant {

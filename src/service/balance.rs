@@ -1,7 +1,8 @@
 //! Which instance of a service gets the next request.
 //!
 //! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, one that can't
-//! be reached or is silent only where there is no other, an ejected one only after those, and one that was tried for the
+//! be reached or is silent only where there is no other, an ejected one only after those, one whose last answers were failures only
+//! where there is no other or nobody would see it fail, and one that was tried for the
 //! same request comes last. A request whose first choice falls away goes on from a second cursor that runs through all
 //! instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
@@ -14,15 +15,17 @@
 
 mod by_key;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
 use super::call::MAX_TRIED;
+use super::failing::Failed;
 use super::groups::{Found, Group, Survey, WHOLE, Weight};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
-use super::settings::BreakerSettings;
+use super::settings::{BreakerSettings, Settings};
 use super::silence::Doubt;
 use crate::clock::Millis;
 use crate::per_worker::{PerWorker, WorkerId};
@@ -112,6 +115,11 @@ pub(super) struct Picker<'a> {
     /// How much more than its usual part of the requests what is left of a group is expected to take.
     pub overprovisioning: f64,
     pub breaker: &'a BreakerSettings,
+    pub settings: &'a Settings,
+    /// The request may not be sent twice.
+    pub once: bool,
+    /// It was not sent to an instance that could be used, because that fails.
+    pub has_avoided: Cell<bool>,
     pub worker: WorkerId,
     /// The ids of instances that this request was sent to before.
     pub tried: &'a [u64],
@@ -124,6 +132,8 @@ enum Spare {
     /// Untried ones that have their whole share.
     InFullShare,
     Untried,
+    /// Untried ones whose last answers were failures, too.
+    Failing,
     /// Untried ones that can't be reached or are silent, too.
     PassedOver,
     /// Ejected ones, untried.
@@ -148,7 +158,7 @@ impl Picker<'_> {
         if self.set.is_empty() {
             return Err(NoPick::Empty);
         }
-        let session = self.session.filter(|&index| self.is_candidate(index));
+        let session = self.session.filter(|&index| self.may_stay(index));
         if let Some(picked) = session.and_then(|index| self.take(index, Spare::Untried)) {
             return Ok(picked);
         }
@@ -206,7 +216,10 @@ impl Picker<'_> {
     fn untried_spare(&self, group: usize) -> Option<Picked> {
         let in_full_share =
             if self.slow_start.is_some() { self.next_spare(group, Spare::InFullShare) } else { None };
-        in_full_share.or_else(|| self.next_spare(group, Spare::Untried))
+        in_full_share.or_else(|| self.next_spare(group, Spare::Untried)).or_else(|| {
+            // Failing now and then is no cause to go to another group.
+            if self.has_avoided.get() { self.next_spare(group, Spare::Failing) } else { None }
+        })
     }
 
     /// One that is passed over otherwise, an ejected one, or one that was tried.
@@ -265,9 +278,12 @@ impl Picker<'_> {
     }
 
     /// Draws the first by weight, so that an idle service is used by weight, and the second from all others alike. There is only
-    /// one when it is the silent instance's turn to be tried: beside any other it would lose for what it is to be tried for.
+    /// one when it is a silent or failing instance's turn to be tried: beside any other it would lose for what it is to be tried for.
     fn draw_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<(usize, Option<usize>)> {
-        let is_trial = |index: usize| self.set.member(index).instance.silence.is_on();
+        let is_trial = |index: usize| {
+            let instance = &self.set.member(index).instance;
+            instance.silence.is_on() || self.is_wary_of(instance).is_some()
+        };
         let first = self.draw(group, rng)?;
         if is_trial(first) {
             return Some((first, None));
@@ -383,7 +399,8 @@ impl Picker<'_> {
 
     fn take_spare(&self, index: usize, which: Spare) -> Option<Picked> {
         let instance = &self.set.member(index).instance;
-        let is_passed = which < Spare::PassedOver && self.passes_over(index)
+        let is_passed = which < Spare::PassedOver && self.doubts(instance)
+            || which < Spare::Failing && self.avoids(instance)
             || which == Spare::InFullShare && self.share(instance) < 1.0
             || which == Spare::Ejected && !instance.is_ejected();
         if is_passed { None } else { self.take(index, which) }
@@ -428,10 +445,33 @@ impl Picker<'_> {
         !self.was_tried(member) && self.is_usable(&member.instance) && !self.passes_over(index)
     }
 
-    /// Whether the instance can't be reached or is silent: it gets requests only where there is no other. One of those that
-    /// wait for a silent one to answer is let through at times.
+    /// Whether a client may stay with this instance, which failures alone don't end.
+    fn may_stay(&self, index: usize) -> bool {
+        let member = self.set.member(index);
+        !self.was_tried(member) && self.is_usable(&member.instance) && !self.doubts(&member.instance)
+    }
+
     fn passes_over(&self, index: usize) -> bool {
         let instance = &self.set.member(index).instance;
+        self.doubts(instance) || self.avoids(instance)
+    }
+
+    /// Whether the request would better go elsewhere for what the instance's last answers were. One is let through at times.
+    fn avoids(&self, instance: &Instance) -> bool {
+        let Some((failed, is_unseen)) = self.is_wary_of(instance) else { return false };
+        let is_avoided = !self.is_usable(instance) || instance.failing.holds(failed, is_unseen, self.now);
+        self.has_avoided.set(self.has_avoided.get() || is_avoided);
+        is_avoided
+    }
+
+    fn is_wary_of(&self, instance: &Instance) -> Option<(Failed, bool)> {
+        let failed = instance.failing.last()?;
+        self.settings.is_wary_of(failed, self.once).map(|is_unseen| (failed, is_unseen))
+    }
+
+    /// Whether the instance can't be reached or is silent: it gets requests only where there is no other. One of those that
+    /// wait for a silent one to answer is let through at times.
+    fn doubts(&self, instance: &Instance) -> bool {
         match instance.doubt() {
             None => false,
             Some(Doubt::Unreachable) => true,

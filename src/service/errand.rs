@@ -150,6 +150,7 @@ impl Errand<'_> {
     /// An attempt went wrong, and says so about its instance.
     pub fn blame(&self, failure: Failure, admission: Admission) {
         let settings = &self.service.settings;
+        admission.note(failure, clock::now());
         if settings.breaker_failures.contains(failure) {
             admission.failure(clock::now(), &settings.breaker);
         } else {

@@ -17,6 +17,7 @@ mod carrier;
 pub mod discovered;
 mod ejection;
 mod errand;
+mod failing;
 mod groups;
 mod hedge;
 pub mod http1;
@@ -45,6 +46,7 @@ mod large_sets;
 #[cfg(test)]
 mod scenarios;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 pub use affinity::{Affinity, HashKey, KeyInput, Wish};
@@ -253,6 +255,7 @@ impl Service {
         Wish {
             key: self.settings.affinity.as_ref().and_then(|affinity| affinity.key.of(&input)),
             session: self.sticky.as_ref().and_then(|sticky| sticky.code_of(input.headers)),
+            once: false,
         }
     }
 
@@ -311,6 +314,9 @@ impl Service {
             despite_health: self.is_panicking(),
             overprovisioning: self.settings.overprovisioning,
             breaker: &self.settings.breaker,
+            settings: &self.settings,
+            once: wish.once,
+            has_avoided: Cell::new(false),
             worker,
             tried,
             now,

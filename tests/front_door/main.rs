@@ -23,6 +23,7 @@ mod demo;
 mod discovery;
 mod documents;
 mod etcd;
+mod failing;
 mod failover;
 mod first_steps;
 mod forwarding;

@@ -30,7 +30,7 @@ fn publish(service: &Service, weights: &[u32]) {
 }
 
 fn pick(service: &Service, worker: WorkerId, key: Option<u64>, now: Millis) -> Picked {
-    let wish = Wish { key, session: None };
+    let wish = Wish { key, session: None, once: false };
     service.pick(worker, wish, &[], now, &mut fastrand::Rng::with_seed(1)).expect("one is usable")
 }
 
@@ -163,7 +163,7 @@ fn keys_go_over_to_other_zones_and_come_back() {
 #[test]
 fn who_was_at_many_goes_anywhere() {
     let service = service(Some(125), &[1; 12]);
-    let wish = Wish { key: Some(7), session: None };
+    let wish = Wish { key: Some(7), session: None, once: false };
     let mut rng = fastrand::Rng::with_seed(1);
     let mut tried = Vec::new();
     let mut ask = |tried: &[u64]| {

@@ -15,7 +15,7 @@ use crate::telemetry::metrics::Metrics;
 
 const ONE: WorkerId = WorkerId(0);
 const NOW: Millis = Millis(0);
-const KEY: Wish = Wish { key: Some(0x0123_4567_89ab_cdef), session: None };
+const KEY: Wish = Wish { key: Some(0x0123_4567_89ab_cdef), session: None, once: false };
 const RULES: [LoadBalancing; 6] = [
     LoadBalancing::RoundRobin,
     LoadBalancing::Weighted,
@@ -289,7 +289,7 @@ fn a_silent_instance_is_tried_and_used_again_when_it_answers() {
         let silent = service.instances.current().member(0).of(ONE).clone();
         let mut rng = fastrand::Rng::with_seed(7);
         let mut ask = |now: u64| {
-            let (wish, now) = (Wish { key: Some(rng.u64(..)), session: None }, Millis(now));
+            let (wish, now) = (Wish { key: Some(rng.u64(..)), session: None, once: false }, Millis(now));
             let picked = service.pick(ONE, wish, &[], now, &mut rng).expect("there are others");
             let Picked { admission, in_flight } = picked;
             admission.success(now, &service.settings.breaker);

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::connection::Seat;
 use super::head;
+use super::held::{Ahead, Held};
 use super::outgoing::Outgoing;
 use crate::http::body::{AttemptBody, BodyError};
 use crate::http::fields::Fields;
@@ -31,6 +32,10 @@ pub struct Exchange {
     awaited: Option<ResponseFuture>,
     outgoing: Option<Outgoing>,
     received: Option<RecvStream>,
+    /// The head of the response, while its body is waited for.
+    held: Option<Box<Held>>,
+    /// What came meanwhile.
+    ahead: Ahead,
     to_head: bool,
     interims: u32,
     /// The instance may have seen something of it.
@@ -48,6 +53,8 @@ impl Exchange {
             awaited: None,
             outgoing: None,
             received: None,
+            held: None,
+            ahead: Ahead::default(),
             to_head: false,
             interims: 0,
             has_written: false,
@@ -65,10 +72,12 @@ impl Exchange {
         }
     }
 
-    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`.
+    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`. Where its
+    /// body is not there as well, the head is held back for one of as many bytes as `hold_back` says.
     pub fn poll_response(
         &mut self,
         sink: Option<&dyn InformationalSink>,
+        hold_back: impl Fn(&Response<()>) -> u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Response<()>, Body), Failed>> {
         if self.impossible {
@@ -78,6 +87,11 @@ impl Exchange {
             ready!(self.poll_begin(cx))?;
         }
         self.poll_request(cx).map_err(Failed::Client)?;
+        if let Some(held) = &self.held {
+            ready!(self.poll_ahead(held.most, cx))?;
+            let passed_on = self.take_held().expect("it was there, and reading takes nothing of it");
+            return Poll::Ready(Ok(passed_on));
+        }
         let Some(awaited) = &mut self.awaited else {
             return Poll::Ready(Err(Failed::Invalid(Invalid::Head)));
         };
@@ -102,14 +116,52 @@ impl Exchange {
         }
         let has_none =
             self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let left = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let body = if has_none || received.is_end_stream() {
-            Body::Length(0)
-        } else {
-            Body::Frames { left, ended: false }
-        };
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let is_empty = has_none || received.is_end_stream();
         self.received = Some(received);
-        Poll::Ready(Ok((Response { fields: head.headers.into(), ..Response::new(head.status, ()) }, body)))
+        let response = Response { fields: head.headers.into(), ..Response::new(head.status, ()) };
+        if is_empty {
+            return Poll::Ready(Ok((response, Body::Length(0))));
+        }
+        let most = hold_back(&response);
+        if length.map_or(most == 0, |length| length > most) {
+            return Poll::Ready(Ok((response, Body::Frames { left: length, ended: false })));
+        }
+        let error = match self.poll_ahead(most, cx) {
+            Poll::Ready(Ok(())) => {
+                return Poll::Ready(Ok((response, Body::Frames { left: length, ended: false })));
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        // After an error, too: so it shows that an answer had begun.
+        self.held = Some(Box::new(Held { response, length, most, since: Instant::now() }));
+        error
+    }
+
+    /// Waits for the body. Mostly it has come with the head.
+    fn poll_ahead(&mut self, most: u64, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        let Some(received) = &mut self.received else { return Poll::Ready(Ok(())) };
+        let (state, before) = (self.seat.state(), self.ahead.length());
+        let polled = self.ahead.poll_fill(received, most, cx);
+        if self.ahead.length() > before {
+            state.hear();
+        }
+        polled.map_err(|error| match failed(&self.seat, error) {
+            // It says that it has not looked at what it has begun to answer.
+            Failed::Unprocessed { cause, .. } => Failed::Reset(cause),
+            failed => failed,
+        })
+    }
+
+    /// The head that is held back, if one is.
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_deref()
+    }
+
+    /// Likewise, to be passed on whatever becomes of its body.
+    pub fn take_held(&mut self) -> Option<(Response<()>, Body)> {
+        self.held.take().map(|held| held.into_parts())
     }
 
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
@@ -142,6 +194,13 @@ impl Exchange {
         let (Body::Frames { left, ended }, Some(received)) = (body, &mut self.received) else {
             return Poll::Ready(Ok(Step::End));
         };
+        if let Some(step) = self.ahead.next() {
+            if let Step::Data(data) = &step {
+                *left = left.map(|left| left.saturating_sub(data.len() as u64));
+            }
+            *ended = self.ahead.is_end();
+            return Poll::Ready(Ok(step));
+        }
         loop {
             match ready!(received.poll_data(cx)) {
                 Some(Ok(data)) => {
