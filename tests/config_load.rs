@@ -376,9 +376,12 @@ fn actions() {
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
     assert_eq!(aggregate.timeout, seconds(2));
-    let [user, orders, _] = aggregate.parts.as_slice() else { panic!() };
+    let [user, shop, orders, _] = aggregate.parts.as_slice() else { panic!() };
     assert_eq!((user.name.as_str(), user.required), ("user", true));
     assert_eq!(user.fallback, PartFallback::Value("null".into()));
+    let stale = StaleIfError { keep_for: seconds(600), max_bytes: 1 << 20 };
+    let kept = |part: &Part| part.call().and_then(|call| call.stale_if_error);
+    assert_eq!((kept(shop), kept(orders)), (Some(stale), None));
     assert_eq!(orders.fallback, PartFallback::Value("[]".into()));
     assert_eq!((orders.call().unwrap().max_body, user.call().unwrap().max_body), (2 << 20, 1 << 20));
     assert_eq!(

@@ -14,6 +14,7 @@ use crate::support::{Client, Gateway, Origin, Reply, eventually, origin};
 
 mod bodies;
 mod joins;
+mod kept;
 mod plan;
 mod shape;
 

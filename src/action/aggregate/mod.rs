@@ -7,6 +7,7 @@ mod compile;
 mod document;
 mod join;
 mod json;
+mod kept;
 mod order;
 mod part;
 mod select;
@@ -109,6 +110,7 @@ impl Aggregate {
                     params: &exchange.params,
                     identity: exchange.identity.as_deref(),
                     board,
+                    asker: sent.asker.as_ref(),
                     item: None,
                 };
                 let wish = |target: &str| super::wish(&call.service, exchange, target, as_sent);

@@ -37,6 +37,9 @@ pub struct PartStatus {
     /// The part that stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback_part: Option<String>,
+    /// For how long a good answer may stand in for one that fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error_ms: Option<u64>,
     /// It stands in no document.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
@@ -69,6 +72,10 @@ impl AggregateStatus {
                 PartFallback::Part(other) => Some(name(other)),
                 PartFallback::Value(_) => None,
             },
+            stale_if_error_ms: part
+                .call()
+                .and_then(|call| call.stale_if_error)
+                .map(|stale| milliseconds(stale.keep_for)),
             hidden: part.hidden,
             spare: aggregate.is_spare(place),
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{Ref, StatusRange};
+use super::{Ref, StaleIfError, StatusRange};
 use crate::config::secret::Secret;
 
 /// Parts are named by their places in `parts` throughout; `load` has checked that they form no cycle.
@@ -169,6 +169,7 @@ pub struct PartCall {
     pub timeout: Option<Duration>,
     /// Of the part's response. Default 1 MiB.
     pub max_body: u64,
+    pub stale_if_error: Option<StaleIfError>,
 }
 
 /// Text with values put in.
