@@ -381,9 +381,15 @@ fn part_service(
     let call = part.call().ok_or_else(|| format!("nobody is asked for the part {}", part.name))?;
     let service = service(&call.service)?;
     let kept = own.stale.iter().find(|kept| kept.part.as_ref() == Some(&part.name));
-    Ok(match (kept, written.get(&*call.service.value)) {
-        (Some(kept), Some(written)) => {
-            service.overridden(written, &Default::default(), Some(kept.of_call()), BreakerOf::SERVICE)
+    let overrides = config::Overrides {
+        retries: call.retries.clone(),
+        hedging: call.hedging,
+        ..config::Overrides::default()
+    };
+    let is_as_written = kept.is_none() && overrides == config::Overrides::default();
+    Ok(match written.get(&*call.service.value) {
+        Some(written) if !is_as_written => {
+            service.overridden(written, &overrides, kept.map(RouteStale::of_call), BreakerOf::SERVICE)
         }
         _ => service,
     })

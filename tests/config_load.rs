@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gatehouse::config::*;
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 fn environment(name: &str) -> Option<String> {
     (name == "REGISTRY_TOKEN").then(|| "a-registry-token".to_owned())
@@ -157,7 +157,8 @@ fn services() {
     assert_eq!(users.retries, retries);
     let (total, silence) = (Some(seconds(40)), None);
     let (connect, tls, response, idle) = (seconds(2), seconds(3), seconds(10), seconds(30));
-    assert_eq!(users.timeouts, Timeouts { connect, tls, response, idle, total, silence });
+    let header = Some(HeaderName::from_static("x-timeout-ms"));
+    assert_eq!(users.timeouts, Timeouts { connect, tls, response, idle, total, header, silence });
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
     let hedging = Hedging { after: HedgeAfter::Time(Duration::from_millis(200)), budget: 10 };
     assert_eq!(users.hedging, Some(hedging));
@@ -340,6 +341,7 @@ fn actions() {
     assert_eq!(overrides.retries, retries);
     let timeouts = TimeoutsGiven {
         total: Some(seconds(5)),
+        header: Some(HeaderName::from_static("x-left-ms")),
         silence: Some(Some(Duration::from_millis(250))),
         ..TimeoutsGiven::default()
     };

@@ -65,6 +65,9 @@ fn line(part: &PartStatus, width: usize, out: &mut dyn Write) -> std::io::Result
     if let Some(timeout) = part.timeout_ms {
         facts.push(format!("within {timeout}ms"));
     }
+    if !part.overrides.is_empty() {
+        facts.push(format!("with {} of its own", part.overrides.join(" and ")));
+    }
     if part.hidden {
         facts.push("hidden".to_owned());
     }

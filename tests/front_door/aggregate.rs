@@ -17,6 +17,7 @@ mod joins;
 mod kept;
 mod plan;
 mod shape;
+mod time;
 
 /// The document, each entry of `_errors` without its time, which there must be.
 fn without_times(reply: &Reply) -> String {

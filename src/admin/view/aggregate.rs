@@ -31,6 +31,9 @@ pub struct PartStatus {
     pub after: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The blocks of its service that it has of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<&'static str>,
     /// The elements that it is asked for, each by itself or many in one call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub for_each: Option<String>,
@@ -60,6 +63,7 @@ impl AggregateStatus {
             required: part.required,
             after: part.needs.iter().map(name).collect(),
             timeout_ms: part.call().and_then(|call| call.timeout).map(milliseconds),
+            overrides: part.call().map(overrides).unwrap_or_default(),
             for_each: part.for_each.as_ref().map(|each| {
                 let name = &parts[each.from].name;
                 let inner = each.query.strip_prefix('$').unwrap_or_default();
@@ -85,6 +89,12 @@ impl AggregateStatus {
             stages: aggregate.stages().iter().map(|stage| stage.iter().map(name).collect()).collect(),
         }
     }
+}
+
+fn overrides(call: &config::PartCall) -> Vec<&'static str> {
+    let given =
+        [("retries", call.retries != config::RetriesGiven::default()), ("hedging", call.hedging.is_some())];
+    given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
 }
 
 fn milliseconds(duration: Duration) -> u64 {

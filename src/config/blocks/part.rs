@@ -9,7 +9,9 @@ use super::for_each::{Elements, ForEachBody};
 use super::references::ServiceRef;
 use super::stale::StaleIfErrorValue;
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, Batch, FieldStep, PartShape, Ref, StaleIfError, StatusRange};
+use crate::config::model::{
+    At, Batch, FieldStep, Hedging, PartShape, Ref, RetriesGiven, StaleIfError, StatusRange,
+};
 use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::text::quoted;
@@ -51,6 +53,8 @@ pub(super) struct CallBody {
     pub timeout: Option<Duration>,
     pub max_body: u64,
     pub stale_if_error: Option<StaleIfError>,
+    pub retries: RetriesGiven,
+    pub hedging: Option<Hedging>,
 }
 
 block! {
@@ -108,6 +112,10 @@ block! {
         hidden: At<bool>,
         /// Keep the last good answers for so long: one of them stands in for an answer that fails, before the fallback does. Default: not done.
         stale_if_error: At<StaleIfErrorValue>,
+        /// For this part; what is not given is the service's.
+        retries: RetriesGiven,
+        /// In place of the service's.
+        hedging: Hedging,
     }
 }
 
@@ -169,6 +177,8 @@ impl PartBlock {
             timeout: self.timeout.optional::<Wait>()?.map(|timeout| timeout.0),
             max_body: self.max_body.or(1u64 << 20)?,
             stale_if_error,
+            retries: self.retries.or(RetriesGiven::default())?,
+            hedging: self.hedging.optional()?,
         };
         Some(PartBody {
             source: SourceBody::Call(Box::new(call)),

@@ -164,6 +164,8 @@ impl Resolver<'_> {
             timeout: body.timeout,
             max_body: body.max_body,
             stale_if_error: body.stale_if_error,
+            retries: body.retries,
+            hedging: body.hedging,
         })
     }
 
