@@ -13,8 +13,10 @@ use crate::support::raw::{RawOrigin, read_until};
 use crate::support::{Client, Gateway, Origin, Reply, eventually, origin};
 
 mod bodies;
+mod hostile;
 mod joins;
 mod kept;
+mod known;
 mod plan;
 mod shape;
 mod time;

@@ -293,21 +293,23 @@ pub fn attach(value: &[u8], edits: Vec<Edit<'_>>) -> Vec<u8> {
     edits.sort_by_key(|edit| edit.at);
     let mut out =
         Vec::with_capacity(value.len() + edits.iter().map(|edit| edit.value.len() + 16).sum::<usize>());
-    let (mut done, mut last) = (0, None);
+    let mut done = 0;
+    // Where the last member stands, and its name.
+    let mut last: Option<(usize, &[u8])> = None;
     for edit in edits {
-        if edit.at < done {
-            // Inside of something that another one has taken the place of.
+        // Inside of something that another one has taken the place of, or an element that was meant twice.
+        if edit.at < done || edit.replaces == 0 && last == Some((edit.at, edit.member)) {
             continue;
         }
         out.extend_from_slice(&value[done..edit.at]);
         done = edit.at + edit.replaces;
         if edit.replaces == 0 {
-            if !edit.is_first || last == Some(edit.at) {
+            if !edit.is_first || last.is_some_and(|(at, _)| at == edit.at) {
                 out.push(b',');
             }
             out.extend_from_slice(edit.member);
             out.push(b':');
-            last = Some(edit.at);
+            last = Some((edit.at, edit.member));
         }
         out.extend_from_slice(edit.value);
     }

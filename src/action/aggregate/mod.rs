@@ -2,17 +2,17 @@
 //! document in the order and under the names of the configuration, whichever came first.
 
 mod board;
-mod body;
+pub mod body;
 mod compile;
 mod document;
-mod join;
-mod json;
+pub mod join;
+pub mod json;
 mod kept;
-mod order;
+pub mod order;
 mod part;
-mod select;
+pub mod select;
 mod sent;
-mod shape;
+pub mod shape;
 mod template;
 mod timing;
 
