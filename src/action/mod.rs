@@ -1,6 +1,6 @@
 //! What answers a request in the end.
 
-mod aggregate;
+pub mod aggregate;
 mod batch;
 mod forward;
 mod redirect;

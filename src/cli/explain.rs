@@ -63,11 +63,17 @@ fn line(part: &PartStatus, width: usize, out: &mut dyn Write) -> std::io::Result
     if let Some(elements) = &part.for_each {
         facts.push(format!("for each of {elements}"));
     }
+    if let Some(stale) = part.stale_if_error_ms {
+        facts.push(format!("else its last good answer of {stale}ms"));
+    }
     if let Some(other) = &part.fallback_part {
         facts.push(format!("else {other}"));
     }
     if let Some(timeout) = part.timeout_ms {
         facts.push(format!("within {timeout}ms"));
+    }
+    if !part.overrides.is_empty() {
+        facts.push(format!("with {} of its own", part.overrides.join(" and ")));
     }
     if part.hidden {
         facts.push("hidden".to_owned());

@@ -125,6 +125,7 @@ impl Surface {
                     let held = kept.store.held();
                     StaleGauges {
                         route: kept.route.as_str().into(),
+                        part: kept.part.as_deref().map(Into::into),
                         answers: held.answers as u64,
                         bytes: held.bytes as u64,
                     }
@@ -279,6 +280,7 @@ fn stale_status(service: &str, snapshot: &Snapshot) -> Vec<StaleStatus> {
         let held = kept.store.held();
         StaleStatus {
             route: kept.route.clone(),
+            part: kept.part.clone(),
             answers: held.answers as u64,
             bytes: held.bytes as u64,
             max_bytes: held.max_bytes as u64,

@@ -18,6 +18,7 @@ use super::http1::Failed;
 use super::http1::decode::{self, Invalid};
 use super::pool::{ConnectBy, ConnectError, InstancePool, Lease, Waits, Wanted};
 use super::silence::{Hope, LOOKS};
+use super::time_left;
 use super::tls::TlsFailure;
 use crate::clock::Millis;
 use crate::http::body::{BodyError, RequestBody};
@@ -28,6 +29,7 @@ use crate::reason::Reason;
 use crate::telemetry::metrics::Outcome;
 
 /// The head of a request to an instance: origin-form target, end-to-end fields only.
+#[derive(Clone)]
 pub struct Head {
     pub method: Method,
     pub target: PathAndQuery,
@@ -219,7 +221,8 @@ impl Attempt<'_> {
             }
         };
         let connection = &mut lease.connection;
-        connection.begin(self.head, self.host, self.body.attempt(self.limits.idle));
+        let told = self.tell_time_left();
+        connection.begin(told.as_ref().unwrap_or(self.head), self.host, self.body.attempt(self.limits.idle));
         let sink = self.head.informational.as_deref();
         let mut wait = Wait { since, reused: lease.reused, looks: 0 };
         let hold_back = |response: &Response<()>| self.hold_back(response);
@@ -257,6 +260,14 @@ impl Attempt<'_> {
                 }
             }),
         }
+    }
+
+    /// The head with the time that is left, where the service wants to know.
+    fn tell_time_left(&self) -> Option<Head> {
+        let name = self.waiting.errand.service.settings.timeout_header.as_ref()?;
+        let now = Instant::now();
+        let until = earliest(now + self.limits.response, self.limits.deadline);
+        Some(time_left::told(self.head, name, until.saturating_duration_since(now)))
     }
 
     /// How long a body may be that is waited for before the head of its response is passed on. Nobody waits for one when

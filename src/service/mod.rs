@@ -36,6 +36,7 @@ mod stale;
 mod sticky;
 pub mod stream;
 mod tally;
+mod time_left;
 mod tls;
 mod upstream_body;
 mod verdict;

@@ -13,9 +13,13 @@ use crate::support::raw::{RawOrigin, read_until};
 use crate::support::{Client, Gateway, Origin, Reply, eventually, origin};
 
 mod bodies;
+mod hostile;
 mod joins;
+mod kept;
+mod known;
 mod plan;
 mod shape;
+mod time;
 
 /// The document, each entry of `_errors` without its time, which there must be.
 fn without_times(reply: &Reply) -> String {

@@ -2,16 +2,17 @@
 //! document in the order and under the names of the configuration, whichever came first.
 
 mod board;
-pub(super) mod body;
+pub mod body;
 mod compile;
 mod document;
-mod join;
-pub(super) mod json;
-mod order;
+pub mod join;
+pub mod json;
+mod kept;
+pub mod order;
 pub(super) mod part;
-mod select;
+pub mod select;
 mod sent;
-mod shape;
+pub mod shape;
 pub(super) mod template;
 mod timing;
 
@@ -109,6 +110,7 @@ impl Aggregate {
                     params: &exchange.params,
                     identity: exchange.identity.as_deref(),
                     board,
+                    asker: sent.asker.as_ref(),
                     item: None,
                 };
                 let wish = |target: &str| super::wish(&call.service, exchange, target, as_sent);

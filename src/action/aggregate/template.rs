@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 
 use super::board::Board;
 use super::json::Json;
+use super::kept::Asker;
 use super::part::PartError;
 use crate::http::query::{self, push_segment_as_value, push_text};
 use crate::http::target;
@@ -22,6 +23,8 @@ pub struct Given<'g> {
     pub params: &'g Params,
     pub identity: Option<&'g Identity>,
     pub board: &'g Board,
+    /// Where answers of parts are kept.
+    pub asker: Option<&'g Asker>,
     /// The element that a join asks for.
     pub item: Option<Json<'g>>,
 }

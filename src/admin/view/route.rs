@@ -316,6 +316,12 @@ mod tests {
                         accept_status: vec![],
                         timeout: None,
                         max_body: 1,
+                        stale_if_error: Some(StaleIfError {
+                            keep_for: Duration::from_secs(60),
+                            max_bytes: 1 << 20,
+                        }),
+                        retries: RetriesGiven { attempts: Some(0), ..RetriesGiven::default() },
+                        hedging: None,
                     })),
                     needs: vec![],
                     required: false,
@@ -350,7 +356,8 @@ mod tests {
                     { "policy": "response_headers", "settings": { "set": [], "remove": ["server"] } },
                 ],
                 "action": { "aggregate": { "timeout_ms": 2000, "parts": [
-                    { "name": "orders", "service": "order-service", "path": "/orders?user={id}", "required": false },
+                    { "name": "orders", "service": "order-service", "path": "/orders?user={id}", "required": false,
+                      "overrides": ["retries"], "stale_if_error_ms": 60_000 },
                 ], "stages": [["orders"]] } },
             })
         );

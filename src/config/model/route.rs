@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{
-    Aggregate, At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders, StaticResponse,
-};
+use super::{Aggregate, At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
@@ -213,4 +211,15 @@ pub struct Redirect {
     pub to: Template,
     /// 301, 302, 303, 307 or 308. Default 308.
     pub status: StatusCode,
+}
+
+/// A response written in the configuration: `respond`, and a service's `fallback`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticResponse {
+    pub status: StatusCode,
+    /// Serialised already: `json` as compact JSON, `text` as it is.
+    pub body: bytes::Bytes,
+    /// `application/json`, `text/plain; charset=utf-8`, or absent when there is no body.
+    pub content_type: Option<HeaderValue>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
