@@ -77,7 +77,7 @@ pub fn of_route(route: &config::Route, before: &Before<'_>) -> Vec<RouteStale> {
             forward.stale_if_error.map(|how| (None, how, Source::Forward(source))).into_iter().collect()
         }
         Action::Aggregate(aggregate) => aggregate.parts.iter().filter_map(of_part).collect(),
-        Action::Redirect(_) | Action::Respond(_) => Vec::new(),
+        Action::Batch(_) | Action::Redirect(_) | Action::Respond(_) => Vec::new(),
     };
     let kept = wanted.into_iter().map(|(part, how, source)| {
         let known = before.get(&(&**route.name, part.as_deref())).filter(|kept| kept.source.is_same(&source));

@@ -59,7 +59,7 @@ impl Frames {
 
     /// Without anything sent yet.
     pub fn over(stream: TcpStream) -> Frames {
-        Frames { stream, next: 1 }
+        Frames { stream, next_stream: 1 }
     }
 
     /// With settings: pairs of a number and a value.
