@@ -221,8 +221,7 @@ impl Attempt<'_> {
             }
         };
         let connection = &mut lease.connection;
-        let told = self.tell_time_left();
-        connection.begin(told.as_ref().unwrap_or(self.head), self.host, self.body.attempt(self.limits.idle));
+        self.begin(connection);
         let sink = self.head.informational.as_deref();
         let mut wait = Wait { since, reused: lease.reused, looks: 0 };
         let hold_back = |response: &Response<()>| self.hold_back(response);
@@ -262,12 +261,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// The head with the time that is left, where the service wants to know.
-    fn tell_time_left(&self) -> Option<Head> {
-        let name = self.waiting.errand.service.settings.timeout_header.as_ref()?;
+    /// With the time that is left, where the service wants to know. Apart from [`Attempt::run`], whose future is no larger for it.
+    fn begin(&self, connection: &mut Carrier) {
+        let body = self.body.attempt(self.limits.idle);
+        let Some(name) = &self.waiting.errand.service.settings.timeout_header else {
+            return connection.begin(self.head, self.host, body);
+        };
         let now = Instant::now();
         let until = earliest(now + self.limits.response, self.limits.deadline);
-        Some(time_left::told(self.head, name, until.saturating_duration_since(now)))
+        let head = time_left::told(self.head, name, until.saturating_duration_since(now));
+        connection.begin(&head, self.host, body);
     }
 
     /// How long a body may be that is waited for before the head of its response is passed on. Nobody waits for one when

@@ -144,7 +144,7 @@ fn full<'b>(path: &JsonPath, descents: usize, json: Json<'b>) -> Option<Vec<Json
     let mut steps = match descents {
         0 => usize::MAX,
         // Each further one may come to a value by as many ways as there are levels.
-        more => (json.bytes().len() * STEPS_A_BYTE >> (6 * (more - 1)).min(32)).max(FREE),
+        more => ((json.bytes().len() * STEPS_A_BYTE) >> (6 * (more - 1)).min(32)).max(FREE),
     };
     let (value, tree) = copy(json, 0, &mut steps)?;
     let found = path.query_located(&value);

@@ -17,7 +17,10 @@ const NO_BREAKER: &str =
 
 /// What the origin of a test does until it is told otherwise.
 #[derive(Clone, Default)]
-struct Mood(Arc<Mutex<(u16, Vec<(String, String)>)>>);
+struct Mood(Arc<Mutex<(u16, OwnFields)>>);
+
+/// Names and values.
+type OwnFields = Vec<(String, String)>;
 
 impl Mood {
     fn set(&self, status: u16) {
