@@ -171,10 +171,10 @@ async def main(arguments, command):
             process.terminate()
             process.wait()
         scene.end()
-    took = sorted(seconds for _, seconds in clients.took)
+    took = sorted(seconds for _, seconds, _ in clients.took)
     at = lambda share: took[min(len(took) * share // 1000, len(took) - 1)] * 1000
     shares = "\t".join(f"{at(share):.0f}" for share in (500, 990, 999, 1000))
-    gets, posts = clients.failed.count("GET"), clients.failed.count("POST")
+    gets, posts = (sum(1 for one, _, good in clients.took if one == kind and not good) for kind in ("GET", "POST"))
     print(f"{number}\t{gets}\t{posts}\t{shares}\t{attempts / number:.3f}")
 
 

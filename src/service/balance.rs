@@ -14,19 +14,18 @@
 //! them are usable, and passes a bounded number when they are not, unless the last few of thousands have changed just now.
 
 mod by_key;
+mod passed_over;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
 use super::call::MAX_TRIED;
-use super::failing::Failed;
 use super::groups::{Found, Group, Survey, WHOLE, Weight};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
 use super::settings::{BreakerSettings, Settings};
-use super::silence::Doubt;
 use crate::clock::Millis;
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -443,40 +442,6 @@ impl Picker<'_> {
     fn is_candidate(&self, index: usize) -> bool {
         let member = self.set.member(index);
         !self.was_tried(member) && self.is_usable(&member.instance) && !self.passes_over(index)
-    }
-
-    /// Whether a client may stay with this instance, which failures alone don't end.
-    fn may_stay(&self, index: usize) -> bool {
-        let member = self.set.member(index);
-        !self.was_tried(member) && self.is_usable(&member.instance) && !self.doubts(&member.instance)
-    }
-
-    fn passes_over(&self, index: usize) -> bool {
-        let instance = &self.set.member(index).instance;
-        self.doubts(instance) || self.avoids(instance)
-    }
-
-    /// Whether the request would better go elsewhere for what the instance's last answers were. One is let through at times.
-    fn avoids(&self, instance: &Instance) -> bool {
-        let Some((failed, is_unseen)) = self.is_wary_of(instance) else { return false };
-        let is_avoided = !self.is_usable(instance) || instance.failing.holds(failed, is_unseen, self.now);
-        self.has_avoided.set(self.has_avoided.get() || is_avoided);
-        is_avoided
-    }
-
-    fn is_wary_of(&self, instance: &Instance) -> Option<(Failed, bool)> {
-        let failed = instance.failing.last()?;
-        self.settings.is_wary_of(failed, self.once).map(|is_unseen| (failed, is_unseen))
-    }
-
-    /// Whether the instance can't be reached or is silent: it gets requests only where there is no other. One of those that
-    /// wait for a silent one to answer is let through at times.
-    fn doubts(&self, instance: &Instance) -> bool {
-        match instance.doubt() {
-            None => false,
-            Some(Doubt::Unreachable) => true,
-            Some(Doubt::Silent) => !self.is_usable(instance) || instance.silence.holds(self.now),
-        }
     }
 
     fn is_usable(&self, instance: &Instance) -> bool {

@@ -10,9 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Duration;
 
-use http::StatusCode;
-
-use super::settings::{Failure, Settings};
+use super::settings::{Failure, FailureSet, Settings};
 use crate::clock::Millis;
 
 /// From one request that tries a failing instance to the next.
@@ -65,7 +63,7 @@ impl Failing {
 
     /// Whether there are requests that avoid the instance.
     pub fn is_on(&self) -> bool {
-        self.last().is_some_and(|failed| failed.failure() == Failure::Reset || failed.run() >= ERRORS)
+        self.last().is_some_and(|failed| failed.broke_off() || failed.run() >= ERRORS)
     }
 
     /// Whether a request is to go elsewhere. Once in a while one is not.
@@ -89,9 +87,20 @@ impl Failed {
         self.word & MOST
     }
 
-    fn failure(self) -> Failure {
-        let status = self.word >> RUN_BITS & ((1 << STATUS_BITS) - 1);
-        StatusCode::from_u16(status as u16).map_or(Failure::Reset, Failure::Status)
+    fn broke_off(self) -> bool {
+        self.status() == 0
+    }
+
+    fn is_in(self, failures: &FailureSet) -> bool {
+        if self.broke_off() {
+            failures.contains(Failure::Reset)
+        } else {
+            failures.contains_status(self.status())
+        }
+    }
+
+    fn status(self) -> u16 {
+        (self.word >> RUN_BITS & ((1 << STATUS_BITS) - 1)) as u16
     }
 }
 
@@ -99,18 +108,19 @@ impl Settings {
     /// Whether a request had better go elsewhere, and if so, whether nobody would see it fail. `once`: its method is none of
     /// those that are tried again.
     pub(super) fn is_wary_of(&self, failed: Failed, once: bool) -> Option<bool> {
-        let (failure, run) = (failed.failure(), failed.run());
         let retries = &self.retries;
-        let is_unseen = !once && retries.attempts > 0 && retries.on.contains(failure);
-        let least = if failure == Failure::Reset && !is_unseen { 1 } else { ERRORS };
+        let is_unseen = !once && retries.attempts > 0 && failed.is_in(&retries.on);
+        let least = if failed.broke_off() && !is_unseen { 1 } else { ERRORS };
         // Somebody has to find out for the breaker.
-        let is_left = self.breaker_failures.contains(failure) && !(once && retries.attempts > 0);
-        (run >= least && !is_left).then_some(is_unseen)
+        let is_left = failed.is_in(&self.breaker_failures) && !(once && retries.attempts > 0);
+        (failed.run() >= least && !is_left).then_some(is_unseen)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::config::{FailureKind, StatusRange};
     use crate::service::scenarios;
@@ -182,7 +192,7 @@ mod tests {
         failing.note(BROKEN, Millis(1_000));
         failing.note(error(502), Millis(2_000));
         let last = || failing.last().expect("it fails");
-        assert_eq!((last().run(), last().failure()), (2, error(502)));
+        assert_eq!((last().run(), last().status()), (2, 502));
         assert!(failing.holds(last(), false, Millis(6_999)));
         assert!(failing.holds(last(), true, Millis(2_999)));
         let seen = last();
@@ -193,6 +203,6 @@ mod tests {
         failing.end();
         assert_eq!(failing.last(), None);
         (0..100).for_each(|_| failing.note(error(599), Millis(1 << 40)));
-        assert_eq!((last().run(), last().failure(), last().at()), (MOST, error(599), Millis(1 << 40)));
+        assert_eq!((last().run(), last().status(), last().at()), (MOST, 599, Millis(1 << 40)));
     }
 }

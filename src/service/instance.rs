@@ -215,10 +215,7 @@ impl Instance {
         if self.unreachable.swap(false, Relaxed) {
             self.back_at.store(now.0, Relaxed);
             self.failing.end();
-            self.breaker.probe_from(now);
-            for (_, breaker) in self.route_breakers.load().as_deref().into_iter().flatten() {
-                breaker.probe_from(now);
-            }
+            self.probe_breakers_from(now);
             self.check.notify_one();
             let tallied = self.ejections.run_of().map(|_| self.tallied());
             if self.ejections.reached(now, tallied) {
@@ -461,6 +458,9 @@ impl InstanceRef {
         }
         if self.silence.end() {
             self.back_at.store(now.0, Relaxed);
+            if good {
+                self.probe_breakers_from(now);
+            }
         }
     }
 

@@ -222,8 +222,12 @@ impl FailureSet {
             Failure::Connect => self.connect,
             Failure::Reset => self.reset,
             Failure::Timeout => self.timeout,
-            Failure::Status(status) => self.statuses.iter().any(|range| range.contains(&status.as_u16())),
+            Failure::Status(status) => self.contains_status(status.as_u16()),
         }
+    }
+
+    pub fn contains_status(&self, status: u16) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status))
     }
 
     fn compile(kinds: &[config::FailureKind]) -> Self {
