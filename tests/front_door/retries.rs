@@ -171,14 +171,18 @@ async fn the_instance_may_say_when() {
     assert!(began.elapsed() >= Duration::from_secs(1));
     // A date, to the second; of a moment that has passed it means at once.
     for (ahead, at_least) in [(2, 1), (-60, 0)] {
-        let when = std::time::SystemTime::now();
-        let moment =
-            if ahead > 0 { when + Duration::from_secs(ahead as u64) } else { when - Duration::from_secs(60) };
-        let date = httpdate::fmt_http_date(moment);
         let asked = Arc::new(AtomicUsize::new(0));
         let origin = Origin::start(move |_| {
+            // Of the answer, however long the gateway takes to start.
+            let now = std::time::SystemTime::now();
+            let moment = if ahead > 0 {
+                now + Duration::from_secs(ahead as u64)
+            } else {
+                now - Duration::from_secs(60)
+            };
+            let date = httpdate::fmt_http_date(moment);
             let status = if asked.fetch_add(1, SeqCst) == 0 { 503 } else { 200 };
-            let response = Response::builder().status(status).header("retry-after", &date);
+            let response = Response::builder().status(status).header("retry-after", date);
             response.body(Full::default()).expect("constants")
         })
         .await;
