@@ -8,7 +8,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::time::Instant;
 
 use super::connection::Seat;
@@ -18,7 +18,7 @@ use super::outgoing::Outgoing;
 use crate::http::body::{AttemptBody, BodyError};
 use crate::http::fields::Fields;
 use crate::http::response::Response;
-use crate::service::http1::decode::{Body, Invalid, Step};
+use crate::service::http1::decode::{Body, Invalid, MAX_FIELDS, Step};
 use crate::service::http1::{Alarm, Failed, Framing, MAX_INTERIMS};
 use crate::service::{Head, InformationalSink};
 
@@ -113,6 +113,9 @@ impl Exchange {
         // RFC 9113 §8.6: there is no such thing here.
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Poll::Ready(Err(Failed::Invalid(Invalid::Switch)));
+        }
+        if let Err(invalid) = check(&head.headers) {
+            return Poll::Ready(Err(Failed::Invalid(invalid)));
         }
         let has_none =
             self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -251,4 +254,17 @@ fn cause(seat: &Seat, error: h2::Error) -> io::Error {
         true => error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
         false => io::Error::new(io::ErrorKind::ConnectionReset, error),
     })
+}
+
+/// As over HTTP/1.1: so many fields, and one length that is one plain number.
+fn check(fields: &HeaderMap) -> Result<(), Invalid> {
+    if fields.len() > MAX_FIELDS {
+        return Err(Invalid::TooLarge);
+    }
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let is_plain = lengths.next().is_none_or(|length| {
+        let length = length.as_bytes();
+        !length.is_empty() && length.iter().all(u8::is_ascii_digit)
+    });
+    if is_plain && lengths.next().is_none() { Ok(()) } else { Err(Invalid::Length) }
 }
