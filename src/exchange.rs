@@ -126,8 +126,19 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn begin(connection: Rc<Connection>, arrived: Arrived) -> Box<Self> {
-        let Arrived { method, version, incoming, upgrade, interim } = arrived;
         let snapshot = connection.worker.snapshot();
+        Self::of(connection, snapshot, arrived)
+    }
+
+    /// For a request that came within another one, by whose snapshot it is served.
+    pub fn within(outer: &Exchange, arrived: Arrived) -> Box<Self> {
+        Self::of(outer.connection.clone(), outer.snapshot.clone(), arrived)
+    }
+
+    // As `pipeline::respond`.
+    #[inline(always)]
+    fn of(connection: Rc<Connection>, snapshot: CurrentSnapshot, arrived: Arrived) -> Box<Self> {
+        let Arrived { method, version, incoming, upgrade, interim } = arrived;
         connection.worker.request_began();
         Box::new(Exchange {
             started: Instant::now(),
@@ -303,6 +314,13 @@ impl ResponseBody {
     pub fn end(mut self) {
         if let Some(exchange) = &mut self.exchange {
             exchange.over = exchange.ended;
+        }
+    }
+
+    /// Nobody takes the rest of it, for that reason.
+    pub fn give_up(mut self, reason: Reason) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.reason = Some(reason);
         }
     }
 

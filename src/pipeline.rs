@@ -1,23 +1,54 @@
 //! The life of a request, on one screen. Each step is a function of another module; all that branches
 //! is here.
 
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::Method;
+use tokio::time::Instant;
 
 use crate::action;
 use crate::exchange::{Content, Exchange, ResponseBody};
 use crate::http::response::Response;
+use crate::identity::Identity;
 use crate::listener::Connection;
 use crate::policy::{self, method_override};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
 use crate::request::{self, Request};
 use crate::route::{Found, Params, Place, Query};
+use crate::worker::CurrentRoute;
 
 /// Answers a request, whatever it is: every way out of here is a response and a line in the log.
 pub async fn serve(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let answer = answer(&mut exchange).await;
+    let answer = answer(&mut exchange, None).await;
+    respond(exchange, answer)
+}
+
+/// The same for a request that came within another one: it goes all the way of a request by itself, but for what its
+/// client has proved already, until `deadline`. Boxed, for the future of an action can't hold that of a request.
+pub fn serve_within(
+    mut exchange: Box<Exchange>,
+    outer: Rc<Outer>,
+) -> Pin<Box<dyn Future<Output = Response<ResponseBody>>>> {
+    Box::pin(async move {
+        let answer = tokio::time::timeout_at(outer.deadline, answer(&mut exchange, Some(&outer))).await;
+        let late = |_| Err(Refusal::new(Reason::BatchTimeout, Reason::BatchTimeout.description()).into());
+        respond(exchange, answer.unwrap_or_else(late))
+    })
+}
+
+/// What requests that came within another one have from it.
+pub struct Outer {
+    /// Its route, and who was authenticated there.
+    pub known: Option<(CurrentRoute, Arc<Identity>)>,
+    pub deadline: Instant,
+}
+
+// With two callers it is no longer taken into them by itself, and what it moves is large.
+#[inline(always)]
+fn respond(mut exchange: Box<Exchange>, answer: Result<Response<Content>, Stop>) -> Response<ResponseBody> {
     let mut response = match answer {
         Ok(response) => response,
         Err(Stop::Answer(response)) => *response,
@@ -28,12 +59,25 @@ pub async fn serve(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
     response.map(|content| ResponseBody::new(content, exchange))
 }
 
-async fn answer(exchange: &mut Exchange) -> Result<Response<Content>, Stop> {
+async fn answer(exchange: &mut Exchange, outer: Option<&Outer>) -> Result<Response<Content>, Stop> {
     let mut request = request::understand(exchange)?;
     request::check_room(exchange)?;
     let preflight = choose_route(exchange, &mut request)?;
+    if let Some(outer) = outer {
+        check_within(exchange, &request, outer)?;
+    }
     policy::on_request(exchange, &mut request, preflight).await?;
     action::run(exchange, &mut request).await
+}
+
+/// What holds for it besides, now that its route is known.
+fn check_within(exchange: &mut Exchange, request: &Request, outer: &Outer) -> Result<(), Stop> {
+    action::refuse_within(exchange)?;
+    policy::refuse_page_within(exchange, request)?;
+    if let Some((route, identity)) = &outer.known {
+        policy::take_over_identity(exchange, route, identity);
+    }
+    Ok(())
 }
 
 /// Finds the route. Where there is none, the policies of `defaults` apply before the refusal does.

@@ -51,6 +51,16 @@ reasons! {
     InvalidHost = "invalid_host", 400, "Bad host", Some("http_request_error");
     /// The request asks to be taken for another method than POST, and the route does not allow that one.
     MethodOverrideRefused = "method_override_refused", 400, "Method override not allowed", Some("http_request_denied");
+    /// The body of a batch is no JSON, or not the list of requests that it has to be, or has too many of them.
+    InvalidBatch = "invalid_batch", 400, "Bad batch", Some("http_request_error");
+    /// An item of a batch is not one that can be sent: its method, path, body or one of its header fields is no such thing, or one that an item may not say.
+    BatchItemInvalid = "batch_item_invalid", 400, "Bad item of a batch", Some("http_request_error");
+    /// An item of a batch waits for one that there is not.
+    BatchUnknownItem = "batch_unknown_item", 400, "No such item in the batch", Some("http_request_error");
+    /// An item of a batch waits for itself, mostly by way of others.
+    BatchCycle = "batch_cycle", 400, "Items of the batch wait for each other", Some("http_request_error");
+    /// An item of a batch is a batch itself.
+    BatchNested = "batch_nested", 400, "A batch within a batch", Some("http_request_denied");
     /// Neither a bearer token nor any other place that the route takes tokens from had one.
     TokenMissing = "token_missing", 401, "Authentication required", Some("http_request_denied");
     /// The token is not three base64url parts with a JSON header and JSON claims of the right types.
@@ -75,6 +85,8 @@ reasons! {
     CertificateDenied = "certificate_denied", 403, "Client certificate not allowed", Some("http_request_denied");
     /// The token is valid, but a claim that the route asks for is absent or has another value.
     NotAuthorized = "not_authorized", 403, "Not allowed", Some("http_request_denied");
+    /// A page of another origin asks through a batch for what its browser would not let it have by itself.
+    BatchOriginDenied = "batch_origin_denied", 403, "Not allowed for pages of this origin", Some("http_request_denied");
     /// The client's address is not one that may call.
     IpDenied = "ip_denied", 403, "Address not allowed", Some("http_request_denied");
     /// No route matches the host and path, or one of its header or query conditions fails.
@@ -89,8 +101,14 @@ reasons! {
     BodyTooLarge = "body_too_large", 413, "Request body too large", Some("http_request_denied");
     /// The request target is longer than `max_uri_bytes`.
     UriTooLong = "uri_too_long", 414, "Request target too long", Some("http_request_denied");
+    /// The Content-Type of a batch is not that of JSON, or its body is encoded.
+    BatchMediaType = "batch_media_type", 415, "A batch is JSON", Some("http_request_error");
     /// The request's `Expect` asks for something else than `100-continue`.
     ExpectationFailed = "expectation_failed", 417, "Expectation failed", Some("http_request_error");
+    /// An item of a batch was not sent, because one that it waits for has failed.
+    BatchDependencyFailed = "batch_dependency_failed", 424, "An earlier item failed", Some("http_request_denied");
+    /// An item of a batch was not sent, because a value of another's answer isn't there, or can't stand where it should.
+    BatchMissingValue = "batch_missing_value", 424, "An earlier item lacks a value", Some("http_request_denied");
     /// A rate limit's tokens are used up.
     RateLimited = "rate_limited", 429, "Too many requests", Some("http_request_denied");
     /// The request head is larger than `max_header_bytes` or has more than `max_headers` fields.
@@ -121,6 +139,8 @@ reasons! {
     PartWrongShape = "part_wrong_shape", 502, "A required part has the wrong shape", Some("http_response_incomplete");
     /// A part of an aggregate would be asked for more elements than `max_items` allows.
     PartTooManyItems = "part_too_many_items", 502, "A required part has too many items", Some("http_response_incomplete");
+    /// The answer to an item of a batch is larger than `max_answer`, or with those before it than `max_answers`.
+    BatchAnswerTooLarge = "batch_answer_too_large", 502, "The answer is too large", Some("http_response_body_size");
     /// The route is in maintenance.
     Maintenance = "maintenance", 503, "In maintenance", Some("destination_unavailable");
     /// The service has no instance in rotation.
@@ -149,6 +169,8 @@ reasons! {
     TotalTimeout = "total_timeout", 504, "Not done in time", Some("http_response_timeout");
     /// A required part of an aggregate was not complete within its `timeout`.
     PartTimeout = "part_timeout", 504, "A required part was too slow", Some("http_response_timeout");
+    /// An item of a batch was not complete within the batch's `timeout`.
+    BatchTimeout = "batch_timeout", 504, "The batch took too long", Some("http_response_timeout");
 }
 
 impl std::fmt::Display for Reason {

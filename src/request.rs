@@ -25,6 +25,52 @@ use crate::refusal::{Refusal, Stop};
 use crate::route::Query;
 
 /// The methods that routes may take.
+/// Those of IANA's registry, and PURGE, which caches know.
+const WELL_KNOWN: [&str; 42] = [
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "OPTIONS",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PRI",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "TRACE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+    "M-SEARCH",
+];
+
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// What is left of a request's head once it has been understood: its fields.
@@ -89,9 +135,8 @@ fn check_form(method: &Method, target: &Target, version: Version) -> Result<(), 
             .with(header::ALLOW, METHODS)
             .into());
     }
-    // Methods are case-sensitive (RFC 9110 §9.1), and not everyone behind knows.
-    if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err(invalid("a method is written in capitals"));
+    if imitates(method.as_str()) {
+        return Err(invalid("this method is written in capitals"));
     }
     match target.scheme() {
         Some("http" | "https") => Ok(()),
@@ -102,6 +147,13 @@ fn check_form(method: &Method, target: &Target, version: Version) -> Result<(), 
         }
         None => Ok(()),
     }
+}
+
+/// Methods are case-sensitive (RFC 9110 §9.1), and not everyone behind knows: who writes a well-known one with small letters
+/// would have it taken for another by routes than by a service. Others may be written as they like.
+fn imitates(method: &str) -> bool {
+    method.bytes().any(|byte| byte.is_ascii_lowercase())
+        && WELL_KNOWN.iter().any(|known| known.eq_ignore_ascii_case(method))
 }
 
 /// For HTTP/1.1 the connection has refused already what tells the length of a body in two ways.

@@ -5,6 +5,7 @@
 //! resolved here; a request looks nothing up by configuration name.
 
 mod policies;
+mod stale;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::action::{Action, Aggregate, AggregateGround, Forward, HostHeader, Redirect, Respond, Rewrite};
+use crate::action::{
+    Action, Aggregate, AggregateGround, Batch, Forward, HostHeader, Redirect, Respond, Rewrite,
+};
 use crate::config::{self, Config, Problems};
 use crate::http::forwarded::TrustedProxies;
 use crate::http::interned;
@@ -24,8 +27,10 @@ use crate::policy::ip_filter::IpFilter;
 use crate::policy::maintenance::Switch;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::{Table, parameter_names};
-use crate::service::{BreakerOf, RouteBreaker, Service, Stale, StaleStore, SystemRoots, UpstreamTls};
+use crate::service::{BreakerOf, RouteBreaker, Service, SystemRoots, UpstreamTls};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
+
+pub use stale::RouteStale;
 
 pub struct Snapshot {
     /// Counts the configurations applied since the start, from 1.
@@ -36,7 +41,7 @@ pub struct Snapshot {
     pub services: Vec<Arc<Service>>,
     pub authenticators: Vec<Arc<Authenticator>>,
     pub limiters: Vec<Arc<RateLimiter>>,
-    /// What routes keep for the time of errors.
+    /// What routes and parts keep for the time of errors.
     pub stale: Vec<RouteStale>,
     /// Routes with breakers of their own, each with the name of its service.
     pub route_breakers: Vec<(String, RouteBreaker)>,
@@ -88,21 +93,6 @@ impl Route {
     }
 }
 
-/// The last good answers of a route with `stale_if_error`.
-pub struct RouteStale {
-    pub route: String,
-    pub store: Arc<StaleStore>,
-    /// Where they came from. Those from elsewhere are not what the route would answer.
-    forward: config::Forward,
-}
-
-impl RouteStale {
-    /// The name of the service that gave the answers.
-    pub fn service(&self) -> &str {
-        &self.forward.service.value
-    }
-}
-
 /// What a snapshot is made with besides the configuration.
 pub struct Ground<'g> {
     pub previous: Option<&'g Snapshot>,
@@ -124,7 +114,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     };
     let defaults = policies::defaults(config, &names);
     let mut routes = Vec::with_capacity(config.routes.len());
-    let (mut stale, mut route_breakers) = (Vec::new(), Vec::new());
+    let (mut kept, mut route_breakers) = (Vec::new(), Vec::new());
     let (mut known_policies, mut known_actions) =
         (Known::new(policies::are_alike), Known::new(have_same_action));
     let before = Before::of(ground);
@@ -132,9 +122,10 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
     for route in &config.routes {
         let policies =
             known_policies.like(route, || Ok(policies::compile(route, config, &names, &mut problems)));
-        let own = Own { stale: route_stale(route, &before), breaker: route_breaker(route, &before) };
+        let own =
+            Own { stale: stale::of_route(route, &before.stale), breaker: route_breaker(route, &before) };
         let action = known_actions.like(route, || action(route, &written, &names, &own));
-        stale.extend(own.stale);
+        kept.extend(own.stale);
         route_breakers.extend(own.breaker);
         match policies.and_then(|policies| Ok((policies, action?))) {
             Ok((policies, action)) => {
@@ -160,7 +151,7 @@ pub fn compile(config: &Config, ground: &Ground<'_>) -> Result<Snapshot, Problem
         services: names.services.into_values().collect(),
         authenticators: names.authenticators.into_values().collect(),
         limiters: names.limiters.into_values().collect(),
-        stale,
+        stale: kept,
         route_breakers,
         trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
         request_id_header: config.defaults.request_id_header.clone(),
@@ -176,17 +167,16 @@ type Written<'c> = HashMap<&'c str, &'c config::Service>;
 
 /// What routes of the snapshot before have of their own, by their names: there may be thousands.
 struct Before<'g> {
-    stale: HashMap<&'g str, &'g RouteStale>,
+    stale: stale::Before<'g>,
     /// Each with the name of its service.
     breakers: HashMap<&'g str, &'g (String, RouteBreaker)>,
 }
 
 impl<'g> Before<'g> {
     fn of(ground: &Ground<'g>) -> Self {
-        let stale = ground.previous.iter().flat_map(|previous| &previous.stale);
         let breakers = ground.previous.iter().flat_map(|previous| &previous.route_breakers);
         Before {
-            stale: stale.map(|kept| (&*kept.route, kept)).collect(),
+            stale: stale::before(ground.previous),
             breakers: breakers.map(|known| (&*known.1.route, known)).collect(),
         }
     }
@@ -315,7 +305,7 @@ fn has_something_of_its_own(forward: &config::Forward) -> bool {
 
 /// What a route has of its own beside its service, and keeps over reloads.
 struct Own {
-    stale: Option<RouteStale>,
+    stale: Vec<RouteStale>,
     breaker: Option<(String, RouteBreaker)>,
 }
 
@@ -331,20 +321,6 @@ fn route_breaker(route: &config::Route, before: &Before<'_>) -> Option<(String, 
     }))
 }
 
-/// The answers that the route keeps, if it does: those of the snapshot before, where they are what it would answer now.
-fn route_stale(route: &config::Route, before: &Before<'_>) -> Option<RouteStale> {
-    let config::Action::Forward(forward) = &route.action else { return None };
-    let max_bytes = forward.stale_if_error?.max_bytes;
-    let forward = config::Forward { overrides: None, stale_if_error: None, ..forward.clone() };
-    let known = before.stale.get(&**route.name).filter(|kept| kept.forward.is_same_target(&forward));
-    let store = match known.map(|kept| &kept.store) {
-        Some(store) if store.max() == max_bytes => store.clone(),
-        Some(store) => Arc::new(store.resized(max_bytes)),
-        None => Arc::new(StaleStore::new(max_bytes)),
-    };
-    Some(RouteStale { route: route.name.value.clone(), store, forward })
-}
-
 fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own) -> Result<Action, String> {
     let parameters = parameter_names(&route.matches.path);
     let service = |name: &config::Ref| {
@@ -356,9 +332,8 @@ fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own
     Ok(match &route.action {
         config::Action::Forward(forward) => {
             let service = service(&forward.service)?;
-            let stale = forward.stale_if_error.zip(own.stale.as_ref());
+            let stale = own.stale.first().map(RouteStale::of_call);
             let breaker = own.breaker.as_ref().map_or(BreakerOf::SERVICE, |(_, own)| own.of);
-            let stale = stale.map(|(how, kept)| Stale { keep_for: how.keep_for, store: kept.store.clone() });
             let service = match (&forward.overrides, written.get(&*forward.service.value)) {
                 (None, _) if stale.is_none() => service,
                 (overrides, Some(written)) => service.overridden(
@@ -386,14 +361,40 @@ fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own
             })
         }
         config::Action::Aggregate(aggregate) => {
-            let ground = AggregateGround { parameters: &parameters, service: &service };
+            let of_part = |part: &config::Part| part_service(part, &service, written, own);
+            let ground = AggregateGround { parameters: &parameters, service: &of_part };
             Action::Aggregate(Box::new(Aggregate::compile(aggregate, &ground)?))
         }
+        config::Action::Batch(batch) => Action::Batch(Box::new(Batch::compile(batch))),
         config::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect {
             to: Template::location(&redirect.to, &parameters).map_err(|error| error.to_string())?,
             status: redirect.status,
         })),
         config::Action::Respond(response) => Action::Respond(Box::new(Respond::compile(response))),
+    })
+}
+
+/// The service of a part, as that wants it.
+fn part_service(
+    part: &config::Part,
+    service: &dyn Fn(&config::Ref) -> Result<Arc<Service>, String>,
+    written: &Written<'_>,
+    own: &Own,
+) -> Result<Arc<Service>, String> {
+    let call = part.call().ok_or_else(|| format!("nobody is asked for the part {}", part.name))?;
+    let service = service(&call.service)?;
+    let kept = own.stale.iter().find(|kept| kept.part.as_ref() == Some(&part.name));
+    let overrides = config::Overrides {
+        retries: call.retries.clone(),
+        hedging: call.hedging,
+        ..config::Overrides::default()
+    };
+    let is_as_written = kept.is_none() && overrides == config::Overrides::default();
+    Ok(match written.get(&*call.service.value) {
+        Some(written) if !is_as_written => {
+            service.overridden(written, &overrides, kept.map(RouteStale::of_call), BreakerOf::SERVICE)
+        }
+        _ => service,
     })
 }
 

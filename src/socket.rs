@@ -23,6 +23,18 @@ pub fn poll_read(stream: &TcpStream, buffer: &mut BytesMut, cx: &mut Context<'_>
     }
 }
 
+/// As [`poll_read`], where the socket has just been found to be ready.
+pub fn poll_read_ready(
+    stream: &TcpStream,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    match read(stream, buffer) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => poll_read(stream, buffer, cx),
+        read => Poll::Ready(read),
+    }
+}
+
 /// Writes as much of `slices` as is taken.
 pub fn poll_send(
     stream: &TcpStream,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gatehouse::config::*;
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 fn environment(name: &str) -> Option<String> {
     (name == "REGISTRY_TOKEN").then(|| "a-registry-token".to_owned())
@@ -157,7 +157,8 @@ fn services() {
     assert_eq!(users.retries, retries);
     let (total, silence) = (Some(seconds(40)), None);
     let (connect, tls, response, idle) = (seconds(2), seconds(3), seconds(10), seconds(30));
-    assert_eq!(users.timeouts, Timeouts { connect, tls, response, idle, total, silence });
+    let header = Some(HeaderName::from_static("x-timeout-ms"));
+    assert_eq!(users.timeouts, Timeouts { connect, tls, response, idle, total, header, silence });
     assert_eq!(users.pool, Pool { max_connections: 100, max_idle: 10, idle_timeout: seconds(50) });
     let hedging = Hedging { after: HedgeAfter::Time(Duration::from_millis(200)), budget: 10 };
     assert_eq!(users.hedging, Some(hedging));
@@ -340,6 +341,7 @@ fn actions() {
     assert_eq!(overrides.retries, retries);
     let timeouts = TimeoutsGiven {
         total: Some(seconds(5)),
+        header: Some(HeaderName::from_static("x-left-ms")),
         silence: Some(Some(Duration::from_millis(250))),
         ..TimeoutsGiven::default()
     };
@@ -376,9 +378,12 @@ fn actions() {
 
     let Action::Aggregate(aggregate) = action("user-orders") else { panic!() };
     assert_eq!(aggregate.timeout, seconds(2));
-    let [user, orders, _] = aggregate.parts.as_slice() else { panic!() };
+    let [user, shop, orders, _] = aggregate.parts.as_slice() else { panic!() };
     assert_eq!((user.name.as_str(), user.required), ("user", true));
     assert_eq!(user.fallback, PartFallback::Value("null".into()));
+    let stale = StaleIfError { keep_for: seconds(600), max_bytes: 1 << 20 };
+    let kept = |part: &Part| part.call().and_then(|call| call.stale_if_error);
+    assert_eq!((kept(shop), kept(orders)), (Some(stale), None));
     assert_eq!(orders.fallback, PartFallback::Value("[]".into()));
     assert_eq!((orders.call().unwrap().max_body, user.call().unwrap().max_body), (2 << 20, 1 << 20));
     assert_eq!(

@@ -1,6 +1,8 @@
 //! What has to hold of every parser of foreign bytes, for any bytes at all. The fuzz targets run these for as long as they
 //! are let, and `tests/fuzz` with the corpora and some thousands of mutations in every test run.
 
+mod aggregate;
+mod batch;
 mod chunked;
 mod config;
 mod forwarded;
@@ -13,6 +15,8 @@ mod path;
 mod registry;
 mod response;
 
+pub use aggregate::aggregate;
+pub use batch::batch;
 pub use chunked::chunked;
 pub use config::config;
 pub use forwarded::forwarded;

@@ -1,6 +1,7 @@
 //! What answers a request in the end.
 
-mod aggregate;
+pub mod aggregate;
+mod batch;
 mod forward;
 mod redirect;
 mod respond;
@@ -15,11 +16,13 @@ use tokio::time::Instant;
 use crate::exchange::{Content, Exchange};
 use crate::http::fields::Fields;
 use crate::http::response::Response;
-use crate::refusal::Stop;
+use crate::reason::Reason;
+use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
 use crate::service::{KeyInput, Progress, Service, Wish};
 
 pub use aggregate::{Aggregate, Ground as AggregateGround};
+pub use batch::{Batch, ItemBody, read as read_batch};
 pub use forward::{Forward, HostHeader, Rewrite};
 pub use redirect::Redirect;
 pub use respond::Respond;
@@ -27,6 +30,7 @@ pub use respond::Respond;
 pub enum Action {
     Forward(Forward),
     Aggregate(Box<Aggregate>),
+    Batch(Box<Batch>),
     Redirect(Box<Redirect>),
     Respond(Box<Respond>),
 }
@@ -37,8 +41,20 @@ pub async fn run(exchange: &mut Exchange, request: &mut Request) -> Result<Respo
     match &*route.action {
         Action::Forward(forward) => forward.run(exchange, request).await,
         Action::Aggregate(aggregate) => aggregate.run(exchange, request).await,
+        // Boxed, for the requests of other routes are no larger for it then.
+        Action::Batch(batch) => Box::pin(batch.run(exchange, request)).await,
         Action::Redirect(redirect) => redirect.run(exchange),
         Action::Respond(respond) => Ok(respond.run()),
+    }
+}
+
+/// Of a request that came within a batch: batches of batches would have no bound.
+pub fn refuse_within(exchange: &Exchange) -> Result<(), Stop> {
+    match exchange.route.as_ref().map(|route| &*route.action) {
+        Some(Action::Batch(_)) => {
+            Err(Refusal::new(Reason::BatchNested, "an item of a batch can't be a batch").into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -88,6 +88,7 @@ fn asked(exchange: &Exchange, request: &Request) -> Asked {
         key,
         method: exchange.method.clone(),
         is_identified: exchange.identity.is_some() || request.headers.contains(&header::AUTHORIZATION),
+        is_own: false,
         has_body: exchange.body.as_ref().is_some_and(|body| !body.is_empty()),
         headers: request.headers.clone(),
         spoken_for: exchange.snapshot.identity_headers.clone(),

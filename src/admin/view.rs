@@ -153,16 +153,19 @@ pub struct ServiceStatus {
     pub hedging: Option<HedgingStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyStatus>,
-    /// By route with `stale_if_error`.
+    /// By route and part with `stale_if_error`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<StaleStatus>,
     pub instances: Vec<InstanceStatus>,
 }
 
-/// What a route keeps for the time of errors.
+/// What a route or a part keeps for the time of errors.
 #[derive(Clone, Debug, Serialize)]
 pub struct StaleStatus {
     pub route: String,
+    /// Of an aggregate, where one of its parts keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     pub answers: u64,
     pub bytes: u64,
     pub max_bytes: u64,
@@ -309,6 +312,8 @@ pub enum PassedOver {
     Unreachable,
     /// It answers nobody, while others answer.
     Silent,
+    /// Its last answers were failures, and requests that would be seen to fail go elsewhere.
+    Failing,
 }
 
 /// How the last health check of an instance ended.

@@ -22,6 +22,13 @@ pub fn write(config: &Config, name: &str, out: &mut dyn Write) -> std::io::Resul
     let Some(route) = config.routes.iter().find(|route| route.name.value == name) else { return Ok(()) };
     match &route.action {
         Action::Aggregate(aggregate) => plan(name, &AggregateStatus::of(aggregate), out),
+        Action::Batch(batch) => writeln!(
+            out,
+            "{name}: a batch of up to {} requests, {} at once, within {}ms",
+            batch.max_items,
+            batch.concurrency,
+            batch.timeout.as_millis()
+        ),
         Action::Forward(forward) => writeln!(out, "{name}: forward to {}", forward.service.value),
         Action::Redirect(redirect) => writeln!(out, "{name}: redirect with {}", redirect.status.as_u16()),
         Action::Respond(respond) => writeln!(out, "{name}: respond with {}", respond.status.as_u16()),
@@ -56,11 +63,17 @@ fn line(part: &PartStatus, width: usize, out: &mut dyn Write) -> std::io::Result
     if let Some(elements) = &part.for_each {
         facts.push(format!("for each of {elements}"));
     }
+    if let Some(stale) = part.stale_if_error_ms {
+        facts.push(format!("else its last good answer of {stale}ms"));
+    }
     if let Some(other) = &part.fallback_part {
         facts.push(format!("else {other}"));
     }
     if let Some(timeout) = part.timeout_ms {
         facts.push(format!("within {timeout}ms"));
+    }
+    if !part.overrides.is_empty() {
+        facts.push(format!("with {} of its own", part.overrides.join(" and ")));
     }
     if part.hidden {
         facts.push("hidden".to_owned());

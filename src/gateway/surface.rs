@@ -125,6 +125,7 @@ impl Surface {
                     let held = kept.store.held();
                     StaleGauges {
                         route: kept.route.as_str().into(),
+                        part: kept.part.as_deref().map(Into::into),
                         answers: held.answers as u64,
                         bytes: held.bytes as u64,
                     }
@@ -279,6 +280,7 @@ fn stale_status(service: &str, snapshot: &Snapshot) -> Vec<StaleStatus> {
         let held = kept.store.held();
         StaleStatus {
             route: kept.route.clone(),
+            part: kept.part.clone(),
             answers: held.answers as u64,
             bytes: held.bytes as u64,
             max_bytes: held.max_bytes as u64,
@@ -351,10 +353,11 @@ fn instance_status(instance: &Instance, service: &Service) -> InstanceStatus {
                 Some(RouteBreakerStatus { route: own.route.to_string(), breaker })
             })
             .collect(),
-        passed_over: instance.doubt().map(|doubt| match doubt {
-            service::Doubt::Unreachable => PassedOver::Unreachable,
-            service::Doubt::Silent => PassedOver::Silent,
-        }),
+        passed_over: match instance.doubt() {
+            Some(service::Doubt::Unreachable) => Some(PassedOver::Unreachable),
+            Some(service::Doubt::Silent) => Some(PassedOver::Silent),
+            None => instance.is_failing().then_some(PassedOver::Failing),
+        },
         tls_failure: instance.tls_failure().map(|failure| failure.to_string()),
         latency_ms: instance.mean_latency().map(|latency| (latency.as_secs_f64() * 1e5).round() / 100.0),
         in_flight: totals.in_flight,

@@ -109,7 +109,8 @@ impl Fields {
 
     /// All values of the field, in their order.
     pub fn get_all<'f>(&'f self, name: &'f HeaderName) -> impl DoubleEndedIterator<Item = &'f [u8]> + Clone {
-        self.0.iter().flat_map(move |list| list.named(name).map(|field| list.value(field)))
+        let list = self.seen();
+        list.named(name).map(|field| list.value(field))
     }
 
     /// The only value of the field; `None` when there are more.
@@ -368,6 +369,44 @@ pub const NAME_BYTES: [u8; 256] = {
     table
 };
 
+/// Makes the characters of a name that stand at the front those of its lower case. How many there are, if something
+/// else stands behind them.
+pub fn lower_name(bytes: &mut [u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        // Most names are in lower case already, and eight bytes are looked at as fast as one.
+        while let Some(eight) = bytes[at..].first_chunk() {
+            let plain = plain_in_front(*eight);
+            at += plain;
+            if plain < eight.len() {
+                break;
+            }
+        }
+        let byte = bytes.get_mut(at)?;
+        match NAME_BYTES[usize::from(*byte)] {
+            0 => return Some(at),
+            lower => *byte = lower,
+        }
+        at += 1;
+    }
+}
+
+/// How many bytes in front are lower-case letters or hyphens. Each byte's highest bit says so of it: a sum or difference of
+/// two that have less than eight bits doesn't reach the next.
+fn plain_in_front(bytes: [u8; 8]) -> usize {
+    const fn each(byte: u8) -> u64 {
+        u64::from_le_bytes([byte; 8])
+    }
+    const HIGH: u64 = each(0x80);
+    let word = u64::from_le_bytes(bytes);
+    let low = word & !HIGH;
+    let from_a = (low | HIGH) - each(b'a');
+    let to_z = each(b'z' | 0x80) - low;
+    let is_other_than_hyphen = (low ^ each(b'-')) + !HIGH;
+    let is_plain = (from_a & to_z | !is_other_than_hyphen) & !word & HIGH;
+    ((is_plain ^ HIGH).trailing_zeros() / 8) as usize
+}
+
 /// Whether a field may have this value (RFC 9110 §5.5).
 pub fn is_value(bytes: &[u8]) -> bool {
     // Without a way out in the middle, so that many bytes are looked at in one go.
@@ -411,6 +450,32 @@ mod tests {
 
     fn value(text: &'static str) -> HeaderValue {
         HeaderValue::from_static(text)
+    }
+
+    #[test]
+    fn names_are_lowered_up_to_what_is_none() {
+        let one_by_one = |bytes: &mut [u8]| {
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                match NAME_BYTES[usize::from(*byte)] {
+                    0 => return Some(at),
+                    lower => *byte = lower,
+                }
+            }
+            None
+        };
+        let likely = b"aznm--AZ09_:\r\n \x00\x7f\x80\xad\xe1`{@[.,";
+        let mut rng = fastrand::Rng::with_seed(11);
+        for _ in 0..20_000 {
+            let any: [u8; 24] = std::array::from_fn(|_| match rng.u8(..8) {
+                0 => rng.u8(..),
+                1..=2 => likely[rng.usize(..likely.len())],
+                _ => b"abcxyz-"[rng.usize(..7)],
+            });
+            let length = rng.usize(..=any.len());
+            let (mut fast, mut slow) = (any, any);
+            assert_eq!(lower_name(&mut fast[..length]), one_by_one(&mut slow[..length]), "{any:x?}");
+            assert_eq!(fast, slow, "{any:x?}");
+        }
     }
 
     #[test]

@@ -42,10 +42,25 @@ pub struct Chunks {
 /// Where in a chunked body (RFC 9112 §7.1) the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    Size { size: u64, digits: u8 },
-    Extension { size: u64, length: usize },
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Blanks before an extension, which RFC 9112 §7.1.1 has readers bear with.
+    Blank {
+        size: u64,
+        length: usize,
+    },
+    Extension {
+        size: u64,
+        length: usize,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     TrailerStart,
@@ -153,10 +168,10 @@ impl Chunks {
     fn step(&mut self, byte: u8) -> Result<(), Malformed> {
         self.at = self.at.after(byte)?;
         match self.at {
-            Chunk::Extension { .. } if self.extensions == MAX_EXTENSION_BYTES => {
+            Chunk::Blank { .. } | Chunk::Extension { .. } if self.extensions == MAX_EXTENSION_BYTES => {
                 Err(malformed("the extensions of the chunks are longer than allowed"))
             }
-            Chunk::Extension { .. } => {
+            Chunk::Blank { .. } | Chunk::Extension { .. } => {
                 self.extensions += 1;
                 Ok(())
             }
@@ -185,6 +200,11 @@ impl Chunk {
             }
             (Chunk::Size { digits: 0, .. }, _) => return Err(malformed("a chunk has no size")),
             (Chunk::Size { size, .. }, b';') => Chunk::Extension { size, length: 0 },
+            (Chunk::Size { size, .. }, b' ' | b'\t') => Chunk::Blank { size, length: 1 },
+            (Chunk::Blank { size, length }, b' ' | b'\t') if length < MAX_CHUNK_EXTENSION_BYTES => {
+                Chunk::Blank { size, length: length + 1 }
+            }
+            (Chunk::Blank { size, length }, b';') => Chunk::Extension { size, length },
             (Chunk::Size { size, .. } | Chunk::Extension { size, .. }, b'\r') => Chunk::SizeLf { size },
             (Chunk::Extension { size, length }, b'\t' | b' '..=b'~' | 0x80..) => {
                 if length == MAX_CHUNK_EXTENSION_BYTES {

@@ -13,7 +13,7 @@ use http::{Method, Version, header};
 use memchr::memchr;
 
 use super::framing::{BodyFraming, Malformed, malformed};
-use crate::http::fields::{self, Fields, NAME_BYTES, Places};
+use crate::http::fields::{self, Fields, Places};
 use crate::http::target::Target;
 use crate::reason::Reason;
 
@@ -153,7 +153,7 @@ impl HeadReader {
     fn field(&mut self, bytes: &mut [u8]) -> Result<Option<Field>, Malformed> {
         if self.colon == 0 {
             let from = self.at.max(self.seen);
-            let Some(length) = lower_name(&mut bytes[from..]) else {
+            let Some(length) = fields::lower_name(&mut bytes[from..]) else {
                 self.seen = bytes.len();
                 return Ok(None);
             };
@@ -224,18 +224,6 @@ impl RequestLine {
         }
         Ok(RequestLine { method, target: rest.len(), is_http10 })
     }
-}
-
-/// Makes the characters of a name that stand at the front those of its lower case. How many there are, if something
-/// else stands behind them.
-fn lower_name(bytes: &mut [u8]) -> Option<usize> {
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        match NAME_BYTES[usize::from(*byte)] {
-            0 => return Some(at),
-            lower => *byte = lower,
-        }
-    }
-    None
 }
 
 /// The fields of a trailer section that has come as a whole, each line with its CRLF.

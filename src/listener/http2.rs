@@ -4,8 +4,11 @@
 //! the protocol takes what they have to say, and everything leaves in one write.
 
 mod agenda;
+mod block;
 mod flood;
 mod head;
+mod huffman;
+mod inbound;
 mod stream;
 mod wire;
 
@@ -24,6 +27,7 @@ use tokio::time::Sleep;
 
 use self::agenda::Agenda;
 use self::flood::TakenBack;
+use self::inbound::End;
 use self::stream::{Left, Stream};
 use self::wire::Wire;
 use super::Connection;
@@ -72,7 +76,7 @@ struct Http2 {
     connection: Rc<Connection>,
     drained: Drained,
     draining: bool,
-    /// It is over for a flood.
+    /// It is over for what has come on it.
     ending: bool,
     idle: Idle,
 }
@@ -112,12 +116,16 @@ impl Http2 {
             return Poll::Ready(());
         }
         for _ in 0..ROUNDS {
-            if self.agenda.take(PROTOCOL) && self.poll_protocol().is_ready() {
-                return Poll::Ready(());
+            if self.agenda.take(PROTOCOL) {
+                if self.poll_protocol().is_ready() {
+                    return Poll::Ready(());
+                }
+                self.wire.reset_malformed(|stream| self.streams.reset(stream));
             }
             self.streams.poll();
-            if !self.ending && (self.wire.is_flooded() || self.streams.taken_back.is_flood()) {
-                self.end_flood();
+            self.wire.sends(std::mem::take(&mut self.streams.sent));
+            if !self.ending {
+                self.look_for_end();
             }
             if !tokio::task::coop::has_budget_remaining() {
                 break;
@@ -156,14 +164,27 @@ impl Http2 {
         self.protocol.poll_closed(cx).map(|_| ())
     }
 
+    fn look_for_end(&mut self) {
+        match self.wire.end() {
+            Some(End::Flood) => self.end_flood(),
+            Some(End::Wrong(code)) => self.end(code),
+            None if self.streams.taken_back.is_flood() => self.end_flood(),
+            None => {}
+        }
+    }
+
+    fn end(&mut self, code: Reset) {
+        self.ending = true;
+        self.protocol.abrupt_shutdown(code);
+        self.agenda.note(PROTOCOL);
+    }
+
     /// The client keeps us busy with nothing. It is told so, and the connection ends with that.
     fn end_flood(&mut self) {
-        self.ending = true;
         let Connection { worker, settings, facts, .. } = &*self.connection;
         settings.metrics.flooded(worker.id);
         events::warn(format_args!("listener {}: {} floods a connection", settings.name, facts.peer()));
-        self.protocol.abrupt_shutdown(Reset::ENHANCE_YOUR_CALM);
-        self.agenda.note(PROTOCOL);
+        self.end(Reset::ENHANCE_YOUR_CALM);
     }
 
     fn write_out(&mut self) -> std::io::Result<()> {
@@ -202,6 +223,8 @@ struct Streams {
     /// One has ended since this was last looked at.
     ended: bool,
     taken_back: TakenBack,
+    /// So many frames of DATA they have sent since this was last looked at.
+    sent: u32,
     agenda: Arc<Agenda>,
 }
 
@@ -214,7 +237,16 @@ struct Place {
 impl Streams {
     fn new(room: usize, agenda: Arc<Agenda>) -> Self {
         let taken_back = TakenBack::default();
-        Streams { places: Vec::new(), free: Vec::new(), room, first: 0, ended: false, taken_back, agenda }
+        Streams {
+            places: Vec::new(),
+            free: Vec::new(),
+            room,
+            first: 0,
+            ended: false,
+            taken_back,
+            sent: 0,
+            agenda,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -262,16 +294,33 @@ impl Streams {
         let has_room = self.has_room();
         let Some(place) = self.places.get_mut(number) else { return };
         let Some(stream) = &mut place.stream else { return };
-        if let Poll::Ready(left) = stream.poll(&mut Context::from_waker(&place.waker)) {
+        if let Poll::Ready(left) = stream.poll(&mut self.sent, &mut Context::from_waker(&place.waker)) {
             if left == Left::TakenBack {
                 self.taken_back.taken_back();
             }
-            place.stream = None;
-            self.free.push(number);
-            self.ended = true;
-            if !has_room {
-                self.agenda.note(PROTOCOL);
-            }
+            self.leave(number, has_room);
+        }
+    }
+
+    /// Resets a stream for its request is malformed. `false` when it is not open here.
+    fn reset(&mut self, id: u32) -> bool {
+        let has_room = self.has_room();
+        let is_it = |place: &Place| place.stream.as_ref().and_then(|stream| stream.id()) == Some(id);
+        let Some(number) = self.places.iter().position(is_it) else { return false };
+        if let Some(mut stream) = self.places[number].stream.take() {
+            stream.reset(Reset::PROTOCOL_ERROR);
+        }
+        self.leave(number, has_room);
+        true
+    }
+
+    /// A place has nobody any more.
+    fn leave(&mut self, number: usize, had_room: bool) {
+        self.places[number].stream = None;
+        self.free.push(number);
+        self.ended = true;
+        if !had_room {
+            self.agenda.note(PROTOCOL);
         }
     }
 }

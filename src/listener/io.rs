@@ -118,7 +118,7 @@ impl Transport {
             make_room(inbound, buffers);
         }
         match self {
-            Transport::Plain(stream) => socket::poll_read(stream, inbound, cx),
+            Transport::Plain(stream) => socket::poll_read_ready(stream, inbound, cx),
             Transport::Tls(stream) => pin!(stream.read_buf(inbound)).poll(cx),
             Transport::Fresh(_) => pin!(self.read_buf(inbound)).poll(cx),
             Transport::Gone => Poll::Ready(Ok(0)),

@@ -59,6 +59,8 @@ pub fn server_tls(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName::of(certificates)?));
+    // Ours come in the order of their strength, and every one of them is strong: who can choose takes the first.
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     match &clients {
         Some(_) => tickets::never_resume(&mut config),

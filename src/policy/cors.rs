@@ -10,7 +10,8 @@
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HeaderName, HeaderValue, ORIGIN,
+    VARY,
 };
 use http::{Method, StatusCode};
 
@@ -18,6 +19,7 @@ use crate::config;
 use crate::http::fields::Fields;
 use crate::http::interned;
 
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("origin");
@@ -70,6 +72,17 @@ pub fn is_preflight(method: &Method, headers: &Fields) -> bool {
         && headers.contains(&ACCESS_CONTROL_REQUEST_METHOD)
 }
 
+/// Whether the page is one of the host that it asks: by the name, or because its browser says so, where somebody on the
+/// way has changed that.
+pub fn is_own_page(origin: &HeaderValue, fields: &Fields, host: Option<&[u8]>) -> bool {
+    is_of(origin, host) || fields.only(&SEC_FETCH_SITE) == Some(b"same-origin")
+}
+
+fn is_of(origin: &HeaderValue, host: Option<&[u8]>) -> bool {
+    let authority = origin.as_bytes().split(|&byte| byte == b'/').nth(2);
+    authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+}
+
 impl Cors {
     pub fn compile(config: &config::Cors) -> Cors {
         // Nothing listed: the methods that forms and images use anyway, the CORS-safelisted ones.
@@ -105,11 +118,21 @@ impl Cors {
     /// allowed to read the answer anyway, and the gateway's own pages need nobody's leave.
     pub fn lets_use(&self, origin: Option<&HeaderValue>, host: Option<&[u8]>, method: &Method) -> bool {
         let Some(origin) = origin else { return true };
-        let is_own = || {
-            let authority = origin.as_bytes().split(|&byte| byte == b'/').nth(2);
-            authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
-        };
-        self.origins.allow(origin).is_none() || self.methods.contains(method) || is_own()
+        self.origins.allow(origin).is_none() || self.methods.contains(method) || is_of(origin, host)
+    }
+
+    /// Whether a browser would show the answer to such a request to a page of this origin.
+    pub fn lets_read(
+        &self,
+        origin: &HeaderValue,
+        fields: &Fields,
+        host: Option<&[u8]>,
+        method: &Method,
+    ) -> bool {
+        let is_allowed = self.origins.allow(origin).is_some()
+            && self.methods.contains(method)
+            && (self.credentials || !fields.contains(&COOKIE));
+        is_allowed || is_own_page(origin, fields, host)
     }
 
     /// Writes what the answer to a request with this `Origin` says about CORS, the gateway's own replies

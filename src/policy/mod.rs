@@ -28,10 +28,11 @@ use crate::http::fields::Fields;
 use crate::http::forwarded::Scheme;
 use crate::http::pace::Demand;
 use crate::http::response::Response;
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, Stop};
 use crate::request::Request;
+use crate::snapshot::Route;
 use authenticate::Authentication;
 use authorize::Authorization;
 use cors::{Cors, PreflightAnswer};
@@ -86,12 +87,14 @@ pub async fn on_request(
     if let Some(authenticate) = &policies.authenticate
         && authenticate.applies_to(&exchange.method)
     {
-        let identity = match authenticate.by_certificate(exchange.connection.client_names.get()) {
-            Some(decided) => decided,
-            None => {
-                let tokens = &exchange.connection.worker.tokens;
-                authenticate.authenticate(&request.headers, tokens, clock::recent_wall()).await
-            }
+        // Known already is only who came with a request around this one: see `take_over_identity`.
+        let identity = if let Some(known) = exchange.identity.take() {
+            Ok(known)
+        } else if let Some(decided) = authenticate.by_certificate(exchange.connection.client_names.get()) {
+            decided
+        } else {
+            let tokens = &exchange.connection.worker.tokens;
+            authenticate.authenticate(&request.headers, tokens, clock::recent_wall()).await
         };
         let identity = identity.map_err(refused)?;
         if let Some(authorize) = &policies.authorize {
@@ -100,6 +103,36 @@ pub async fn on_request(
         exchange.identity = Some(identity);
     }
     limit_rate(exchange, &policies.limits_by_identity, route.name(), &request.headers)
+}
+
+/// Of a request that came within one to `outer`: where its own route asks the same of the same credentials, the answer
+/// would be the same again. Any other route asks anew.
+pub fn take_over_identity(exchange: &mut Exchange, outer: &Route, identity: &Arc<Identity>) {
+    let asked = |route: &Route| match (&route.policies.authenticate, &outer.policies.authenticate) {
+        (Some(own), Some(outer)) => own.applies_to(&exchange.method) && own.asks_the_same(outer),
+        _ => false,
+    };
+    if exchange.route.as_ref().is_some_and(|route| asked(route)) {
+        exchange.identity = Some(identity.clone());
+    }
+}
+
+/// Of a request that came within another one. The answer to a request of its own a browser would show to the pages of
+/// other origins only where the route allows them; here it can't tell one answer from another.
+pub fn refuse_page_within(exchange: &Exchange, request: &Request) -> Result<(), Stop> {
+    let Some((origin, route)) = exchange.origin.as_ref().zip(exchange.route.as_ref()) else { return Ok(()) };
+    let lets = match &route.policies.cors {
+        Some(cors) => cors.lets_read(origin, &request.headers, request.host.as_deref(), &exchange.method),
+        None => cors::is_own_page(origin, &request.headers, request.host.as_deref()),
+    };
+    match lets {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Reason::BatchOriginDenied,
+            "pages of this origin may not read what this route answers",
+        )
+        .into()),
+    }
 }
 
 /// Whether there are any request transforms.

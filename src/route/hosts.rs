@@ -76,7 +76,8 @@ impl Hosts {
         let mut rest = if self.index.is_empty() { "" } else { host };
         let wildcards = std::iter::from_fn(move || {
             loop {
-                rest = rest.split_once('.')?.1;
+                // A plain loop: labels are short, and searchers are made for long texts.
+                rest = &rest[rest.bytes().position(|byte| byte == b'.')? + 1..];
                 if let Some(number) = self.find(WILDCARD, rest) {
                     return Some(number);
                 }

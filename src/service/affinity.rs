@@ -25,6 +25,8 @@ pub struct Wish {
     pub key: Option<u64>,
     /// Where its client was answered before.
     pub session: Option<SessionCode>,
+    /// It may not be sent twice.
+    pub once: bool,
 }
 
 /// What of a request is its key.

@@ -12,13 +12,13 @@ use http::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::Failure;
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Held};
 use super::errand::Waiting;
 use super::http1::Failed;
-use super::http1::Held;
 use super::http1::decode::{self, Invalid};
 use super::pool::{ConnectBy, ConnectError, InstancePool, Lease, Waits, Wanted};
 use super::silence::{Hope, LOOKS};
+use super::time_left;
 use super::tls::TlsFailure;
 use crate::clock::Millis;
 use crate::http::body::{BodyError, RequestBody};
@@ -29,6 +29,7 @@ use crate::reason::Reason;
 use crate::telemetry::metrics::Outcome;
 
 /// The head of a request to an instance: origin-form target, end-to-end fields only.
+#[derive(Clone)]
 pub struct Head {
     pub method: Method,
     pub target: PathAndQuery,
@@ -220,7 +221,7 @@ impl Attempt<'_> {
             }
         };
         let connection = &mut lease.connection;
-        connection.begin(self.head, self.host, self.body.attempt(self.limits.idle));
+        self.begin(connection);
         let sink = self.head.informational.as_deref();
         let mut wait = Wait { since, reused: lease.reused, looks: 0 };
         let hold_back = |response: &Response<()>| self.hold_back(response);
@@ -258,6 +259,18 @@ impl Attempt<'_> {
                 }
             }),
         }
+    }
+
+    /// With the time that is left, where the service wants to know. Apart from [`Attempt::run`], whose future is no larger for it.
+    fn begin(&self, connection: &mut Carrier) {
+        let body = self.body.attempt(self.limits.idle);
+        let Some(name) = &self.waiting.errand.service.settings.timeout_header else {
+            return connection.begin(self.head, self.host, body);
+        };
+        let now = Instant::now();
+        let until = earliest(now + self.limits.response, self.limits.deadline);
+        let head = time_left::told(self.head, name, until.saturating_duration_since(now));
+        connection.begin(&head, self.host, body);
     }
 
     /// How long a body may be that is waited for before the head of its response is passed on. Nobody waits for one when
@@ -303,18 +316,18 @@ impl Attempt<'_> {
 
     /// When a head that is held back is passed on without its body; or else as [`Attempt::due`]. While somebody else is asked as well,
     /// there may be something better.
-    fn due_with(&self, wait: &Wait, held: Option<&Held>) -> Instant {
+    fn due_with(&self, wait: &Wait, held: Option<Held>) -> Instant {
         let due = self.due(wait);
         let Some(held) = held else { return due };
         let longest = match self.waiting.silence() {
-            _ if !held.tells_length() => HELD_WITHOUT_LENGTH,
+            _ if !held.tells_length => HELD_WITHOUT_LENGTH,
             _ if self.waiting.hope.get() != Hope::Good => return due,
             None => HELD,
             // By then it has been looked whether there is still hope, whoever else answers.
             Some(silence) => silence.saturating_mul(2) + silence / LOOKS,
         };
         // Standing still for longer than a body may is none of this.
-        held.since().checked_add(longest.min(self.limits.idle)).map_or(due, |until| until.min(due))
+        held.since.checked_add(longest.min(self.limits.idle)).map_or(due, |until| until.min(due))
     }
 
     fn due(&self, wait: &Wait) -> Instant {

@@ -1,7 +1,8 @@
 //! Which instance of a service gets the next request.
 //!
 //! Whatever the rule, an instance that is unhealthy (unless too many are) or whose breaker is open gets none, one that can't
-//! be reached or is silent only where there is no other, an ejected one only after those, and one that was tried for the
+//! be reached or is silent only where there is no other, an ejected one only after those, one whose last answers were failures only
+//! where there is no other or nobody would see it fail, and one that was tried for the
 //! same request comes last. A request whose first choice falls away goes on from a second cursor that runs through all
 //! instances, so that the share of a dead
 //! instance is divided among all the others instead of falling to its neighbour.
@@ -13,7 +14,9 @@
 //! them are usable, and passes a bounded number when they are not, unless the last few of thousands have changed just now.
 
 mod by_key;
+mod passed_over;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
 
@@ -22,8 +25,7 @@ use super::groups::{Found, Group, Survey, WHOLE, Weight};
 use super::instance::{Admission, InFlight, Instance, InstanceRef};
 use super::instances::{InstanceSet, Member};
 use super::order::Order;
-use super::settings::BreakerSettings;
-use super::silence::Doubt;
+use super::settings::{BreakerSettings, Settings};
 use crate::clock::Millis;
 use crate::per_worker::{PerWorker, WorkerId};
 
@@ -57,9 +59,14 @@ impl Rule {
 /// An instance to send a request to, with the breaker's leave.
 #[derive(Debug)]
 pub struct Picked {
-    pub instance: InstanceRef,
     pub admission: Admission,
     pub in_flight: InFlight,
+}
+
+impl Picked {
+    pub fn instance(&self) -> &InstanceRef {
+        self.in_flight.instance()
+    }
 }
 
 /// Why there is none.
@@ -107,6 +114,11 @@ pub(super) struct Picker<'a> {
     /// How much more than its usual part of the requests what is left of a group is expected to take.
     pub overprovisioning: f64,
     pub breaker: &'a BreakerSettings,
+    pub settings: &'a Settings,
+    /// The request may not be sent twice.
+    pub once: bool,
+    /// It was not sent to an instance that could be used, because that fails.
+    pub has_avoided: Cell<bool>,
     pub worker: WorkerId,
     /// The ids of instances that this request was sent to before.
     pub tried: &'a [u64],
@@ -119,6 +131,8 @@ enum Spare {
     /// Untried ones that have their whole share.
     InFullShare,
     Untried,
+    /// Untried ones whose last answers were failures, too.
+    Failing,
     /// Untried ones that can't be reached or are silent, too.
     PassedOver,
     /// Ejected ones, untried.
@@ -143,7 +157,7 @@ impl Picker<'_> {
         if self.set.is_empty() {
             return Err(NoPick::Empty);
         }
-        let session = self.session.filter(|&index| self.is_candidate(index));
+        let session = self.session.filter(|&index| self.may_stay(index));
         if let Some(picked) = session.and_then(|index| self.take(index, Spare::Untried)) {
             return Ok(picked);
         }
@@ -201,7 +215,10 @@ impl Picker<'_> {
     fn untried_spare(&self, group: usize) -> Option<Picked> {
         let in_full_share =
             if self.slow_start.is_some() { self.next_spare(group, Spare::InFullShare) } else { None };
-        in_full_share.or_else(|| self.next_spare(group, Spare::Untried))
+        in_full_share.or_else(|| self.next_spare(group, Spare::Untried)).or_else(|| {
+            // Failing now and then is no cause to go to another group.
+            if self.has_avoided.get() { self.next_spare(group, Spare::Failing) } else { None }
+        })
     }
 
     /// One that is passed over otherwise, an ejected one, or one that was tried.
@@ -260,9 +277,12 @@ impl Picker<'_> {
     }
 
     /// Draws the first by weight, so that an idle service is used by weight, and the second from all others alike. There is only
-    /// one when it is the silent instance's turn to be tried: beside any other it would lose for what it is to be tried for.
+    /// one when it is a silent or failing instance's turn to be tried: beside any other it would lose for what it is to be tried for.
     fn draw_two(&self, group: &Group, rng: &mut fastrand::Rng) -> Option<(usize, Option<usize>)> {
-        let is_trial = |index: usize| self.set.member(index).instance.silence.is_on();
+        let is_trial = |index: usize| {
+            let instance = &self.set.member(index).instance;
+            instance.silence.is_on() || self.is_wary_of(instance).is_some()
+        };
         let first = self.draw(group, rng)?;
         if is_trial(first) {
             return Some((first, None));
@@ -378,7 +398,8 @@ impl Picker<'_> {
 
     fn take_spare(&self, index: usize, which: Spare) -> Option<Picked> {
         let instance = &self.set.member(index).instance;
-        let is_passed = which < Spare::PassedOver && self.passes_over(index)
+        let is_passed = which < Spare::PassedOver && self.doubts(instance)
+            || which < Spare::Failing && self.avoids(instance)
             || which == Spare::InFullShare && self.share(instance) < 1.0
             || which == Spare::Ejected && !instance.is_ejected();
         if is_passed { None } else { self.take(index, which) }
@@ -396,11 +417,7 @@ impl Picker<'_> {
         let instance = member.of(self.worker);
         // Another worker may have taken the last probe's place since.
         let admission = instance.admit(self.now, self.breaker)?;
-        Some(Picked {
-            in_flight: instance.begin(self.rule == Rule::ConsistentHash),
-            admission,
-            instance: instance.clone(),
-        })
+        Some(Picked { admission, in_flight: instance.begin(self.rule == Rule::ConsistentHash) })
     }
 
     /// Whether an instance that begins gets this request, of those that are its share in the end.
@@ -425,17 +442,6 @@ impl Picker<'_> {
     fn is_candidate(&self, index: usize) -> bool {
         let member = self.set.member(index);
         !self.was_tried(member) && self.is_usable(&member.instance) && !self.passes_over(index)
-    }
-
-    /// Whether the instance can't be reached or is silent: it gets requests only where there is no other. One of those that
-    /// wait for a silent one to answer is let through at times.
-    fn passes_over(&self, index: usize) -> bool {
-        let instance = &self.set.member(index).instance;
-        match instance.doubt() {
-            None => false,
-            Some(Doubt::Unreachable) => true,
-            Some(Doubt::Silent) => !self.is_usable(instance) || instance.silence.holds(self.now),
-        }
     }
 
     fn is_usable(&self, instance: &Instance) -> bool {

@@ -140,7 +140,7 @@ pub async fn call(
     let mut tries = Tries::new(Errand { service, caller, call, total }, now);
     loop {
         let tried = &tries.tried[..tries.tried_count];
-        let picked = match service.pick(caller.worker, call.wish, tried, at, &mut tries.rng) {
+        let picked = match service.pick(caller.worker, tries.wish(), tried, at, &mut tries.rng) {
             Ok(picked) => picked,
             Err(none) => {
                 return tries.last.take().unwrap_or_else(|| Err(none.into())).map(|last| last.held(slot));
@@ -148,11 +148,11 @@ pub async fn call(
         };
         tries.last = None;
         tries.count_retry();
-        progress.attempt(picked.instance.address, now);
+        progress.attempt(picked.instance().address, now);
         let step = match tries.hedge_after(&picked) {
             None => 'step: {
                 let how = tries.begin(&picked, at);
-                let (errand, address, hope) = (tries.errand, picked.instance.address, Cell::default());
+                let (errand, address, hope) = (tries.errand, picked.instance().address, Cell::default());
                 let mut attempt = pin!(errand.attempt(picked, now, how, &hope));
                 // A block of its own: what it gives is not kept while others join.
                 if let Some(attempted) = race::alone(attempt.as_mut(), &hope).await {
@@ -176,6 +176,8 @@ pub async fn call(
             }
             Step::GiveUp(error) => return Err(tries.errand.name(error)),
             Step::Again { after: None } => {}
+            // A timer would take a millisecond to see it.
+            Step::Again { after: Some(Duration::ZERO) } => {}
             Step::Elsewhere => progress.withdrawn(),
             Step::Again { after: Some(after) } => tokio::time::sleep(after).await,
         }
@@ -249,10 +251,15 @@ impl<'c> Tries<'c> {
         }
     }
 
+    /// That of the call, with what this request may not risk.
+    fn wish(&self) -> Wish {
+        Wish { once: !self.method_allows, ..self.errand.call.wish }
+    }
+
     /// An attempt at `picked` begins.
     pub fn begin(&mut self, picked: &Picked, at: Millis) -> How {
         let waits = self.waits(picked);
-        self.remember(picked.instance.id);
+        self.remember(picked.instance().id);
         // The first attempt has all of it, however long connecting takes.
         let all = self.errand.service.settings.response_timeout;
         let response = if self.retries == 0 { all } else { self.left() };
@@ -264,13 +271,15 @@ impl<'c> Tries<'c> {
     fn waits(&self, picked: &Picked) -> Waits {
         let tried = &self.tried[..self.tried_count];
         let stays = tried.is_empty() && self.errand.call.wish.session.is_some();
-        if !stays && tried.len() < MAX_TRIED && !tried.contains(&picked.instance.id) {
+        if !stays && tried.len() < MAX_TRIED && !tried.contains(&picked.instance().id) {
             return Waits::Not;
         }
         let is_only = self.errand.service.instances.set().len() == 1;
         if stays || is_only { Waits::Long } else { Waits::ALittle }
     }
 
+    // As `race::alone`.
+    #[inline(always)]
     fn judge(&mut self, attempted: Attempted) -> Step {
         match attempted {
             Ok(got) => self.judge_response(got),
@@ -278,6 +287,7 @@ impl<'c> Tries<'c> {
         }
     }
 
+    #[inline(always)]
     fn judge_response(&mut self, got: Got) -> Step {
         let settings = &self.errand.service.settings;
         let Got { responded, in_flight, admission, at, session } = got;
@@ -298,7 +308,7 @@ impl<'c> Tries<'c> {
         let mut answer = self.answer(responded, in_flight, verdict, at);
         // Nobody is to stay with an instance that fails.
         answer.session = session.filter(|_| !status.is_server_error());
-        match repeat.then(|| self.take_retry(asked)).flatten() {
+        match repeat.then(|| self.take_retry(asked, false)).flatten() {
             Some(after) => {
                 self.last = Some(Ok(answer));
                 Step::Again { after: Some(after) }
@@ -363,7 +373,7 @@ impl<'c> Tries<'c> {
         self.in_vain += u32::from(failure == Failure::Connect);
         if settings.retries.on.contains(failure)
             && self.may_repeat(error.nothing_written(), 0)
-            && let Some(after) = self.take_retry(None)
+            && let Some(after) = self.take_retry(None, failure == Failure::Connect)
         {
             self.last = Some(Err(error.into()));
             return Step::Again { after: Some(after) };
@@ -426,10 +436,14 @@ impl<'c> Tries<'c> {
         &self.tried[..self.tried_count]
     }
 
-    /// Takes a retry out of the budget, if it would still come in time and find an instance.
-    fn take_retry(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    /// Takes a retry out of the budget, if it would still come in time and find an instance. `found_nobody`: the attempt before
+    /// could not even connect.
+    fn take_retry(&mut self, asked: Option<Duration>, found_nobody: bool) -> Option<Duration> {
         let retries = &self.errand.service.settings.retries;
         let left = self.left();
+        // Another instance knows nothing of the failure and need not be spared, unless it is the second one that fails.
+        let spares_nobody = asked.is_none() && (self.retries == 0 || found_nobody) && self.has_untried();
+        let asked = if spares_nobody { Some(Duration::ZERO) } else { asked };
         let after = backoff::delay(retries, self.retries, asked, left, &mut self.rng)?;
         let Errand { service, caller, .. } = self.errand;
         if !service.has_usable(caller.worker, clock::now().plus(after), &mut self.rng) {
@@ -453,7 +467,7 @@ impl<'c> Tries<'c> {
 
     /// An attempt at `picked` is made beside those under way, which counts as a retry.
     pub fn joined(&mut self, picked: &Picked) {
-        self.remember(picked.instance.id);
+        self.remember(picked.instance().id);
         self.retries += 1;
         self.count_retry();
     }

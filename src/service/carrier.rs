@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::http1::decode::{Body, Step};
-use super::http1::{self, Failed, Held};
+use super::http1::{self, Failed};
 use super::http2;
 use super::stream::Stream;
 use super::{Head, InformationalSink};
@@ -18,6 +18,14 @@ use crate::reason::Reason;
 pub enum Carrier {
     Http1(http1::Connection),
     Http2(Box<http2::Exchange>),
+}
+
+/// A head that waits for its body.
+#[derive(Clone, Copy)]
+pub struct Held {
+    pub since: Instant,
+    /// How long the body is was told.
+    pub tells_length: bool,
 }
 
 impl Carrier {
@@ -37,8 +45,8 @@ impl Carrier {
         }
     }
 
-    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`. In
-    /// HTTP/1.1 a head is held back for a body of as many bytes as `hold_back` says.
+    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`. A
+    /// head is held back for a body of as many bytes as `hold_back` says.
     pub fn poll_response(
         &mut self,
         sink: Option<&dyn InformationalSink>,
@@ -47,7 +55,7 @@ impl Carrier {
     ) -> Poll<Result<(Response<()>, Body), Failed>> {
         match self {
             Carrier::Http1(connection) => connection.poll_response(sink, hold_back, cx),
-            Carrier::Http2(exchange) => exchange.poll_response(sink, cx),
+            Carrier::Http2(exchange) => exchange.poll_response(sink, hold_back, cx),
         }
     }
 
@@ -60,10 +68,16 @@ impl Carrier {
     }
 
     /// The head that is held back, if one is.
-    pub fn held(&self) -> Option<&Held> {
+    pub fn held(&self) -> Option<Held> {
         match self {
-            Carrier::Http1(connection) => connection.held(),
-            Carrier::Http2(_) => None,
+            Carrier::Http1(connection) => {
+                let held = connection.held()?;
+                Some(Held { since: held.since(), tells_length: held.tells_length() })
+            }
+            Carrier::Http2(exchange) => {
+                let held = exchange.held()?;
+                Some(Held { since: held.since, tells_length: held.length.is_some() })
+            }
         }
     }
 
@@ -71,7 +85,7 @@ impl Carrier {
     pub fn take_held(&mut self) -> Option<(Response<()>, Body)> {
         match self {
             Carrier::Http1(connection) => connection.take_held(),
-            Carrier::Http2(_) => None,
+            Carrier::Http2(exchange) => exchange.take_held(),
         }
     }
 

@@ -69,13 +69,14 @@ impl Errand<'_> {
 
     /// One attempt at the instance that was picked for it. `hope` is told when the answer is not to be counted on any more.
     pub async fn attempt(&self, picked: Picked, began: Instant, how: How, hope: &Cell<Hope>) -> Attempted {
-        let Picked { instance, admission, in_flight } = picked;
+        let Picked { admission, in_flight } = picked;
+        let instance = in_flight.instance();
         let pool = {
             let Service { name, tls, settings, .. } = self.service;
             let way = Way { tls: tls.as_ref(), protocol: settings.protocol };
-            self.caller.pools.of(name, &instance, way, self.pool_limits())
+            self.caller.pools.of(name, instance, way, self.pool_limits())
         };
-        let timed = self.service.settings.times_answers().then_some(&instance);
+        let timed = self.service.settings.times_answers().then_some(instance);
         let joined_after = timed.and_then(|_| self.joined_after());
         let body = &*self.call.body;
         let recording = Recording {
@@ -88,7 +89,7 @@ impl Errand<'_> {
             outcome: Some(Outcome::Cancelled),
         };
         instance.waits();
-        let waiting = Waiting { errand: self, instance: &instance, began, hope, admission: Some(admission) };
+        let waiting = Waiting { errand: self, instance: instance, began, hope, admission: Some(admission) };
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,
@@ -106,7 +107,7 @@ impl Errand<'_> {
                 let status = responded.response.status.as_u16();
                 let ended = recording.end(Outcome::Status(status));
                 let at = Millis::of(ended);
-                self.heard(&instance, how.at, at, status < 500);
+                self.heard(instance, how.at, at, status < 500);
                 if !responded.lease.reused {
                     instance.agreed_on_tls();
                     if instance.is_unreachable() {
@@ -116,7 +117,7 @@ impl Errand<'_> {
                 if status < 500 {
                     self.answered(began, ended);
                 }
-                let session = self.service.session(&instance, self.call.wish);
+                let session = self.service.session(instance, self.call.wish);
                 Ok(Got { responded, in_flight, admission, at, session })
             }
             Err(error) if error.is_full().is_some() => {
@@ -149,6 +150,7 @@ impl Errand<'_> {
     /// An attempt went wrong, and says so about its instance.
     pub fn blame(&self, failure: Failure, admission: Admission) {
         let settings = &self.service.settings;
+        admission.note(failure, clock::now());
         if settings.breaker_failures.contains(failure) {
             admission.failure(clock::now(), &settings.breaker);
         } else {

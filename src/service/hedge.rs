@@ -86,7 +86,7 @@ impl<'c> Tries<'c> {
         after: Duration,
         progress: &mut dyn Progress,
     ) -> Attempted {
-        let (address, errand, hopes) = (picked.instance.address, self.errand, <[Cell<Hope>; 2]>::default());
+        let (address, errand, hopes) = (picked.instance().address, self.errand, <[Cell<Hope>; 2]>::default());
         let how = self.begin(&picked, Millis::of(began));
         let mut first: Running<'_> = Box::pin(errand.attempt(picked, began, how, &hopes[0]));
         let alone = race::alone(first.as_mut(), &hopes[0]);
@@ -101,7 +101,7 @@ impl<'c> Tries<'c> {
         }
         let mut running = vec![Runner { is_known: !is_due, ..Runner::known(first, address, &hopes[0]) }];
         if is_due && let Some(second) = self.second(progress) {
-            let (address, hope) = (second.instance.address, &hopes[1]);
+            let (address, hope) = (second.instance().address, &hopes[1]);
             let now = Instant::now();
             let how = How { at: Millis::of(now), response: self.left(), fresh: false, waits: Waits::Long };
             let attempt: Running<'_> = Box::pin(errand.attempt(second, now, how, hope));
@@ -126,12 +126,12 @@ impl<'c> Tries<'c> {
         let tried = &self.tried[..self.tried_count];
         let picked =
             service.pick(caller.worker, self.errand.call.wish, tried, Millis::of(now), &mut self.rng).ok();
-        let Some(picked) = picked.filter(|picked| !tried.contains(&picked.instance.id)) else {
+        let Some(picked) = picked.filter(|picked| !tried.contains(&picked.instance().id)) else {
             service.budget.give_hedge_back(Millis::of(now));
             return None;
         };
         service.metrics.hedged(caller.worker);
-        progress.attempt(picked.instance.address, now);
+        progress.attempt(picked.instance().address, now);
         self.begin(&picked, Millis::of(now));
         Some(picked)
     }

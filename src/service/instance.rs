@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use super::breaker::Breaker;
 use super::ejection::Ejections;
+use super::failing::Failing;
 use super::latency::{Known, Latency};
 use super::settings::{BreakerOf, BreakerSettings};
 use super::silence::{Doubt, Heard, Silence, Slowest};
@@ -59,6 +60,8 @@ pub struct Instance {
     tls_failure: ArcSwapOption<TlsFailure>,
     /// It answers nobody, while others answer.
     pub(super) silence: Silence,
+    /// Its last answers were failures.
+    pub(super) failing: Failing,
     /// Told when the next health check should not wait.
     check: Notify,
     loads: PerWorker<Load>,
@@ -114,6 +117,7 @@ impl Instance {
             back_at: AtomicU64::new(0),
             tls_failure: ArcSwapOption::empty(),
             silence: Silence::default(),
+            failing: Failing::default(),
             check: Notify::new(),
             loads: PerWorker::new(workers),
             last_check: Mutex::new(None),
@@ -144,6 +148,7 @@ impl Instance {
             self.back_at.store(now.0, Relaxed);
             // Who answers checks answers requests: they need not wait to find out.
             self.silence.end();
+            self.failing.end();
             self.breaker.probe_from(now);
         }
         self.health.store(health as u8, Relaxed);
@@ -209,10 +214,8 @@ impl Instance {
     pub fn reached(&self, now: Millis) {
         if self.unreachable.swap(false, Relaxed) {
             self.back_at.store(now.0, Relaxed);
-            self.breaker.probe_from(now);
-            for (_, breaker) in self.route_breakers.load().as_deref().into_iter().flatten() {
-                breaker.probe_from(now);
-            }
+            self.failing.end();
+            self.probe_breakers_from(now);
             self.check.notify_one();
             let tallied = self.ejections.run_of().map(|_| self.tallied());
             if self.ejections.reached(now, tallied) {
@@ -228,6 +231,11 @@ impl Instance {
         } else {
             self.silence.is_on().then_some(Doubt::Silent)
         }
+    }
+
+    /// Whether its last answers were failures.
+    pub fn is_failing(&self) -> bool {
+        self.failing.is_on()
     }
 
     /// Whether any answer has come after `moment`.
@@ -389,7 +397,7 @@ impl InstanceRef {
     /// the balancing rule goes by keys.
     pub(super) fn begin(&self, by_key: bool) -> InFlight {
         let load = self.load();
-        load.in_flight.fetch_add(1, Relaxed);
+        load.in_flight.store(load.in_flight.load(Relaxed).wrapping_add(1), Relaxed);
         bump(&load.attempts);
         if by_key {
             self.of_service().fetch_add(1, Relaxed);
@@ -450,6 +458,9 @@ impl InstanceRef {
         }
         if self.silence.end() {
             self.back_at.store(now.0, Relaxed);
+            if good {
+                self.probe_breakers_from(now);
+            }
         }
     }
 

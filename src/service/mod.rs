@@ -17,6 +17,7 @@ mod carrier;
 pub mod discovered;
 mod ejection;
 mod errand;
+mod failing;
 mod groups;
 mod hedge;
 pub mod http1;
@@ -35,6 +36,7 @@ mod stale;
 mod sticky;
 pub mod stream;
 mod tally;
+mod time_left;
 mod tls;
 mod upstream_body;
 mod verdict;
@@ -45,6 +47,7 @@ mod large_sets;
 #[cfg(test)]
 mod scenarios;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 pub use affinity::{Affinity, HashKey, KeyInput, Wish};
@@ -253,6 +256,7 @@ impl Service {
         Wish {
             key: self.settings.affinity.as_ref().and_then(|affinity| affinity.key.of(&input)),
             session: self.sticky.as_ref().and_then(|sticky| sticky.code_of(input.headers)),
+            once: false,
         }
     }
 
@@ -311,6 +315,9 @@ impl Service {
             despite_health: self.is_panicking(),
             overprovisioning: self.settings.overprovisioning,
             breaker: &self.settings.breaker,
+            settings: &self.settings,
+            once: wish.once,
+            has_avoided: Cell::new(false),
             worker,
             tried,
             now,

@@ -47,16 +47,17 @@ impl<'r> Runner<'r> {
 pub(super) struct Hopes([Cell<Hope>; MOST]);
 
 /// Waits for an attempt, or until it is to be joined by another.
-pub(super) async fn alone(
-    mut attempt: Pin<&mut (impl Future<Output = Attempted> + ?Sized)>,
-    hope: &Cell<Hope>,
-) -> Option<Attempted> {
-    poll_fn(|cx| match attempt.as_mut().poll(cx) {
+// What it comes to is large, and every function that it goes through would copy it.
+#[inline(always)]
+pub(super) fn alone<'a>(
+    mut attempt: Pin<&'a mut (impl Future<Output = Attempted> + ?Sized)>,
+    hope: &'a Cell<Hope>,
+) -> impl Future<Output = Option<Attempted>> + 'a {
+    poll_fn(move |cx| match attempt.as_mut().poll(cx) {
         Poll::Ready(attempted) => Poll::Ready(Some(attempted)),
         Poll::Pending if hope.get() != Hope::Good => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
-    .await
 }
 
 impl Tries<'_> {
@@ -77,7 +78,7 @@ impl Tries<'_> {
                 && let Some(picked) = self.another(&running, progress)
             {
                 begun += 1;
-                let address = picked.instance.address;
+                let address = picked.instance().address;
                 let now = Instant::now();
                 let how =
                     How { at: Millis::of(now), response: self.left(), fresh: false, waits: Waits::Long };
@@ -141,12 +142,12 @@ impl Tries<'_> {
         }
         let tried = &self.tried[..self.tried_count];
         let picked = service.pick(caller.worker, call.wish, tried, at, &mut self.rng).ok();
-        let Some(picked) = picked.filter(|picked| !tried.contains(&picked.instance.id)) else {
+        let Some(picked) = picked.filter(|picked| !tried.contains(&picked.instance().id)) else {
             service.budget.give_retry_back(at);
             return None;
         };
         self.joined(&picked);
-        progress.attempt(picked.instance.address, now);
+        progress.attempt(picked.instance().address, now);
         Some(picked)
     }
 }

@@ -40,6 +40,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// From the beginning of a call to the end of its response's body.
     pub total_timeout: Option<Duration>,
+    /// In which instances are told how long they have.
+    pub timeout_header: Option<HeaderName>,
     /// How long an instance may answer nobody while others do, before those are asked as well.
     pub silence: Option<Duration>,
     pub hedging: Option<Hedging>,
@@ -220,8 +222,12 @@ impl FailureSet {
             Failure::Connect => self.connect,
             Failure::Reset => self.reset,
             Failure::Timeout => self.timeout,
-            Failure::Status(status) => self.statuses.iter().any(|range| range.contains(&status.as_u16())),
+            Failure::Status(status) => self.contains_status(status.as_u16()),
         }
+    }
+
+    pub fn contains_status(&self, status: u16) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status))
     }
 
     fn compile(kinds: &[config::FailureKind]) -> Self {
@@ -271,6 +277,7 @@ impl Settings {
             response_timeout: config.timeouts.response,
             idle_timeout: config.timeouts.idle,
             total_timeout: config.timeouts.total,
+            timeout_header: config.timeouts.header.clone(),
             silence: config.timeouts.silence,
             pool: PoolSettings {
                 max_connections: config.pool.max_connections,

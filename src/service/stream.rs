@@ -40,11 +40,11 @@ impl Stream {
         }
     }
 
-    /// Reads what has come into the room that `buffer` has. Ready with zero at the end, which in TLS is one that the
+    /// Reads what has just [come](Self::poll_came) into the room that `buffer` has. Ready with zero at the end, which in TLS is one that the
     /// other side has told (RFC 8446 §6.1): anybody on the way could end a connection.
     pub fn poll_fill(&mut self, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self {
-            Stream::Plain(stream) => socket::poll_read(stream, buffer, cx),
+            Stream::Plain(stream) => socket::poll_read_ready(stream, buffer, cx),
             Stream::Tls(secured) => secured.poll_fill(buffer, cx),
         }
     }

@@ -26,7 +26,12 @@ impl Verdict {
         now: Millis,
         settings: &Settings,
     ) -> Option<Verdict> {
-        if settings.breaker_failures.contains(Failure::Status(status)) {
+        let failure = Failure::Status(status);
+        let is_counted = settings.breaker_failures.contains(failure);
+        if is_counted || status.is_server_error() {
+            admission.note(failure, now);
+        }
+        if is_counted {
             admission.failure(now, &settings.breaker);
         } else if status.is_server_error() {
             admission.server_error(now, &settings.breaker);
@@ -53,6 +58,9 @@ impl Verdict {
     /// The instance broke the body off, or stood still in the midst of it.
     pub fn broken(mut self, stalled: bool) {
         let Some(admission) = self.admission.take() else { return };
+        if !stalled {
+            admission.note(Failure::Reset, clock::now());
+        }
         if if stalled { self.timeout_counts } else { self.reset_counts } {
             admission.failure(clock::now(), &self.breaker);
         } else {

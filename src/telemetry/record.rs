@@ -62,6 +62,8 @@ pub enum Asked {
     Nobody,
     /// The last of them.
     Instance(SocketAddr),
+    /// The items of a batch, so many.
+    Items(u32),
     /// An aggregate's parts: how long each took, as a JSON object of milliseconds.
     Parts(Box<str>),
 }
@@ -98,6 +100,7 @@ impl LineFormat {
         match &record.asked {
             Asked::Nobody => {}
             Asked::Instance(address) => instance(br#","instance":""#, *address, out),
+            Asked::Items(count) => number(br#","items":"#, u64::from(*count), out),
             Asked::Parts(timings) => {
                 out.extend_from_slice(br#","timings":"#);
                 out.extend_from_slice(timings.as_bytes());
@@ -318,6 +321,12 @@ pub(super) mod tests {
         let asked = Asked::Parts(r#"{"user":1.500}"#.into());
         let line = line(&LogRecord { asked, ..record("/") });
         assert!(line.contains(r#","path":"/","timings":{"user":1.500},"status":404,"#), "{line}");
+    }
+
+    #[test]
+    fn a_batch_names_no_instance_but_counts_its_items() {
+        let line = line(&LogRecord { asked: Asked::Items(3), ..record("/") });
+        assert!(line.contains(r#","path":"/","items":3,"status":404,"#), "{line}");
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::faulty::Faulty;
+use crate::faulty::{Faulty, HEAD_BYTES};
 use crate::load::{Load, Notes};
 use crate::relay::{Network, Relay};
-use crate::scene::{Scene, configuration, within_budget};
-use crate::support::Gateway;
+use crate::scene::{RULES, Scene, configuration, within_budget};
+use crate::support::raw::unreachable;
+use crate::support::{Gateway, eventually};
 
 const SOON: Duration = Duration::from_secs(6);
 
@@ -52,6 +53,68 @@ async fn parted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deaf() {
     no_get_fails("answers are lost", Network::Deaf).await;
+}
+
+/// What was sent is lost behind its first bytes, and everything after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parted_in_the_request() {
+    no_get_fails("parted in the head of a request", Network::PartedInRequest(10)).await;
+}
+
+/// Its head has come, and nothing of it was passed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parted_in_the_answer() {
+    no_get_fails("parted in the head of an answer", Network::PartedInAnswer(20)).await;
+    no_get_fails("parted in the body of an answer", Network::PartedInAnswer(HEAD_BYTES + 7)).await;
+}
+
+/// Connecting gets no answer, either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parted_before_anything_is_connected() {
+    let what = "connecting takes for ever";
+    let ((lost, _held), one, other) = (unreachable().await, Faulty::start().await, Faulty::start().await);
+    let gateway = Gateway::start(&configuration(&[lost, one.url(), other.url()], ""));
+    let scene = Scene { gateway, instances: vec![one, other] };
+    let load = Load::start(scene.http(), &Method::GET, 2);
+    load.go_on(40).await;
+    for notes in load.end(what).await {
+        assert_eq!(notes.failed(), 0, "{what}: {}", notes.summary());
+        assert!(notes.per_mille(1000) < SOON, "{what}: {}", notes.summary());
+        within_budget(&scene, &Method::GET, &notes).await;
+    }
+}
+
+/// The health checks are lost as well as the requests, find it out without any, and take the instance up again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parted_under_health_checks() {
+    let what = "health checks are lost";
+    let (one, other) = (Faulty::start().await, Faulty::start().await);
+    let relay = Relay::start(one.address).await;
+    let settings = "health_check: { path: /health, interval: 200ms, timeout: 1s }";
+    let gateway = Gateway::start(&configuration(&[relay.url(), other.url()], settings));
+    let scene = Scene { gateway, instances: vec![one, other] };
+    let until = async |state: &str| {
+        for (rule, _) in RULES {
+            eventually(&format!("{rule} finds it {state}"), || async {
+                let seen = scene.gateway.instance(rule, relay.address).await.expect("it is configured");
+                (seen["health"] == state).then_some(())
+            })
+            .await;
+        }
+    };
+    until("healthy").await;
+    let load = Load::start(scene.http(), &Method::GET, 2);
+    load.go_on(10).await;
+    relay.is(Network::Parted);
+    until("unhealthy").await;
+    load.go_on(20).await;
+    relay.is(Network::Whole);
+    until("healthy").await;
+    load.go_on(20).await;
+    for notes in load.end(what).await {
+        assert_eq!(notes.failed(), 0, "{what}: {}", notes.summary());
+        assert!(notes.per_mille(1000) < SOON, "{what}: {}", notes.summary());
+    }
 }
 
 /// As when a firewall between them was restarted: the instance answers on new connections.

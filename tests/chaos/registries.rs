@@ -1,10 +1,13 @@
 //! The registry that names the instances fails, in every way that a real one can, and an instance with it at the same time: no GET
 //! fails.
 
+use std::net::SocketAddr;
+
 use http::{Method, Response};
 
 use crate::faulty::{End, Fault, Faulty};
 use crate::load::Load;
+use crate::relay::{Network, Relay};
 use crate::scene::{RULES, Scene, configuration_of, within_budget};
 use crate::support::companion::Companion;
 use crate::support::{Consul, Etcd, Gateway, Origin, eventually};
@@ -42,6 +45,13 @@ impl Registry {
         }
     }
 
+    fn address(&self) -> SocketAddr {
+        match self {
+            Registry::Etcd(etcd) => etcd.address,
+            Registry::Consul(consul) => consul.address,
+        }
+    }
+
     fn wipe(&self) {
         match self {
             Registry::Etcd(etcd) => etcd.wipe(),
@@ -51,13 +61,9 @@ impl Registry {
 
     /// Something in its place that is none.
     async fn liar(&self) -> Origin {
-        let address = match self {
-            Registry::Etcd(etcd) => etcd.address,
-            Registry::Consul(consul) => consul.address,
-        };
         let answer =
             |_: &_| Response::builder().header("x-consul-index", "9").body("<html>Well</html>".into());
-        Origin::start_at(address, move |seen| answer(seen).expect("constants")).await
+        Origin::start_at(self.address(), move |seen| answer(seen).expect("constants")).await
     }
 }
 
@@ -121,6 +127,49 @@ async fn no_get_fails(what: &str, mut registry: Registry) {
         assert_eq!(notes.failed(), 0, "{what}: {}", notes.summary());
         within_budget(&scene, &Method::GET, &notes).await;
     }
+}
+
+/// What the registry would tell is lost, on connections that are there and on new ones, while an instance is replaced. When the network
+/// is whole again, that is caught up with.
+async fn catches_up(what: &str, registry: Registry) {
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        instances.push(Faulty::start().await);
+    }
+    registry.name_all(&instances[..2]).await;
+    let relay = Relay::start(registry.address()).await;
+    let source = registry.source().replace(&registry.address().to_string(), &relay.address.to_string());
+    let scene = Scene { gateway: Gateway::start(&configuration_of(&source, "")), instances };
+    until(&scene, "ok").await;
+    let load = Load::start(scene.http(), &Method::GET, 2);
+    load.go_on(10).await;
+
+    relay.is(Network::Parted);
+    registry.name_all(&scene.instances).await;
+    scene.instances[0].does(Fault::Refuse);
+    until(&scene, "failing").await;
+    load.go_on(10).await;
+    assert_eq!(RULES.map(|(rule, _)| scene.instances[2].seen("GET", rule)), [0; RULES.len()], "{what}");
+    relay.is(Network::Whole);
+    until(&scene, "ok").await;
+    load.go_on(40).await;
+
+    for notes in load.end(what).await {
+        assert_eq!(notes.failed(), 0, "{what}: {}", notes.summary());
+        assert!(scene.instances[2].seen("GET", notes.rule) > 0, "{what}: {}", notes.summary());
+        within_budget(&scene, &Method::GET, &notes).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parted_from_etcd() {
+    catches_up("parted from etcd", Registry::Etcd(Etcd::start().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parted_from_consul() {
+    let Some(consul) = Consul::start().await else { return };
+    catches_up("parted from Consul", Registry::Consul(consul)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

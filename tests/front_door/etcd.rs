@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 
+use crate::support::prompt::Promptness;
 use crate::support::source::{answers, until, until_stale, until_well};
 use crate::support::{Client, Etcd, Gateway, Origin, eventually};
 
@@ -31,7 +32,7 @@ async fn instances_come_and_go_with_their_keys() {
     let source = gateway.service("users").await["source"].clone();
     assert_eq!((&source["kind"], &source["of"]), (&"etcd".into(), &"/services/users/".into()));
     let b = Origin::text("b").await;
-    let mut took = Vec::new();
+    let mut promptness = Promptness::default();
     // In turn one key is put and the other deleted, and the time until requests follow is taken.
     for turn in 0..10 {
         let (new, old, text, origin) = match turn % 2 {
@@ -40,14 +41,9 @@ async fn instances_come_and_go_with_their_keys() {
         };
         etcd.put(&format!("/services/users/{new}"), &origin.url()).await;
         etcd.delete(&format!("/services/users/{old}")).await;
-        let began = Instant::now();
-        while client.get("/").await.text() != text {
-            assert!(began.elapsed() < Duration::from_secs(20), "it never came to {text}");
-        }
-        took.push(began.elapsed());
+        promptness.until(async || client.get("/").await.text() == text).await;
     }
-    took.sort();
-    assert!(took[took.len() / 2] < Duration::from_millis(100), "{took:?}");
+    promptness.is_within(Duration::from_millis(100));
 
     etcd.put("/services/usersx/c", &b.url()).await;
     etcd.delete("/services/users/a").await;
@@ -282,21 +278,20 @@ async fn ten_thousand_instances_are_a_set_and_the_next_is_left_out() {
     gateway.wait_for("0 → 9999 instances");
     let lines = || gateway.messages().matches(" instances").count();
     let before = lines();
-    let mut took = Vec::new();
+    let mut promptness = Promptness::default();
     for turn in 1..=5 {
-        let began = Instant::now();
         match turn % 2 {
             0 => etcd.delete(&key(9_999)).await,
             _ => etcd.put(&key(9_999), &origin.url()).await,
         }
-        while lines() < before + turn {
-            assert!(began.elapsed() < Duration::from_secs(20), "it never took effect");
+        let is_there = async || {
             tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        took.push(began.elapsed());
+            lines() >= before + turn
+        };
+        promptness.until(is_there).await;
     }
-    took.sort();
-    assert!(took[2] < Duration::from_millis(100), "{took:?}");
+    // Unoptimised, ten thousand take ten times as long to look through.
+    promptness.is_within(Duration::from_millis(if cfg!(debug_assertions) { 800 } else { 100 }));
     assert_eq!(count(&gateway).await, 10_000.0);
     assert!(!gateway.messages().contains("can't be asked for"), "{}", gateway.messages());
     etcd.put(&key(10_000), &address(10_000)).await;

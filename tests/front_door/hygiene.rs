@@ -6,6 +6,7 @@
 
 mod agreement;
 mod chunks;
+mod conformance;
 mod fields;
 mod forged;
 mod framing;

@@ -139,6 +139,41 @@ async fn a_post_waits_and_is_not_followed_by_others() {
     assert!(waiting.join_all().await.iter().all(|status| *status == 200));
 }
 
+/// Its breaker opened because it said nothing, and does not keep it waiting once it says something.
+#[tokio::test]
+async fn its_breaker_lets_a_request_through_as_soon_as_it_answers() {
+    let ((silent, hangs), well, too) =
+        (hanging().await, Origin::status(200).await, Origin::status(200).await);
+    let gateway = in_turn(
+        &[&silent, &well, &too],
+        "circuit_breaker: { consecutive_failures: 2, open_for: 10m, max_open_for: 10m }",
+    );
+    let breaker = async || {
+        let shown = gateway.instance("users", silent.address).await.expect("it is there");
+        shown["breaker"]["state"].clone()
+    };
+    assert_eq!(load(&gateway, Method::GET, 4, 10).await.0, NONE);
+    hangs.store(true, SeqCst);
+    let (mut posts, client) = (JoinSet::new(), Client::new(gateway.http()));
+    while !silent.seen().iter().any(|seen| seen.method == Method::POST) {
+        let client = client.clone();
+        posts.spawn(async move { client.post("/", "").await.status });
+        tokio::task::yield_now().await;
+    }
+    eventually("its breaker is open", || async {
+        assert_eq!(load(&gateway, Method::GET, 8, 3).await.0, NONE);
+        (breaker().await == "open").then_some(())
+    })
+    .await;
+    hangs.store(false, SeqCst);
+    assert!(posts.join_all().await.iter().all(|status| *status == 200));
+    eventually("its breaker is closed", || async {
+        client.get("/").await;
+        (breaker().await == "closed").then_some(())
+    })
+    .await;
+}
+
 /// One slow answer among quick ones of the same instance says nothing about it.
 #[tokio::test]
 async fn an_instance_that_answers_others_is_not_silent() {

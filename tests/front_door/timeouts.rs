@@ -5,25 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::raw::{RawOrigin, read_until, read_until_close};
+use crate::support::raw::{RawOrigin, read_until, read_until_close, unreachable};
 use crate::support::{Client, Gateway, Origin, one_service, origin};
-
-/// An address whose queue of connections is full, so that connecting there takes for ever. It lasts as long as
-/// what is returned with it.
-async fn unreachable() -> (String, impl Sized) {
-    let socket = tokio::net::TcpSocket::new_v4().expect("the loopback is IPv4");
-    socket.bind("127.0.0.1:0".parse().expect("a constant")).expect("the kernel chooses a port");
-    let listener = socket.listen(1).expect("it was bound");
-    let address = listener.local_addr().expect("it was bound");
-    let mut held = Vec::new();
-    while let Ok(Ok(stream)) =
-        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-    {
-        held.push(stream);
-        assert!(held.len() < 100, "the queue never fills up");
-    }
-    (format!("http://{address}"), (listener, held))
-}
 
 /// Answers nothing, ever.
 async fn silent() -> Origin {

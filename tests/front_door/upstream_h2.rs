@@ -4,6 +4,7 @@ mod bodies;
 mod connections;
 mod failures;
 mod grpc;
+mod held_back;
 
 use h2::server::Builder;
 use http::Response;

@@ -52,8 +52,9 @@ const ALONE: [&str; 5] = ["buffers", "config", "clock", "per_worker", "reason"];
 
 /// Files of the request path that name types of the configuration, which they compile into their own form.
 /// Nothing of the configuration is read while a request is served (invariant 2).
-const COMPILES: [&str; 27] = [
+const COMPILES: [&str; 28] = [
     "action/aggregate/compile.rs",
+    "action/batch/compile.rs",
     "action/respond.rs",
     "listener/mod.rs",
     "listener/tls.rs",

@@ -26,6 +26,8 @@ pub struct Outcome {
     pub error: Option<Told>,
     /// The elements that failed, of a part that has not failed as a whole.
     pub items: Vec<usize>,
+    /// How old the last good answer is that stands in.
+    pub age_s: Option<u64>,
     pub took: Duration,
 }
 
@@ -47,13 +49,14 @@ impl Board {
 
     /// The part has ended.
     pub fn settle(&mut self, place: usize, performed: Performed, took: Duration, parts: &[Part]) {
+        let age_s = performed.age_s;
         let (items_error, items) = performed.failed.unzip();
         let (value, error) = match performed.result {
             Ok(value) => (Some(value), items_error),
             Err(error) => (None, Some(error.told())),
         };
         let failed = value.is_none();
-        self.places[place].outcome = Some(Outcome { error, items: items.unwrap_or_default(), took });
+        self.places[place].outcome = Some(Outcome { error, items: items.unwrap_or_default(), age_s, took });
         self.places[place].value = value;
         if failed {
             match &parts[place].fallback {

@@ -58,8 +58,15 @@ pub fn of(body: Bytes) -> Rc<RequestBody> {
         return RequestBody::new(ClientBody::Empty, None, None);
     }
     let length = body.len() as u64;
-    let held = Rc::new(Held(RefCell::new(body)));
-    RequestBody::new(ClientBody::Http1(Http1Body::new(held, 0)), Some(length), None)
+    RequestBody::new(held(body), Some(length), None)
+}
+
+/// The same, as a client would send it.
+pub fn held(body: Bytes) -> ClientBody {
+    match body.is_empty() {
+        true => ClientBody::Empty,
+        false => ClientBody::Http1(Http1Body::new(Rc::new(Held(RefCell::new(body))), 0)),
+    }
 }
 
 struct Held(RefCell<Bytes>);

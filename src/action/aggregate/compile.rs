@@ -22,7 +22,8 @@ use crate::service::Service;
 pub struct Ground<'g> {
     /// The parameters of the route's path, in the order of their slots.
     pub parameters: &'g [String],
-    pub service: &'g dyn Fn(&config::Ref) -> Result<Arc<Service>, String>,
+    /// That of a part, as the part wants it.
+    pub service: &'g dyn Fn(&config::Part) -> Result<Arc<Service>, String>,
 }
 
 impl Aggregate {
@@ -35,7 +36,8 @@ impl Aggregate {
                     config::PartSource::Call(written_call) => {
                         let join =
                             part.for_each.as_ref().map(|each| join(each, &part.fallback)).transpose()?;
-                        let call = call(written_call, shape(written, place)?, ground)?;
+                        let service = (ground.service)(part)?;
+                        let call = call(written_call, service, shape(written, place)?, ground)?;
                         Source::Call(Box::new(PartCall { join, ..call }))
                     }
                 },
@@ -154,13 +156,18 @@ fn field(way: &[config::FieldStep]) -> Vec<shape::Step> {
     way.iter().map(step).collect()
 }
 
-fn call(written: &config::PartCall, shape: Shape, ground: &Ground<'_>) -> Result<PartCall, String> {
+fn call(
+    written: &config::PartCall,
+    service: Arc<Service>,
+    shape: Shape,
+    ground: &Ground<'_>,
+) -> Result<PartCall, String> {
     let header = |(name, text): &(http::HeaderName, config::PartTemplate)| {
         Ok::<_, String>((name.clone(), Text::new(pieces(text, ground)?)))
     };
     let accept = written.accept_status.iter().map(|range| range.from..=range.to);
     Ok(PartCall {
-        service: (ground.service)(&written.service)?,
+        service,
         method: written.method.clone(),
         target: Target::new(pieces(&written.path, ground)?),
         body: written.body.as_deref().map(|pieces| body(pieces, ground)).transpose()?,

@@ -195,6 +195,9 @@ fn errors(parts: &[Part], board: &Board) -> Vec<serde_json::Value> {
         if !outcome.items.is_empty() {
             error["items"] = outcome.items.as_slice().into();
         }
+        if let Some(age_s) = outcome.age_s {
+            error["age_s"] = age_s.into();
+        }
         Some(error)
     });
     errors.collect()

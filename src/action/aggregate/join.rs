@@ -168,7 +168,7 @@ impl Join {
         deadline: Instant,
         (required, attempts): (bool, &mut u32),
     ) -> Performed {
-        let mut results: Vec<Result<Bytes, Told>> = Vec::with_capacity(work.requests.len());
+        let mut results: Vec<Result<Answer, Told>> = Vec::with_capacity(work.requests.len());
         let mut waiting = Vec::new();
         for (place, asked) in work.requests.into_iter().enumerate() {
             match asked {
@@ -188,72 +188,92 @@ impl Join {
             {
                 running.push(async move {
                     let mut attempts = Attempts::default();
-                    let answer = call.ask(caller, request, deadline, &mut attempts).await;
-                    let answer = match self.batch {
-                        Some(_) => answer.and_then(|answer| match &answer[..] {
-                            b"null" => Ok(answer),
-                            _ => call.shape.select(answer),
-                        }),
-                        None => answer.and_then(|answer| call.shape.apply(answer)),
+                    let shaped = |answer: Bytes| match self.batch {
+                        Some(_) if answer == b"null"[..] => Ok(answer),
+                        Some(_) => call.shape.select(answer),
+                        None => call.shape.apply(answer),
                     };
-                    (place, answer, attempts.count)
+                    let answered = call.ask(caller, request, deadline, &mut attempts, shaped).await;
+                    (place, answered, attempts.count)
                 });
             }
-            let Some((place, answer, count)) = running.next().await else { break };
+            let Some((place, (answer, old), count)) = running.next().await else { break };
             *attempts += count;
-            bytes += answer.as_ref().map_or(0, Bytes::len) as u64;
-            let answer = if bytes > call.max_body { Err(PartError::TooLarge) } else { answer };
-            match answer {
-                Err(error) if required => return Performed::of(Err(error)),
-                Err(error @ PartError::TooLarge) if bytes > call.max_body => {
-                    return Performed::of(Err(error));
+            let answer = match (answer, old) {
+                (Ok(value), _) => Ok(Answer { value, instead_of: None }),
+                (Err(error), Some(old)) => {
+                    Ok(Answer { value: old.value, instead_of: Some((error.told(), old.age_s)) })
                 }
-                answer => results[place] = answer.map_err(|error| error.told()),
+                (Err(error), None) if required => return Performed::of(Err(error)),
+                (Err(error), None) => Err(error.told()),
+            };
+            bytes += answer.as_ref().map_or(0, |answer| answer.value.len()) as u64;
+            if bytes > call.max_body {
+                return Performed::of(Err(PartError::TooLarge));
             }
+            results[place] = answer;
         }
         self.spread(call, work.items, &results, required)
     }
 
-    /// The answers in the order of the elements.
+    /// The answers in the order of the elements. Many elements may have one answer in common, and the list of them is as long as
+    /// `max_body` at most.
     fn spread(
         &self,
         call: &PartCall,
         items: Vec<Result<(usize, Box<str>), Told>>,
-        results: &[Result<Bytes, Told>],
+        results: &[Result<Answer, Told>],
         required: bool,
     ) -> Performed {
         let answers: Vec<HashMap<String, Json<'_>>> = match &self.batch {
             None => Vec::new(),
             Some(batch) => {
-                results.iter().map(|result| by_key(batch, result.as_deref().unwrap_or(b"[]"))).collect()
+                let value =
+                    |result| Result::as_ref(result).map_or(&b"[]"[..], |answer: &Answer| &answer.value);
+                results.iter().map(|result| by_key(batch, value(result))).collect()
             }
         };
-        let of_item = |item: Result<(usize, Box<str>), Told>| -> Result<Bytes, Told> {
+        let of_item = |item: Result<(usize, Box<str>), Told>| -> Result<Answer, Told> {
             let (place, key) = item?;
             let answer = results[place].as_ref().map_err(|told| *told)?;
             let Some(batch) = answers.get(place) else { return Ok(answer.clone()) };
-            if !matches!(Json::of(answer).kind(), Kind::Array | Kind::Null) {
+            if !matches!(Json::of(&answer.value).kind(), Kind::Array | Kind::Null) {
                 return Err(PartError::WrongShape.told());
             }
             let found = batch.get(&*key).ok_or_else(|| PartError::NotInBatch.told())?;
-            call.shape.dress(answer.slice_ref(found.bytes())).map_err(|error| error.told())
+            let value = call.shape.dress(answer.value.slice_ref(found.bytes()));
+            Ok(Answer { value: value.map_err(|error| error.told())?, ..*answer })
         };
         let mut list = BytesMut::new();
-        let mut failed: Option<(Told, Vec<usize>)> = None;
+        let (mut failed, mut age_s): (Option<(Told, Vec<usize>)>, _) = (None, None);
         for (place, item) in items.into_iter().enumerate() {
             list.extend_from_slice(if list.is_empty() { b"[" } else { b"," });
-            match of_item(item) {
-                Ok(value) => list.extend_from_slice(&value),
-                Err(told) if required => return Performed::of(Err(PartError::Told(told))),
-                Err(told) => {
-                    list.extend_from_slice(&self.fallback);
-                    failed.get_or_insert_with(|| (told, Vec::new())).1.push(place);
+            let (value, told) = match of_item(item) {
+                Ok(Answer { value, instead_of }) => {
+                    age_s = age_s.max(instead_of.map(|(_, age_s)| age_s));
+                    (value, instead_of.map(|(told, _)| told))
                 }
+                Err(told) if required => return Performed::of(Err(PartError::Told(told))),
+                Err(told) => (self.fallback.clone(), Some(told)),
+            };
+            if (list.len() + value.len()) as u64 > call.max_body {
+                return Performed::of(Err(PartError::TooLarge));
+            }
+            list.extend_from_slice(&value);
+            if let Some(told) = told {
+                failed.get_or_insert_with(|| (told, Vec::new())).1.push(place);
             }
         }
         list.extend_from_slice(if list.is_empty() { b"[]" } else { b"]" });
-        Performed { result: Ok(list.freeze()), failed }
+        Performed { result: Ok(list.freeze()), failed, age_s }
     }
+}
+
+/// The answer for an element, or for many; or the last good one in its place, with why that is, and how old it is.
+#[derive(Clone)]
+struct Answer {
+    value: Bytes,
+    instead_of: Option<(Told, u64)>,
 }
 
 /// The elements of a batch's answer; of two with a key the first.
@@ -273,21 +293,23 @@ pub fn attach(value: &[u8], edits: Vec<Edit<'_>>) -> Vec<u8> {
     edits.sort_by_key(|edit| edit.at);
     let mut out =
         Vec::with_capacity(value.len() + edits.iter().map(|edit| edit.value.len() + 16).sum::<usize>());
-    let (mut done, mut last) = (0, None);
+    let mut done = 0;
+    // Where the last member stands, and its name.
+    let mut last: Option<(usize, &[u8])> = None;
     for edit in edits {
-        if edit.at < done {
-            // Inside of something that another one has taken the place of.
+        // Inside of something that another one has taken the place of, or an element that was meant twice.
+        if edit.at < done || edit.replaces == 0 && last == Some((edit.at, edit.member)) {
             continue;
         }
         out.extend_from_slice(&value[done..edit.at]);
         done = edit.at + edit.replaces;
         if edit.replaces == 0 {
-            if !edit.is_first || last == Some(edit.at) {
+            if !edit.is_first || last.is_some_and(|(at, _)| at == edit.at) {
                 out.push(b',');
             }
             out.extend_from_slice(edit.member);
             out.push(b':');
-            last = Some(edit.at);
+            last = Some((edit.at, edit.member));
         }
         out.extend_from_slice(edit.value);
     }

@@ -2,17 +2,18 @@
 //! document in the order and under the names of the configuration, whichever came first.
 
 mod board;
-mod body;
+pub mod body;
 mod compile;
 mod document;
-mod join;
-mod json;
-mod order;
-mod part;
-mod select;
+pub mod join;
+pub mod json;
+mod kept;
+pub mod order;
+pub(super) mod part;
+pub mod select;
 mod sent;
-mod shape;
-mod template;
+pub mod shape;
+pub(super) mod template;
 mod timing;
 
 use std::time::Duration;
@@ -109,6 +110,7 @@ impl Aggregate {
                     params: &exchange.params,
                     identity: exchange.identity.as_deref(),
                     board,
+                    asker: sent.asker.as_ref(),
                     item: None,
                 };
                 let wish = |target: &str| super::wish(&call.service, exchange, target, as_sent);

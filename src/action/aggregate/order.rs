@@ -57,13 +57,14 @@ impl<'b> Decimal<'b> {
         let exponent = exponent.strip_prefix('+').unwrap_or(exponent);
         let most = if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
         let exponent = exponent.parse::<i64>().unwrap_or(most).clamp(i64::MIN / 2, i64::MAX / 2);
-        let whole = whole.trim_start_matches('0');
+        let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
         let lead = if whole.is_empty() {
             -((fraction.len() - fraction.trim_start_matches('0').len()) as i64)
         } else {
             whole.len() as i64
         };
         let fraction = if whole.is_empty() { fraction.trim_start_matches('0') } else { fraction };
+        let whole = if fraction.is_empty() { whole.trim_end_matches('0') } else { whole };
         Decimal { negative, whole, fraction, magnitude: exponent + lead }
     }
 
@@ -72,7 +73,7 @@ impl<'b> Decimal<'b> {
     }
 
     fn is_zero(&self) -> bool {
-        self.digits().all(|digit| digit == b'0')
+        self.whole.is_empty() && self.fraction.is_empty()
     }
 
     fn compare(&self, other: &Self) -> Ordering {
@@ -85,11 +86,9 @@ impl<'b> Decimal<'b> {
         if self.negative != other.negative {
             return if self.negative { Ordering::Less } else { Ordering::Greater };
         }
-        let count = self.whole.len() + self.fraction.len();
-        let most = count.max(other.whole.len() + other.fraction.len());
-        let padded =
-            |number: &Self| number.digits().chain(std::iter::repeat(b'0')).take(most).collect::<Vec<u8>>();
-        let size = self.magnitude.cmp(&other.magnitude).then_with(|| padded(self).cmp(&padded(other)));
+        // Neither ends with a zero, so that the longer of two that begin alike is the larger: as many digits are looked at as the
+        // shorter has.
+        let size = self.magnitude.cmp(&other.magnitude).then_with(|| self.digits().cmp(other.digits()));
         if self.negative { size.reverse() } else { size }
     }
 }
@@ -115,6 +114,12 @@ mod tests {
             "1.5",
             "2",
             "10",
+            "100",
+            "100.5",
+            "101",
+            "1000",
+            "1000.000000000000000000000000000001",
+            "1001",
             "12345678901234567890",
             "12345678901234567891",
             "1e400",
@@ -125,9 +130,16 @@ mod tests {
                 assert_eq!(Decimal::of(one).compare(&Decimal::of(other)), n.cmp(&m), "{one} {other}");
             }
         }
-        for (one, other) in
-            [("1", "1.0"), ("1e2", "100"), ("0", "-0.00e7"), ("12.50", "1.25E+1"), ("0.001", "1e-3")]
-        {
+        for (one, other) in [
+            ("1", "1.0"),
+            ("1e2", "100"),
+            ("-1000", "-10.00e2"),
+            ("0.1200e3", "120"),
+            ("0", "0e9"),
+            ("0", "-0.00e7"),
+            ("12.50", "1.25E+1"),
+            ("0.001", "1e-3"),
+        ] {
             assert_eq!(Decimal::of(one).compare(&Decimal::of(other)), Ordering::Equal, "{one} {other}");
         }
     }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::body::{self, Body};
 use super::join::{Join, JoinWork};
+use super::kept::{Fetched, Keys, Old};
 use super::sent::RequestFields;
 use super::shape::Shape;
 use super::template::{Given, Target, Text};
@@ -153,15 +154,32 @@ pub enum Work {
 /// What has come of it.
 pub struct Performed {
     pub result: Result<Bytes, PartError>,
-    /// Why the first element failed, and which of them did.
+    /// Why the first element failed, and which of them did; none of them where the part is one answer and an older one
+    /// stands in.
     pub failed: Option<(Told, Vec<usize>)>,
+    /// How old the oldest of the answers is that stand in for others.
+    pub age_s: Option<u64>,
 }
 
 impl Performed {
     pub fn of(result: Result<Bytes, PartError>) -> Self {
-        Performed { result, failed: None }
+        Performed { result, failed: None, age_s: None }
+    }
+
+    fn one((result, old): Answered) -> Self {
+        match (result, old) {
+            (Err(error), Some(old)) => Performed {
+                result: Ok(old.value),
+                failed: Some((error.told(), Vec::new())),
+                age_s: Some(old.age_s),
+            },
+            (result, _) => Performed::of(result),
+        }
     }
 }
+
+/// What has come of one request, and the last good answer that stands in where it has failed.
+pub type Answered = (Result<Bytes, PartError>, Option<Old>);
 
 pub struct PartRequest {
     target: PathAndQuery,
@@ -169,6 +187,8 @@ pub struct PartRequest {
     lines: FieldLines,
     body: Bytes,
     wish: Wish,
+    /// Under what its answer is kept, where it is.
+    keys: Option<Box<Keys>>,
 }
 
 impl PartRequest {
@@ -213,9 +233,10 @@ impl PartCall {
             }
             (Work::One(request), _) => {
                 let mut counted = Attempts::default();
-                let answer = self.ask(caller, request, deadline, &mut counted).await;
+                let shaped = |answer| self.shape.apply(answer);
+                let answered = self.ask(caller, request, deadline, &mut counted, shaped).await;
                 *attempts += counted.count;
-                Performed::of(answer.and_then(|answer| self.shape.apply(answer)))
+                Performed::one(answered)
             }
             (Work::Join(_), None) => Performed::of(Err(PartError::WrongShape)),
         }
@@ -243,8 +264,14 @@ impl PartCall {
         wish: impl Fn(&str) -> Wish,
     ) -> Result<PartRequest, PartError> {
         let target = self.target.render(given)?;
-        for (name, text) in &self.headers {
-            headers.insert(name.clone(), text.field(given)?);
+        let value = |(name, text): &(HeaderName, Text)| Ok((name.clone(), text.field(given)?));
+        let own: Vec<(HeaderName, HeaderValue)> = self.headers.iter().map(value).collect::<Result<_, _>>()?;
+        let keys = self.service.stale.as_ref().and(given.asker).map(|asker| {
+            let sets = own.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            Box::new(asker.keys(&headers, given.identity, sets))
+        });
+        for (name, value) in own {
+            headers.insert(name, value);
         }
         let body = match &self.body {
             Some(body) => body.render(given)?,
@@ -254,21 +281,35 @@ impl PartCall {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         let wish = wish(target.path());
-        Ok(PartRequest { target, headers, lines, body, wish })
+        Ok(PartRequest { target, headers, lines, body, wish, keys })
     }
 
-    /// One answer, as it is. Dropping the future cancels the call.
+    /// One answer, in its shape. Dropping the future cancels the call.
     pub async fn ask(
+        &self,
+        caller: Caller<'_>,
+        mut request: PartRequest,
+        deadline: Instant,
+        progress: &mut dyn Progress,
+        shaped: impl FnOnce(Bytes) -> Result<Bytes, PartError>,
+    ) -> Answered {
+        let kept = request.keys.take().map(|keys| Box::new(keys.with(&request.target)));
+        let fetched = self.fetch(caller, request, deadline, progress).await;
+        self.with_kept(kept, fetched, shaped, caller)
+    }
+
+    async fn fetch(
         &self,
         caller: Caller<'_>,
         request: PartRequest,
         deadline: Instant,
         progress: &mut dyn Progress,
-    ) -> Result<Bytes, PartError> {
-        if deadline <= Instant::now() {
+    ) -> Result<Fetched, PartError> {
+        let began = Instant::now();
+        if deadline <= began {
             return Err(PartError::TimedOut);
         }
-        let PartRequest { target, headers, lines, body, wish } = request;
+        let PartRequest { target, headers, lines, body, wish, keys: _ } = request;
         let call = Call {
             head: Head {
                 method: self.method.clone(),
@@ -291,12 +332,15 @@ impl PartCall {
             }
             let coding = body::coding(&answer.response.fields)?;
             let fields = answer.response.fields;
+            let is_surely_whole = !answer.body.ends_with_connection();
             let whole = body::collect(answer.body, self.max_body).await?;
-            if whole.is_empty() && may_be_empty(status) {
-                return Ok(Bytes::from_static(b"null"));
-            }
-            let whole = body::decode(whole, coding, self.max_body)?;
-            if self.is_text { body::text(&whole, &fields) } else { body::json(whole) }
+            let body = if whole.is_empty() && may_be_empty(status) {
+                Bytes::from_static(b"null")
+            } else {
+                let whole = body::decode(whole, coding, self.max_body)?;
+                if self.is_text { body::text(&whole, &fields)? } else { body::json(whole)? }
+            };
+            Ok(Fetched { body, status, fields, began, is_surely_whole })
         };
         tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
     }

@@ -9,12 +9,17 @@ use serde_json::{Map, Number, Value};
 use serde_json_path::{JsonPath, PathElement};
 
 use super::json::{Json, Kind};
+use super::part::PartError;
 
 pub struct Query(Form);
 
 enum Form {
     Plain(Box<[PlainStep]>),
-    Full(Box<JsonPath>),
+    Full {
+        path: Box<JsonPath>,
+        /// How often it goes through all that is below: `..`.
+        descents: usize,
+    },
 }
 
 enum PlainStep {
@@ -25,42 +30,54 @@ enum PlainStep {
 
 /// Deeper answers are not asked with filters.
 const MOST_LEVELS: usize = 64;
+/// `..` makes a way to each value that it finds: so many steps of all ways together for a byte of the answer.
+const STEPS_A_BYTE: usize = 4;
+/// Short answers may be asked in any case.
+const FREE: usize = 4096;
 
 impl Query {
     pub fn parse(text: &str) -> Result<Self, String> {
         let full = JsonPath::parse(text).map_err(|error| error.to_string())?;
-        Ok(Query(plain(text).map_or_else(|| Form::Full(Box::new(full)), |steps| Form::Plain(steps.into()))))
+        let descents = text.matches("..").count();
+        Ok(Query(match plain(text) {
+            Some(steps) => Form::Plain(steps.into()),
+            None => Form::Full { path: Box::new(full), descents },
+        }))
     }
 
-    /// Of a query that can mean one value only, that value; otherwise a list of all that it means. `None` where the former
-    /// is not there.
-    pub fn select(&self, answer: &Bytes) -> Option<Bytes> {
-        let nodes = self.nodes(Json::of(answer))?;
+    /// Of a query that can mean one value only, that value; otherwise a list of all that it means. The former may not be there, and
+    /// the latter is about as long as the answer at most: values within each other could make more of it.
+    pub fn select(&self, answer: &Bytes) -> Result<Bytes, PartError> {
+        let nodes = self.nodes(Json::of(answer)).ok_or(PartError::WrongShape)?;
         if self.is_single() {
-            return nodes.first().map(|node| answer.slice_ref(node.bytes()));
+            let first = nodes.first().map(|node| answer.slice_ref(node.bytes()));
+            return first.ok_or(PartError::WrongShape);
         }
         let size: usize = nodes.iter().map(|node| node.bytes().len() + 1).sum();
+        if size > 2 * answer.len() + FREE {
+            return Err(PartError::TooLarge);
+        }
         let mut list = BytesMut::with_capacity(size + 2);
         for node in nodes {
             list.extend_from_slice(if list.is_empty() { b"[" } else { b"," });
             list.extend_from_slice(node.bytes());
         }
         list.extend_from_slice(if list.is_empty() { b"[]" } else { b"]" });
-        Some(list.freeze())
+        Ok(list.freeze())
     }
 
     /// All that it means, in order. `None` where the answer is too deep to be asked.
     pub fn nodes<'b>(&self, json: Json<'b>) -> Option<Vec<Json<'b>>> {
         match &self.0 {
             Form::Plain(steps) => Some(steps.iter().fold(vec![json], |nodes, step| step.of_all(&nodes))),
-            Form::Full(path) => full(path, json),
+            Form::Full { path, descents } => full(path, *descents, json),
         }
     }
 
     fn is_single(&self) -> bool {
         match &self.0 {
             Form::Plain(steps) => !steps.iter().any(|step| matches!(step, PlainStep::Each)),
-            Form::Full(_) => false,
+            Form::Full { .. } => false,
         }
     }
 }
@@ -123,8 +140,13 @@ fn plain(text: &str) -> Option<Vec<PlainStep>> {
     Some(steps)
 }
 
-fn full<'b>(path: &JsonPath, json: Json<'b>) -> Option<Vec<Json<'b>>> {
-    let (value, tree) = copy(json, 0)?;
+fn full<'b>(path: &JsonPath, descents: usize, json: Json<'b>) -> Option<Vec<Json<'b>>> {
+    let mut steps = match descents {
+        0 => usize::MAX,
+        // Each further one may come to a value by as many ways as there are levels.
+        more => ((json.bytes().len() * STEPS_A_BYTE) >> (6 * (more - 1)).min(32)).max(FREE),
+    };
+    let (value, tree) = copy(json, 0, &mut steps)?;
     let found = path.query_located(&value);
     let nodes = found.locations().map(|location| {
         location.iter().try_fold((json, &tree), |(_, tree), step| match (step, tree) {
@@ -147,15 +169,16 @@ enum Tree<'b> {
     Elements(Vec<(Json<'b>, Tree<'b>)>),
 }
 
-fn copy(json: Json<'_>, level: usize) -> Option<(Value, Tree<'_>)> {
+fn copy<'b>(json: Json<'b>, level: usize, steps: &mut usize) -> Option<(Value, Tree<'b>)> {
     if level > MOST_LEVELS {
         return None;
     }
+    *steps = steps.checked_sub(level)?;
     Some(match json.kind() {
         Kind::Object => {
             let (mut map, mut members) = (Map::new(), HashMap::new());
             for (key, value) in json.members() {
-                let (copied, tree) = copy(value, level + 1)?;
+                let (copied, tree) = copy(value, level + 1, steps)?;
                 let name = key.name().into_owned();
                 map.insert(name.clone(), copied);
                 members.insert(name, (value, tree));
@@ -165,7 +188,7 @@ fn copy(json: Json<'_>, level: usize) -> Option<(Value, Tree<'_>)> {
         Kind::Array => {
             let (mut list, mut elements) = (Vec::new(), Vec::new());
             for value in json.elements() {
-                let (copied, tree) = copy(value, level + 1)?;
+                let (copied, tree) = copy(value, level + 1, steps)?;
                 list.push(copied);
                 elements.push((value, tree));
             }
@@ -194,7 +217,7 @@ mod tests {
 
     fn select(query: &str) -> Option<String> {
         let query = Query::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
-        query.select(&Bytes::from(SHOP)).map(|found| String::from_utf8(found.to_vec()).unwrap())
+        query.select(&Bytes::from(SHOP)).ok().map(|found| String::from_utf8(found.to_vec()).unwrap())
     }
 
     #[test]
@@ -227,7 +250,26 @@ mod tests {
     #[test]
     fn only_so_deep_an_answer_is_copied() {
         let deep = Bytes::from("[".repeat(500_000) + &"]".repeat(500_000));
-        assert_eq!(Query::parse("$..a").unwrap().select(&deep), None);
-        assert!(Query::parse("$[0]").unwrap().select(&deep).is_some());
+        assert!(matches!(Query::parse("$..a").unwrap().select(&deep), Err(PartError::WrongShape)));
+        assert!(Query::parse("$[0]").unwrap().select(&deep).is_ok());
+    }
+
+    #[test]
+    fn what_is_within_itself_is_not_multiplied() {
+        let select =
+            |query: &str, answer: &str| Query::parse(query).unwrap().select(&Bytes::from(answer.to_owned()));
+        // Long at the bottom, and meant on every level.
+        let long = "[".repeat(50) + "\"" + &"x".repeat(100_000) + "\"" + &"]".repeat(50);
+        assert!(matches!(select("$..*", &long), Err(PartError::TooLarge)));
+        assert_eq!(select("$..[0].a", &long).unwrap(), "[]");
+        // Wide at the bottom: the way to each is long.
+        let wide = "[".repeat(50) + "1" + &",1".repeat(100_000) + &"]".repeat(50);
+        assert!(matches!(select("$..*", &wide), Err(PartError::WrongShape)));
+        assert!(matches!(select("$..*..*", &wide), Err(PartError::WrongShape)));
+        // As answers are.
+        let usual = format!("[{}{{}}]", r#"{"id":1,"a":{"b":[1,2,{"c":3}]}},"#.repeat(5_000));
+        assert_eq!(select("$..c", &usual).unwrap().len(), 2 * 5_000 + 1);
+        assert!(matches!(select("$..*..c", &usual), Err(PartError::WrongShape)));
+        assert_eq!(select("$..*..c", r#"{"a":{"b":{"c":3}}}"#).unwrap(), "[3,3]");
     }
 }

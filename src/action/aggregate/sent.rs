@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue, header};
 
+use super::kept::Asker;
 use super::part::{Part, PartCall};
 use crate::action::upstream_request;
 use crate::exchange::Exchange;
@@ -15,11 +16,15 @@ pub struct Sent {
     usual: RequestFields,
     /// Those of the parts that want them otherwise.
     own: Vec<Option<Fields>>,
+    /// Whose answers are kept, where some are.
+    pub asker: Option<Asker>,
 }
 
 impl Sent {
     /// Takes the client's fields out of `request`.
     pub fn of(parts: &[Part], exchange: &Exchange, request: &mut Request) -> Self {
+        let keeps = parts.iter().filter_map(Part::call).any(|call| call.service.stale.is_some());
+        let asker = keeps.then(|| Asker::of(exchange, request));
         let mut headers = std::mem::take(&mut request.headers);
         strip(&mut headers);
         let host = request.host.as_deref();
@@ -48,7 +53,7 @@ impl Sent {
             Vec::new()
         };
         let lines = upstream_request::rewrite(&mut headers, request.notable, exchange, host);
-        Sent { usual: (headers, lines), own }
+        Sent { usual: (headers, lines), own, asker }
     }
 
     pub fn of_part(&self, place: usize) -> RequestFields {

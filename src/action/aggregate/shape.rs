@@ -29,7 +29,7 @@ impl Shape {
 
     pub fn select(&self, answer: Bytes) -> Result<Bytes, PartError> {
         match &self.select {
-            Some(query) => query.select(&answer).ok_or(PartError::WrongShape),
+            Some(query) => query.select(&answer),
             None => Ok(answer),
         }
     }
@@ -136,10 +136,13 @@ impl Rule {
 
     fn write_object(&self, json: Json<'_>, open: bool, out: &mut BytesMut) {
         let mut before: &[u8] = b"{";
+        let taken = self.taken(json);
         for (key, value) in json.members() {
             let rule = self.of_member(key);
             let kept = rule.map_or(open, |rule| rule.keeps(value, open));
-            if !kept || self.gives_way(json, key) {
+            let is_renamed = rule.is_some_and(|rule| rule.name.is_some());
+            // A member that is there gives way, so that the name is there once.
+            if !kept || !is_renamed && taken.iter().any(|name| key.is(name)) {
                 continue;
             }
             out.extend_from_slice(before);
@@ -181,15 +184,18 @@ impl Rule {
         !self.denied && (open || self.allowed || self.leads && is_inner)
     }
 
-    /// Whether a member that is there gets this one's name, which then is there once.
-    fn gives_way(&self, json: Json<'_>, key: Key<'_>) -> bool {
-        if self.of_member(key).is_some_and(|own| own.name.is_some()) {
-            return false;
+    /// The names that members of the object get. They are looked for once, however many members there are.
+    fn taken(&self, json: Json<'_>) -> Vec<&str> {
+        let renames = self.members.iter().filter(|(_, rule)| !rule.denied);
+        let mut renames: Vec<(&str, &str, bool)> = renames
+            .filter_map(|(source, rule)| rule.name.as_ref().map(|(name, _)| (&**source, &**name, false)))
+            .collect();
+        if !renames.is_empty() {
+            for (key, _) in json.members() {
+                renames.iter_mut().for_each(|(source, _, is_there)| *is_there |= key.is(source));
+            }
         }
-        self.members.iter().any(|(source, rule)| {
-            let takes = rule.name.as_ref().is_some_and(|(name, _)| key.is(name));
-            takes && !rule.denied && json.member(source).is_some()
-        })
+        renames.into_iter().filter(|(.., is_there)| *is_there).map(|(_, name, _)| name).collect()
     }
 }
 

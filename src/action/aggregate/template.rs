@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 
 use super::board::Board;
 use super::json::Json;
+use super::kept::Asker;
 use super::part::PartError;
 use crate::http::query::{self, push_segment_as_value, push_text};
 use crate::http::target;
@@ -22,6 +23,8 @@ pub struct Given<'g> {
     pub params: &'g Params,
     pub identity: Option<&'g Identity>,
     pub board: &'g Board,
+    /// Where answers of parts are kept.
+    pub asker: Option<&'g Asker>,
     /// The element that a join asks for.
     pub item: Option<Json<'g>>,
 }
@@ -100,7 +103,7 @@ impl Target {
 
 /// Whether a segment has become one of dots, which encoding can't help against: `%2E%2E` means the same (RFC 3986
 /// §6.2.2). Some servers take what stands behind a semicolon off first.
-fn leads_up(path: &str) -> bool {
+pub fn leads_up(path: &str) -> bool {
     path.split('/').any(|segment| {
         let name = segment.split([';', '%']).next().unwrap_or_default();
         let behind = &segment[name.len()..];

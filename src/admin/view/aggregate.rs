@@ -31,12 +31,18 @@ pub struct PartStatus {
     pub after: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The blocks of its service that it has of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<&'static str>,
     /// The elements that it is asked for, each by itself or many in one call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub for_each: Option<String>,
     /// The part that stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback_part: Option<String>,
+    /// For how long a good answer may stand in for one that fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error_ms: Option<u64>,
     /// It stands in no document.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
@@ -57,6 +63,7 @@ impl AggregateStatus {
             required: part.required,
             after: part.needs.iter().map(name).collect(),
             timeout_ms: part.call().and_then(|call| call.timeout).map(milliseconds),
+            overrides: part.call().map(overrides).unwrap_or_default(),
             for_each: part.for_each.as_ref().map(|each| {
                 let name = &parts[each.from].name;
                 let inner = each.query.strip_prefix('$').unwrap_or_default();
@@ -69,6 +76,10 @@ impl AggregateStatus {
                 PartFallback::Part(other) => Some(name(other)),
                 PartFallback::Value(_) => None,
             },
+            stale_if_error_ms: part
+                .call()
+                .and_then(|call| call.stale_if_error)
+                .map(|stale| milliseconds(stale.keep_for)),
             hidden: part.hidden,
             spare: aggregate.is_spare(place),
         };
@@ -78,6 +89,12 @@ impl AggregateStatus {
             stages: aggregate.stages().iter().map(|stage| stage.iter().map(name).collect()).collect(),
         }
     }
+}
+
+fn overrides(call: &config::PartCall) -> Vec<&'static str> {
+    let given =
+        [("retries", call.retries != config::RetriesGiven::default()), ("hedging", call.hedging.is_some())];
+    given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
 }
 
 fn milliseconds(duration: Duration) -> u64 {

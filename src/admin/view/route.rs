@@ -71,6 +71,15 @@ pub enum ActionStatus {
         stale_if_error_ms: Option<u64>,
     },
     Aggregate(AggregateStatus),
+    Batch {
+        max_items: usize,
+        concurrency: usize,
+        timeout_ms: u64,
+        /// Of the batch, of one answer, and of all of them together.
+        max_body_bytes: u64,
+        max_answer_bytes: u64,
+        max_answers_bytes: u64,
+    },
     Redirect {
         to: String,
         status: u16,
@@ -197,6 +206,14 @@ fn action(action: &Action) -> ActionStatus {
             stale_if_error_ms: forward.stale_if_error.map(|stale| milliseconds(stale.keep_for)),
         },
         Action::Aggregate(aggregate) => ActionStatus::Aggregate(AggregateStatus::of(aggregate)),
+        Action::Batch(batch) => ActionStatus::Batch {
+            max_items: batch.max_items,
+            concurrency: batch.concurrency,
+            timeout_ms: milliseconds(batch.timeout),
+            max_body_bytes: batch.max_body,
+            max_answer_bytes: batch.max_answer,
+            max_answers_bytes: batch.max_answers,
+        },
         Action::Redirect(redirect) => {
             ActionStatus::Redirect { to: text(&redirect.to), status: redirect.status.as_u16() }
         }
@@ -299,6 +316,12 @@ mod tests {
                         accept_status: vec![],
                         timeout: None,
                         max_body: 1,
+                        stale_if_error: Some(StaleIfError {
+                            keep_for: Duration::from_secs(60),
+                            max_bytes: 1 << 20,
+                        }),
+                        retries: RetriesGiven { attempts: Some(0), ..RetriesGiven::default() },
+                        hedging: None,
                     })),
                     needs: vec![],
                     required: false,
@@ -333,7 +356,8 @@ mod tests {
                     { "policy": "response_headers", "settings": { "set": [], "remove": ["server"] } },
                 ],
                 "action": { "aggregate": { "timeout_ms": 2000, "parts": [
-                    { "name": "orders", "service": "order-service", "path": "/orders?user={id}", "required": false },
+                    { "name": "orders", "service": "order-service", "path": "/orders?user={id}", "required": false,
+                      "overrides": ["retries"], "stale_if_error_ms": 60_000 },
                 ], "stages": [["orders"]] } },
             })
         );
@@ -357,6 +381,19 @@ mod tests {
             shown(Action::Forward(forward)),
             json!({ "forward": { "service": "s", "rewrite": "strip_prefix /api", "host": "preserve", "overrides": ["circuit_breaker"],
                 "stale_if_error_ms": 60_000 } })
+        );
+        let batch = BatchAction {
+            max_items: 20,
+            concurrency: 8,
+            timeout: Duration::from_secs(10),
+            max_body: 1,
+            max_answer: 2,
+            max_answers: 3,
+        };
+        assert_eq!(
+            shown(Action::Batch(batch)),
+            json!({ "batch": { "max_items": 20, "concurrency": 8, "timeout_ms": 10_000, "max_body_bytes": 1,
+                "max_answer_bytes": 2, "max_answers_bytes": 3 } })
         );
         let to = Template(vec![TemplatePiece::Literal("/new".into())]);
         assert_eq!(

@@ -82,6 +82,9 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn targets(&self) -> Result<Vec<Target>, String> {
+        if self.is_batch() && self.wishes.body.is_none() {
+            return Err("it is a batch of requests, and nobody knows which: give them with --body".to_owned());
+        }
         let described =
             self.wishes.openapi.as_ref().map(|openapi| self.described(openapi)).unwrap_or_default();
         if !described.is_empty() {
@@ -107,7 +110,15 @@ impl Maker<'_> {
         let plain =
             methods.iter().filter(|method| !matches!(method.as_str(), "OPTIONS" | "CONNECT" | "TRACE"));
         let plain: Vec<Method> = plain.cloned().collect();
-        if methods.is_empty() { vec![Method::GET] } else { plain }
+        match methods.is_empty() {
+            true if self.is_batch() => vec![Method::POST],
+            true => vec![Method::GET],
+            false => plain,
+        }
+    }
+
+    fn is_batch(&self) -> bool {
+        matches!(self.route.action, Action::Batch(_))
     }
 
     fn target(&self, method: &Method, operation: Option<&Operation>) -> Result<Target, String> {

@@ -6,6 +6,7 @@ mod aggregate;
 mod append;
 mod authenticator;
 mod balancing;
+mod batch;
 mod browser;
 mod concurrency;
 mod discovery;

@@ -7,8 +7,11 @@ use serde_json::{Value as Json, json};
 
 use super::for_each::{Elements, ForEachBody};
 use super::references::ServiceRef;
+use super::stale::StaleIfErrorValue;
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{At, Batch, FieldStep, PartShape, Ref, StatusRange};
+use crate::config::model::{
+    At, Batch, FieldStep, Hedging, PartShape, Ref, RetriesGiven, StaleIfError, StatusRange,
+};
 use crate::config::reader::Reader;
 use crate::config::source::Span;
 use crate::config::text::quoted;
@@ -49,6 +52,9 @@ pub(super) struct CallBody {
     pub accept_status: Vec<StatusRange>,
     pub timeout: Option<Duration>,
     pub max_body: u64,
+    pub stale_if_error: Option<StaleIfError>,
+    pub retries: RetriesGiven,
+    pub hedging: Option<Hedging>,
 }
 
 block! {
@@ -104,8 +110,13 @@ block! {
         merge: At<bool>,
         /// Whether the part is left out of the document: it is there for others. Default false.
         hidden: At<bool>,
+        /// Keep the last good answers for so long: one of them stands in for an answer that fails, before the fallback does. Default: not done.
+        stale_if_error: At<StaleIfErrorValue>,
+        /// For this part; what is not given is the service's.
+        retries: RetriesGiven,
+        /// In place of the service's.
+        hedging: Hedging,
     }
-    later { "stale_if_error" }
 }
 
 impl PartBlock {
@@ -153,6 +164,7 @@ impl PartBlock {
         let accept = self.accept_status.optional::<NonEmpty<StatusRange>>()?;
         let body = self.body.optional::<At<BodyTemplate>>()?;
         let method = method(self.method.optional()?, body.as_ref(), reader)?;
+        let stale_if_error = stale(self.stale_if_error.optional()?, required, &method, reader)?;
         let call = CallBody {
             method,
             body,
@@ -164,6 +176,9 @@ impl PartBlock {
             accept_status: accept.map_or_else(Vec::new, |accept| accept.0),
             timeout: self.timeout.optional::<Wait>()?.map(|timeout| timeout.0),
             max_body: self.max_body.or(1u64 << 20)?,
+            stale_if_error,
+            retries: self.retries.or(RetriesGiven::default())?,
+            hedging: self.hedging.optional()?,
         };
         Some(PartBody {
             source: SourceBody::Call(Box::new(call)),
@@ -193,6 +208,31 @@ fn method(
         _ => return Some(given.value),
     };
     reader.error(given.span, message, remedy);
+    None
+}
+
+/// An older answer stands in for what can be had again, where it may.
+fn stale(
+    given: Option<At<StaleIfErrorValue>>,
+    required: bool,
+    method: &Method,
+    reader: &mut Reader<'_>,
+) -> Option<Option<StaleIfError>> {
+    let Some(At { value: StaleIfErrorValue(stale), span }) = given else { return Some(None) };
+    let (message, remedy) = if required {
+        (
+            "a required part fails rather than be an older one".to_owned(),
+            "remove `stale_if_error`, or `required: true`",
+        )
+    } else if *method != Method::GET {
+        (
+            format!("an older answer can't stand in for that to a {method}, which may change something"),
+            "remove `stale_if_error`, or ask with GET",
+        )
+    } else {
+        return Some(Some(stale));
+    };
+    reader.error(span, message, remedy);
     None
 }
 
@@ -346,7 +386,7 @@ impl Value for PartHeaders {
 }
 
 /// What the gateway says of a request by itself is said once.
-fn is_free(name: &HeaderName, span: Span, reader: &mut Reader<'_>) -> bool {
+pub(super) fn is_free(name: &HeaderName, span: Span, reader: &mut Reader<'_>) -> bool {
     let is_ours = matches!(name.as_str(), "via" | "forwarded" | "traceparent" | "tracestate" | "expect")
         || name.as_str().starts_with("x-forwarded-");
     if is_ours {

@@ -163,6 +163,9 @@ impl Resolver<'_> {
             accept_status: body.accept_status,
             timeout: body.timeout,
             max_body: body.max_body,
+            stale_if_error: body.stale_if_error,
+            retries: body.retries,
+            hedging: body.hedging,
         })
     }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 use serde_json::{Value as Json, json};
 
+use super::part::is_free;
 use crate::config::block::{Place, Value, block};
 use crate::config::model::{At, BreakerGiven, FailureKind, Pool, RetriesGiven, TimeoutsGiven};
 use crate::config::reader::Reader;
 use crate::config::values::NonEmpty;
+use crate::config::values::http::{Direction, may_edit};
 use crate::config::values::units::{Number, Percent, Size, Wait};
 use crate::config::yaml::{Kind, Node};
 
@@ -154,6 +156,8 @@ block! {
         idle: Wait,
         /// For all of it: waiting, attempts, and the body of the response. Default: no limit.
         total: Wait,
+        /// The request's field in which an instance is told how long its answer may take, in milliseconds; in `grpc-timeout` as gRPC has it. Default: it isn't told.
+        header: At<HeaderName>,
         /// Without an answer of an instance while others answer, until those are asked as well; `off` for never. Default 1s.
         silence: WaitOrOff,
     }
@@ -181,13 +185,20 @@ fn is_off(node: &Node<'_>) -> bool {
 }
 
 impl TimeoutsBlock {
-    fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<TimeoutsGiven> {
+    fn finish(self, _: Place, reader: &mut Reader<'_>) -> Option<TimeoutsGiven> {
+        let header = self.header.optional::<At<HeaderName>>()?;
+        if let Some(At { value: name, span }) = &header
+            && (!may_edit(name, Direction::Request, *span, reader) || !is_free(name, *span, reader))
+        {
+            return None;
+        }
         Some(TimeoutsGiven {
             connect: self.connect.optional()?,
             tls: self.tls.optional()?,
             response: self.response.optional()?,
             idle: self.idle.optional()?,
             total: self.total.optional()?,
+            header: header.map(|header| header.value),
             silence: self.silence.optional::<WaitOrOff>()?.map(|WaitOrOff(silence)| silence),
         })
     }

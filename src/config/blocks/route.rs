@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use super::access::IpFilterBody;
 use super::action::{ForwardBody, RedirectBody, Uses};
 use super::aggregate::AggregateBody;
+use super::batch::check_method;
 use super::browser::Security;
 use super::listener::plain;
 use super::plan::Ground;
@@ -16,8 +17,8 @@ use super::references::RateLimitRef;
 use super::response::Respond;
 use crate::config::block::{Field, Place, Value, block};
 use crate::config::model::{
-    Action, At, Authenticate, EncodedSlashes, HeaderEdit, HostPattern, Maintenance, Match, MethodOverride,
-    PathMatch, Ref, Route, ValueMatch,
+    Action, At, Authenticate, BatchAction, EncodedSlashes, HeaderEdit, HostPattern, Maintenance, Match,
+    MethodOverride, PathMatch, Ref, Route, ValueMatch,
 };
 use crate::config::reader::{Form, Reader};
 use crate::config::source::Span;
@@ -28,7 +29,7 @@ use crate::config::values::{Name, text_value};
 use crate::config::yaml::{Kind, Node};
 
 block! {
-    /// A match and what to do with it: exactly one of `forward`, `aggregate`, `redirect` and `respond`.
+    /// A match and what to do with it: exactly one of `forward`, `aggregate`, `batch`, `redirect` and `respond`.
     "a route" RouteBlock => Route {
         /// What logs and metrics call it.
         name: At<Name> ["users"],
@@ -62,12 +63,14 @@ block! {
         forward: At<ForwardBody>,
         /// Answer with the responses of several services.
         aggregate: At<AggregateBody>,
+        /// Answer many requests in one, each by its own route.
+        batch: At<BatchAction>,
         /// Send the client elsewhere.
         redirect: At<RedirectBody>,
         /// Answer with what is written here.
         respond: At<Respond>,
     }
-    later { "batch", "compression" }
+    later { "compression" }
 }
 
 impl RouteBlock {
@@ -84,15 +87,14 @@ impl RouteBlock {
         let is_authenticated = !self.authenticate.is_absent();
         let ground =
             matches.map(|matches| Ground { matches, parameters: path_parameters(matches), is_authenticated });
-        let action = action(
-            self.forward,
-            self.aggregate,
-            self.redirect,
-            self.respond,
-            &place,
-            ground.as_ref(),
-            reader,
-        );
+        let actions = Actions {
+            forward: self.forward,
+            aggregate: self.aggregate,
+            batch: self.batch,
+            redirect: self.redirect,
+            respond: self.respond,
+        };
+        let action = action(actions, &place, ground.as_ref(), reader);
         let matches: Match = self.r#match.required()?;
         let cors = self.cors.optional::<CorsBody>()?.map(|cors| cors.on(&matches.methods));
         let rate_limits: Vec<RateLimitRef> = self.rate_limits.or(Vec::new())?;
@@ -128,17 +130,25 @@ fn encoded_slash(matches: Option<&Match>, slashes: Option<&EncodedSlashes>, read
     }
 }
 
-fn action(
+/// Those that are written.
+struct Actions {
     forward: Field<At<ForwardBody>>,
     aggregate: Field<At<AggregateBody>>,
+    batch: Field<At<BatchAction>>,
     redirect: Field<At<RedirectBody>>,
     respond: Field<At<Respond>>,
+}
+
+fn action(
+    actions: Actions,
     place: &Place,
     ground: Option<&Ground<'_>>,
     reader: &mut Reader<'_>,
 ) -> Option<Action> {
-    const ACTIONS: [&str; 4] = ["forward", "aggregate", "redirect", "respond"];
-    let absent = [forward.is_absent(), aggregate.is_absent(), redirect.is_absent(), respond.is_absent()];
+    let Actions { forward, aggregate, batch, redirect, respond } = actions;
+    const ACTIONS: [&str; 5] = ["forward", "aggregate", "batch", "redirect", "respond"];
+    let of_plain = [forward.is_absent(), aggregate.is_absent(), batch.is_absent()];
+    let absent = of_plain.into_iter().chain([redirect.is_absent(), respond.is_absent()]);
     let given: Vec<&str> =
         ACTIONS.iter().zip(absent).filter(|(_, absent)| !absent).map(|(name, _)| *name).collect();
     match given.as_slice() {
@@ -159,6 +169,9 @@ fn action(
         (Action::Forward(forward), uses)
     } else if let Field::Read(At { value: body, .. }) = aggregate {
         (Action::Aggregate(body.on(ground?, reader)?), Uses::default())
+    } else if let Field::Read(At { value: batch, span }) = batch {
+        check_method(ground?.matches, span, reader);
+        (Action::Batch(batch), Uses::default())
     } else if let Field::Read(At { value: RedirectBody { redirect, uses }, .. }) = redirect {
         (Action::Redirect(redirect), uses)
     } else if let Field::Read(At { value: Respond(response), .. }) = respond {

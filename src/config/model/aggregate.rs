@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{Ref, StatusRange};
+use super::{Hedging, Ref, RetriesGiven, StaleIfError, StatusRange};
 use crate::config::secret::Secret;
 
 /// Parts are named by their places in `parts` throughout; `load` has checked that they form no cycle.
@@ -169,6 +169,11 @@ pub struct PartCall {
     pub timeout: Option<Duration>,
     /// Of the part's response. Default 1 MiB.
     pub max_body: u64,
+    pub stale_if_error: Option<StaleIfError>,
+    /// What is not given is the service's.
+    pub retries: RetriesGiven,
+    /// In place of the service's.
+    pub hedging: Option<Hedging>,
 }
 
 /// Text with values put in.

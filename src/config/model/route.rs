@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{
-    Aggregate, At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders, StaticResponse,
-};
+use super::{Aggregate, At, IpFilter, Maintenance, MethodOverride, Overrides, Ref, SecurityHeaders};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
@@ -132,8 +130,26 @@ pub enum CorsOrigins {
 pub enum Action {
     Forward(Forward),
     Aggregate(Aggregate),
+    Batch(BatchAction),
     Redirect(Redirect),
     Respond(StaticResponse),
+}
+
+/// Many requests in one, each answered by its own route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchAction {
+    /// Default 20.
+    pub max_items: usize,
+    /// Default 8.
+    pub concurrency: usize,
+    /// For all items together. Default 10 s.
+    pub timeout: Duration,
+    /// Of the batch. Default 1 MiB.
+    pub max_body: u64,
+    /// The body of one answer. Default 1 MiB.
+    pub max_answer: u64,
+    /// Those of all answers together. Default 8 MiB.
+    pub max_answers: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -195,4 +211,15 @@ pub struct Redirect {
     pub to: Template,
     /// 301, 302, 303, 307 or 308. Default 308.
     pub status: StatusCode,
+}
+
+/// A response written in the configuration: `respond`, and a service's `fallback`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticResponse {
+    pub status: StatusCode,
+    /// Serialised already: `json` as compact JSON, `text` as it is.
+    pub body: bytes::Bytes,
+    /// `application/json`, `text/plain; charset=utf-8`, or absent when there is no body.
+    pub content_type: Option<HeaderValue>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderName, Method, Uri};
 
-use super::{At, ServiceTls};
+use super::{At, ServiceTls, StaticResponse};
 use crate::config::secret::Secret;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -307,6 +307,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The whole of it: waiting, attempts, and the body of the response.
     pub total: Option<Duration>,
+    /// The request's field in which an instance is told how long its answer may take.
+    pub header: Option<HeaderName>,
     /// Without an answer of an instance to anybody, while others answer: then others are asked as well. `None` for never.
     pub silence: Option<Duration>,
 }
@@ -319,6 +321,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             total: None,
+            header: None,
             silence: Some(Duration::from_secs(1)),
         }
     }
@@ -412,6 +415,7 @@ pub struct TimeoutsGiven {
     pub response: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
+    pub header: Option<HeaderName>,
     pub silence: Option<Option<Duration>>,
 }
 
@@ -449,6 +453,7 @@ impl TimeoutsGiven {
             response: self.response.unwrap_or(usual.response),
             idle: self.idle.unwrap_or(usual.idle),
             total: self.total.or(usual.total),
+            header: self.header.or_else(|| usual.header.clone()),
             silence: self.silence.unwrap_or(usual.silence),
         }
     }
@@ -483,15 +488,4 @@ pub enum ConcurrencyLimit {
     Fixed(u32),
     /// Found from the time that answers take, and never outside these.
     Adaptive { floor: u32, ceiling: u32 },
-}
-
-/// A response written in the configuration: `respond`, and a service's `fallback`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StaticResponse {
-    pub status: StatusCode,
-    /// Serialised already: `json` as compact JSON, `text` as it is.
-    pub body: bytes::Bytes,
-    /// `application/json`, `text/plain; charset=utf-8`, or absent when there is no body.
-    pub content_type: Option<HeaderValue>,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
 }

@@ -77,7 +77,7 @@ impl World {
             .service
             .pick(WorkerId(worker), Wish::default(), &others, clock::now(), &mut rng)
             .expect("nothing is in its way");
-        assert_eq!(picked.instance.address.port(), port);
+        assert_eq!(picked.instance().address.port(), port);
         match failed {
             true => picked.admission.failure(clock::now(), settings),
             false => picked.admission.success(clock::now(), settings),
@@ -177,7 +177,7 @@ async fn slow_answers_are_held_against_those_of_the_others() {
                 .service
                 .pick(WorkerId(turn % WORKERS), Wish::default(), &others, clock::now(), &mut rng)
                 .expect("nothing is in its way");
-            picked.instance.waited(Duration::from_millis(ms), true, clock::now());
+            picked.instance().waited(Duration::from_millis(ms), true, clock::now());
             picked.admission.success(clock::now(), &world.service.settings.breaker);
         }
     };

@@ -15,56 +15,24 @@ const BYTES_WRITTEN: usize = 64;
 /// Beyond so many requests taken back before they were answered, they must not be the most.
 const TAKEN_BACK: u32 = 500;
 
-const HEAD_BYTES: usize = 9;
-const PREFACE_BYTES: u32 = 24;
-
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
-/// Follows the frames of a connection.
+/// Counts the frames of a connection.
 pub struct Meter {
-    head: [u8; HEAD_BYTES],
-    /// So much of the head of the next frame has come.
-    came: usize,
-    /// What is still to come of a payload, or of the preface.
-    skip: u32,
     left: u32,
     /// Since when time has earned nothing.
     since: Millis,
+    /// So many WINDOW_UPDATE may come for what we have sent.
+    windows: u32,
 }
 
 impl Meter {
-    /// Of a connection of which nothing has come, the preface neither.
     pub fn new() -> Self {
-        Meter { head: [0; HEAD_BYTES], came: 0, skip: PREFACE_BYTES, left: MOST, since: clock::now() }
-    }
-
-    /// Looks at what was read. `false` once there were too many.
-    pub fn see(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let length = bytes.len().min(self.skip as usize);
-                self.skip -= length as u32;
-                bytes = &bytes[length..];
-                continue;
-            }
-            let length = bytes.len().min(HEAD_BYTES - self.came);
-            self.head[self.came..self.came + length].copy_from_slice(&bytes[..length]);
-            self.came += length;
-            bytes = &bytes[length..];
-            if self.came == HEAD_BYTES {
-                self.came = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
-                self.skip = u32::from_be_bytes([0, a, b, c]);
-                if !self.count(kind, flags) {
-                    return false;
-                }
-            }
-        }
-        true
+        Meter { left: MOST, since: clock::now(), windows: 0 }
     }
 
     /// Something was written.
@@ -72,14 +40,21 @@ impl Meter {
         self.earn(u32::try_from(bytes / BYTES_WRITTEN).unwrap_or(MOST));
     }
 
-    fn count(&mut self, kind: u8, flags: u8) -> bool {
+    /// So many frames of DATA were sent. Whoever takes them in may make room for each, in its stream and in the connection.
+    pub fn sent(&mut self, frames: u32) {
+        self.windows = self.windows.saturating_add(frames.saturating_mul(2));
+    }
+
+    /// A frame begins, with so much behind its head. `false` once there were too many.
+    pub fn count(&mut self, kind: u8, flags: u8, length: u32) -> bool {
         match kind {
             HEADERS => self.earn(2),
-            DATA if self.skip > 0 => self.earn(1),
+            DATA if length > 0 => self.earn(1),
             // The last of a body, often.
             DATA if flags & END_STREAM != 0 => {}
-            // Who takes in a long answer sends many, and they run out by themselves (§6.9.1); the other is part of a head.
-            WINDOW_UPDATE | CONTINUATION => {}
+            WINDOW_UPDATE if self.windows > 0 => self.windows -= 1,
+            // Part of a head, and `h2` counts them.
+            CONTINUATION => {}
             _ => return self.spend(),
         }
         true
@@ -134,57 +109,52 @@ mod tests {
 
     const PING: u8 = 6;
 
-    fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
-        let mut bytes = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
-        bytes.extend(std::iter::repeat_n(7, usize::from(length)));
-        bytes
-    }
-
-    /// How many of these a connection may send at once, which reads `bytes` in pieces of `cut`.
-    fn taken(bytes: &[u8], cut: usize) -> usize {
+    /// How many of these frames a connection may send at once.
+    fn taken(frames: &[(u8, u8, u32)]) -> usize {
         let mut meter = Meter::new();
-        assert!(meter.see(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
-        (0..100_000).take_while(|_| bytes.chunks(cut).all(|piece| meter.see(piece))).count()
+        let mut may = |(kind, flags, length): &(u8, u8, u32)| meter.count(*kind, *flags, *length);
+        (0..100_000).take_while(|_| frames.iter().all(&mut may)).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_frames_come_to_an_end() {
         let most = MOST as usize;
-        for cut in [1, 5, 9, 100] {
-            assert_eq!(taken(&frame(PING, 0, 8), cut), most);
-            assert_eq!(taken(&frame(4, 0, 0), cut), most);
-            assert_eq!(taken(&frame(DATA, 0, 0), cut), most);
-            assert_eq!(taken(&frame(99, 0, 200), cut), most);
+        for idle in [(PING, 0, 8), (4, 0, 0), (DATA, 0, 0), (WINDOW_UPDATE, 0, 4), (99, 0, 200)] {
+            assert_eq!(taken(&[idle]), most, "{idle:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_uses_a_connection_does_not_notice() {
         let all = 100_000;
-        let request = [frame(HEADERS, 4, 30), frame(2, 0, 5), frame(3, 0, 4)].concat();
-        assert_eq!(taken(&request, 100), all);
-        assert_eq!(taken(&[frame(DATA, 0, 100), frame(PING, 0, 8)].concat(), 100), all);
-        assert_eq!(taken(&frame(WINDOW_UPDATE, 0, 4), 100), all);
-        assert_eq!(taken(&frame(DATA, END_STREAM, 0), 100), all);
+        assert_eq!(taken(&[(HEADERS, 4, 30), (2, 0, 5), (3, 0, 4)]), all);
+        // As some browsers open a stream.
+        assert_eq!(taken(&[(HEADERS, 5, 30), (WINDOW_UPDATE, 0, 4)]), all);
+        assert_eq!(taken(&[(DATA, 0, 100), (PING, 0, 8)]), all);
+        assert_eq!(taken(&[(DATA, END_STREAM, 0)]), all);
         let mut meter = Meter::new();
-        meter.skip = 0;
         for _ in 0..all {
-            assert!(meter.see(&frame(PING, 0, 8)));
+            assert!(meter.count(PING, 0, 8));
             // An answer between two of them.
             meter.wrote(100);
         }
     }
 
+    /// However short they are, and however late it says so.
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_frames_in_may_make_room_for_each() {
+        let mut meter = Meter::new();
+        meter.sent(50_000);
+        assert!((0..100_000).all(|_| meter.count(WINDOW_UPDATE, 0, 4)));
+        assert_eq!((0..100_000).take_while(|_| meter.count(WINDOW_UPDATE, 0, 4)).count(), MOST as usize);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn time_earns_some() {
         let mut meter = Meter::new();
-        meter.skip = 0;
-        let ping = frame(PING, 0, 8);
-        while meter.see(&ping) {}
-        // It stopped within the last of them.
-        meter.skip = 0;
+        while meter.count(PING, 0, 8) {}
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!((0..1000).take_while(|_| meter.see(&ping)).count(), 3 * A_SECOND as usize);
+        assert_eq!((0..1000).take_while(|_| meter.count(PING, 0, 8)).count(), 3 * A_SECOND as usize);
     }
 
     #[test]

@@ -30,6 +30,9 @@ const INTERIM_QUEUE: usize = 16;
 /// After so many frames of a body without a pause, others have their turn.
 const FRAMES_A_TURN: usize = 32;
 
+/// What a frame of DATA holds for any client (RFC 9113 §4.2).
+const FRAME_BYTES: u32 = 16 * 1024;
+
 pub struct Stream {
     state: State,
     has_begun: bool,
@@ -92,8 +95,25 @@ impl Stream {
         }
     }
 
-    /// Ready when there is nothing left to do for it.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
+    /// Its number, while it is open.
+    pub fn id(&self) -> Option<u32> {
+        match &self.state {
+            State::Answering { respond, .. } => Some(respond.stream_id().as_u32()),
+            State::Sending(sending) => Some(sending.out.stream_id().as_u32()),
+            State::Over => None,
+        }
+    }
+
+    pub fn reset(&mut self, code: Reset) {
+        match &mut self.state {
+            State::Answering { respond, .. } => respond.send_reset(code),
+            State::Sending(sending) => sending.out.send_reset(code),
+            State::Over => {}
+        }
+    }
+
+    /// Ready when there is nothing left to do for it. The frames of DATA that it sends are added to `sent`.
+    pub fn poll(&mut self, sent: &mut u32, cx: &mut Context<'_>) -> Poll<Left> {
         if let State::Answering { answering, respond, interims } = &mut self.state {
             let is_first = !std::mem::replace(&mut self.has_begun, true);
             if is_first && respond.poll_reset(cx).is_ready() {
@@ -111,7 +131,7 @@ impl Stream {
             }
         }
         match &mut self.state {
-            State::Sending(sending) => sending.poll(self.patience, cx),
+            State::Sending(sending) => sending.poll(self.patience, sent, cx),
             _ => Poll::Ready(Left::Answered),
         }
     }
@@ -147,10 +167,10 @@ fn is_reset(polled: Poll<Result<Reset, h2::Error>>) -> Poll<Left> {
 }
 
 impl Sending {
-    fn poll(&mut self, patience: Patience, cx: &mut Context<'_>) -> Poll<Left> {
+    fn poll(&mut self, patience: Patience, sent: &mut u32, cx: &mut Context<'_>) -> Poll<Left> {
         for _ in 0..FRAMES_A_TURN {
             if !self.data.is_empty() {
-                match self.poll_send_data(patience, cx) {
+                match self.poll_send_data(patience, sent, cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(())) => {
                         self.out.send_reset(Reset::CANCEL);
@@ -193,7 +213,12 @@ impl Sending {
     }
 
     /// Sends as the client's window allows: the next frame of the body is taken only after that.
-    fn poll_send_data(&mut self, patience: Patience, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+    fn poll_send_data(
+        &mut self,
+        patience: Patience,
+        sent: &mut u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ()>> {
         loop {
             self.out.reserve_capacity(self.data.len());
             let mut room = self.out.capacity();
@@ -210,6 +235,7 @@ impl Sending {
             }
             let piece = self.data.split_to(room.min(self.data.len()));
             self.pace.moved(piece.len() as u64);
+            *sent = sent.saturating_add(1 + piece.len() as u32 / FRAME_BYTES);
             let is_all = self.data.is_empty();
             self.out.send_data(piece, self.is_last && is_all).map_err(|_| ())?;
             if is_all {

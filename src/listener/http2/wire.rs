@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::flood::Meter;
+use super::inbound::{End, Inbound};
 use crate::buffers::Buffers;
 
 /// So much is gathered before it is written without waiting for the end of the turn. It is what a TLS record holds.
@@ -33,8 +33,9 @@ struct Gathering<T> {
     unflushed: bool,
     /// There are turns, at the end of which somebody calls [`Wire::poll_write_out`].
     gathers: bool,
-    meter: Meter,
-    is_flooded: bool,
+    inbound: Inbound,
+    /// Nothing more is read, for this reason.
+    end: Option<End>,
 }
 
 impl<T> Clone for Wire<T> {
@@ -53,8 +54,8 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
             dry: false,
             unflushed: false,
             gathers: false,
-            meter: Meter::new(),
-            is_flooded: false,
+            inbound: Inbound::new(),
+            end: None,
         };
         Wire(Rc::new(RefCell::new(gathering)))
     }
@@ -69,9 +70,24 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
         self.0.borrow_mut().dry = false;
     }
 
-    /// More has come than anyone has a use for.
-    pub fn is_flooded(&self) -> bool {
-        self.0.borrow().is_flooded
+    /// Why the connection has to end for what has come on it.
+    pub fn end(&self) -> Option<End> {
+        self.0.borrow().end
+    }
+
+    /// The streams send so many frames of DATA.
+    pub fn sends(&self, frames: u32) {
+        self.0.borrow_mut().inbound.sent(frames);
+    }
+
+    /// Takes away those streams of which `reset` says that it has reset them, of all whose requests are malformed.
+    pub fn reset_malformed(&self, reset: impl FnMut(u32) -> bool) {
+        let malformed = &mut *self.0.borrow_mut();
+        let malformed = malformed.inbound.malformed();
+        if !malformed.is_empty() {
+            let mut reset = reset;
+            malformed.retain(|stream| !reset(*stream));
+        }
     }
 
     /// Writes what was gathered.
@@ -98,7 +114,7 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.unflushed = true;
-        self.meter.wrote(count);
+        self.inbound.wrote(count);
         self.out.advance(count);
         if self.out.is_empty() {
             self.buffers.give(std::mem::take(&mut self.out));
@@ -123,7 +139,7 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
             if gathered > 0 {
                 self.written(written.min(gathered))?;
             }
-            self.meter.wrote(written.saturating_sub(gathered));
+            self.inbound.wrote(written.saturating_sub(gathered));
             if written > gathered || gathered == 0 {
                 return Poll::Ready(Ok(written - gathered));
             }
@@ -138,14 +154,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let gathering = &mut *self.0.borrow_mut();
-        // Of a flood nothing more is read. Who ends the connection for it need not be woken.
-        if gathering.dry || gathering.is_flooded {
+        // Who ends the connection looks for that, and need not be woken.
+        if gathering.dry || gathering.end.is_some() {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut gathering.transport).poll_read(cx, buffer);
-        gathering.is_flooded |= !gathering.meter.see(&buffer.filled()[before..]);
         gathering.dry = gathering.gathers && polled.is_pending();
+        if let Err((at, end)) = gathering.inbound.see(&buffer.filled()[before..]) {
+            gathering.end = Some(end);
+            // Only what stands before it is read.
+            buffer.set_filled(before + at);
+            if at == 0 {
+                return Poll::Pending;
+            }
+        }
         polled
     }
 }

@@ -135,14 +135,13 @@ impl Key {
 
     /// Whether the token's signature was made with this key. False for an algorithm that does not fit.
     pub fn verify(&self, token: &Unverified<'_>) -> bool {
-        self.fits(token.algorithm)
-            && jsonwebtoken::crypto::verify(
-                token.signature,
-                token.signed.as_bytes(),
-                &self.material,
-                token.algorithm,
-            )
-            .unwrap_or(false)
+        self.verifies(token.algorithm, token.signed.as_bytes(), token.signature)
+    }
+
+    /// The same of any bytes, and a signature in base64url.
+    pub fn verifies(&self, algorithm: Algorithm, signed: &[u8], signature: &str) -> bool {
+        self.fits(algorithm)
+            && jsonwebtoken::crypto::verify(signature, signed, &self.material, algorithm).unwrap_or(false)
     }
 
     /// The same key under the same name, for leaving out repetitions.

@@ -75,6 +75,14 @@ impl Authentication {
         }
     }
 
+    /// Whether every request that `other` takes for somebody's this one takes for the same.
+    pub fn asks_the_same(&self, other: &Authentication) -> bool {
+        fn are_same<T>(some: &[Arc<T>], others: &[Arc<T>]) -> bool {
+            some.len() == others.len() && some.iter().zip(others).all(|(one, other)| Arc::ptr_eq(one, other))
+        }
+        are_same(&self.with, &other.with) && are_same(&self.certificates, &other.certificates)
+    }
+
     /// Whether a request with this method needs a token. HEAD is a GET without the body, and so is its
     /// protection. `post` is not POST (RFC 9110 §9.1), but some services take it for that.
     pub fn applies_to(&self, method: &Method) -> bool {

@@ -30,7 +30,7 @@ fn publish(service: &Service, weights: &[u32]) {
 }
 
 fn pick(service: &Service, worker: WorkerId, key: Option<u64>, now: Millis) -> Picked {
-    let wish = Wish { key, session: None };
+    let wish = Wish { key, session: None, once: false };
     service.pick(worker, wish, &[], now, &mut fastrand::Rng::with_seed(1)).expect("one is usable")
 }
 
@@ -41,7 +41,7 @@ fn keys() -> impl Iterator<Item = u64> {
 
 /// The port of each key, with nothing else in flight.
 fn ports(service: &Service, worker: WorkerId, now: Millis) -> Vec<u16> {
-    keys().map(|key| pick(service, worker, Some(key), now).instance.address.port()).collect()
+    keys().map(|key| pick(service, worker, Some(key), now).instance().address.port()).collect()
 }
 
 #[test]
@@ -81,13 +81,13 @@ fn one_key_is_not_more_than_an_instance_can_take() {
     let held: Vec<Picked> = (0..200).map(|_| pick(&service, ONE, Some(7), Millis(0))).collect();
     let mut counts = [0; 4];
     for picked in &held {
-        counts[usize::from(picked.instance.address.port()) - 1] += 1;
+        counts[usize::from(picked.instance().address.port()) - 1] += 1;
     }
     assert!(counts.iter().all(|&count| count <= 63), "{counts:?}");
     assert!(counts.contains(&63), "its own instance has as much as it may: {counts:?}");
     drop(held);
-    let owner = pick(&service, ONE, Some(7), Millis(0)).instance.address;
-    assert_eq!(pick(&service, WorkerId(1), Some(7), Millis(0)).instance.address, owner);
+    let owner = pick(&service, ONE, Some(7), Millis(0)).instance().address;
+    assert_eq!(pick(&service, WorkerId(1), Some(7), Millis(0)).instance().address, owner);
 }
 
 /// The bound is a share of what the usable instances have, not of those that are down.
@@ -98,7 +98,7 @@ fn the_bound_is_that_of_the_instances_that_can_be_used() {
         instance.set_health(Health::Unhealthy);
     }
     let held: Vec<Picked> = keys().take(600).map(|key| pick(&service, ONE, Some(key), Millis(0))).collect();
-    let heavy = held.iter().filter(|picked| picked.instance.address.port() == 8).count();
+    let heavy = held.iter().filter(|picked| picked.instance().address.port() == 8).count();
     assert!((350..=500).contains(&heavy), "{heavy} of 600, of which two thirds are its share");
 }
 
@@ -106,21 +106,21 @@ fn the_bound_is_that_of_the_instances_that_can_be_used() {
 fn without_a_bound_it_takes_all() {
     let service = service(None, &[1; 4]);
     let held: Vec<Picked> = (0..200).map(|_| pick(&service, ONE, Some(7), Millis(0))).collect();
-    assert!(held.iter().all(|picked| picked.instance.id == held[0].instance.id));
+    assert!(held.iter().all(|picked| picked.instance().id == held[0].instance().id));
 }
 
 #[test]
 fn a_few_requests_stay_where_they_belong() {
     let service = service(Some(101), &[1; 100]);
     let held: Vec<Picked> = (0..8).map(|_| pick(&service, ONE, Some(7), Millis(0))).collect();
-    assert!(held.iter().all(|picked| picked.instance.id == held[0].instance.id));
+    assert!(held.iter().all(|picked| picked.instance().id == held[0].instance().id));
 }
 
 #[test]
 fn requests_without_a_key_go_to_the_less_busy() {
     let service = service(Some(125), &[1; 2]);
     let held: Vec<Picked> = (0..100).map(|_| pick(&service, ONE, None, Millis(0))).collect();
-    assert_eq!(held.iter().filter(|picked| picked.instance.address.port() == 1).count(), 50);
+    assert_eq!(held.iter().filter(|picked| picked.instance().address.port() == 1).count(), 50);
 }
 
 #[test]
@@ -163,11 +163,11 @@ fn keys_go_over_to_other_zones_and_come_back() {
 #[test]
 fn who_was_at_many_goes_anywhere() {
     let service = service(Some(125), &[1; 12]);
-    let wish = Wish { key: Some(7), session: None };
+    let wish = Wish { key: Some(7), session: None, once: false };
     let mut rng = fastrand::Rng::with_seed(1);
     let mut tried = Vec::new();
     let mut ask = |tried: &[u64]| {
-        service.pick(ONE, wish, tried, Millis(0), &mut rng).expect("one is usable").instance.id
+        service.pick(ONE, wish, tried, Millis(0), &mut rng).expect("one is usable").instance().id
     };
     while tried.len() < 8 {
         tried.push(ask(&tried));

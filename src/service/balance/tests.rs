@@ -15,7 +15,7 @@ use crate::telemetry::metrics::Metrics;
 
 const ONE: WorkerId = WorkerId(0);
 const NOW: Millis = Millis(0);
-const KEY: Wish = Wish { key: Some(0x0123_4567_89ab_cdef), session: None };
+const KEY: Wish = Wish { key: Some(0x0123_4567_89ab_cdef), session: None, once: false };
 const RULES: [LoadBalancing; 6] = [
     LoadBalancing::RoundRobin,
     LoadBalancing::Weighted,
@@ -50,7 +50,7 @@ fn picks(service: &Service, worker: WorkerId, tried: &[u64], times: usize) -> Ve
     let mut rng = fastrand::Rng::with_seed(3);
     let one = |_| {
         let picked = service.pick(worker, KEY, tried, NOW, &mut rng).unwrap();
-        let port = picked.instance.address.port();
+        let port = picked.instance().address.port();
         picked.admission.success(NOW, &service.settings.breaker);
         port
     };
@@ -242,7 +242,7 @@ proptest! {
         for _ in 0..20 {
             match service.pick(ONE, KEY, &tried, NOW, &mut rng) {
                 Ok(picked) => {
-                    let index = usize::from(picked.instance.address.port()) - 1;
+                    let index = usize::from(picked.instance().address.port()) - 1;
                     prop_assert!(usable(index));
                     prop_assert!(!instances[index].2 || !some_untried);
                 }
@@ -289,13 +289,15 @@ fn a_silent_instance_is_tried_and_used_again_when_it_answers() {
         let silent = service.instances.current().member(0).of(ONE).clone();
         let mut rng = fastrand::Rng::with_seed(7);
         let mut ask = |now: u64| {
-            let (wish, now) = (Wish { key: Some(rng.u64(..)), session: None }, Millis(now));
+            let (wish, now) = (Wish { key: Some(rng.u64(..)), session: None, once: false }, Millis(now));
             let picked = service.pick(ONE, wish, &[], now, &mut rng).expect("there are others");
-            picked.admission.success(now, &service.settings.breaker);
-            let (is_silent, took) = (picked.instance.id == silent.id, Duration::from_millis(2));
+            let Picked { admission, in_flight } = picked;
+            admission.success(now, &service.settings.breaker);
+            let instance = in_flight.instance();
+            let (is_silent, took) = (instance.id == silent.id, Duration::from_millis(2));
             if !is_silent || now > Millis(15_000) {
-                picked.instance.waited(took, true, now.plus(took));
-                picked.instance.heard(now, now.plus(took), true);
+                instance.waited(took, true, now.plus(took));
+                instance.heard(now, now.plus(took), true);
             }
             is_silent
         };

@@ -72,7 +72,7 @@ fn picks(service: &Service, times: usize, now: u64) -> Vec<(String, u8)> {
     let set = service.instances.current();
     let pick = |_| {
         let picked = service.pick(WorkerId(0), Wish::default(), &[], Millis(now), &mut rng);
-        let id = picked.expect("one is usable").instance.id;
+        let id = picked.expect("one is usable").instance().id;
         let (_, zone, priority) = set.placed().find(|(one, ..)| one.id == id).expect("it is one of the set");
         (zone.unwrap_or_default().to_owned(), priority)
     };
@@ -183,14 +183,14 @@ fn a_group_without_a_share_is_tried_by_one_request_at_a_time() {
         let mut rng = fastrand::Rng::with_seed(now);
         service.pick(WorkerId(0), Wish::default(), &[], Millis(now), &mut rng).expect("one is usable")
     };
-    let port = |now: u64| pick(now).instance.address.port();
+    let port = |now: u64| pick(now).instance().address.port();
     for _ in 0..settings.consecutive_failures {
         pick(0).admission.failure(Millis(0), settings);
     }
     assert!((0..50).all(|number| port(101 + number * 90) == 2), "until the breaker lets a probe through");
     port(5000);
     let probe = pick(5101);
-    assert_eq!(probe.instance.address.port(), 1);
+    assert_eq!(probe.instance().address.port(), 1);
     assert!((0..50).all(|_| port(5202) == 2), "one is on its way");
     probe.admission.success(Millis(5203), settings);
     port(5303);

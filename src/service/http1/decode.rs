@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::chunked::Chunks;
 use super::held::Ahead;
-use crate::http::fields::{self, NAME_BYTES, Places};
+use crate::http::fields::{self, Places};
 use crate::http::response::Response;
 
 /// A response head may be this long, with all its fields.
@@ -148,18 +148,9 @@ impl StatusLine {
 
 /// The two parts of a field line, its name in lower case from now on.
 pub(super) fn field(bytes: &mut [u8], line: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
-    let mut colon = line.start;
+    let colon = line.start + fields::lower_name(&mut bytes[line.clone()])?;
     // Blanks around the name, and lines that go on from the one before, fail here.
-    while let Some(byte) = bytes[..line.end].get_mut(colon)
-        && *byte != b':'
-    {
-        *byte = NAME_BYTES[usize::from(*byte)];
-        if *byte == 0 {
-            return None;
-        }
-        colon += 1;
-    }
-    if colon == line.start || colon >= line.end {
+    if colon == line.start || bytes[colon] != b':' {
         return None;
     }
     let (mut start, mut end) = (colon + 1, line.end);

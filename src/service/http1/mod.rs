@@ -15,4 +15,3 @@ mod outgoing;
 pub use alarm::Alarm;
 pub use connection::{Connection, Failed, MAX_INTERIMS, Workspace};
 pub use encode::Framing;
-pub use held::Held;

@@ -8,16 +8,17 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::time::Instant;
 
 use super::connection::Seat;
 use super::head;
+use super::held::{Ahead, Held};
 use super::outgoing::Outgoing;
 use crate::http::body::{AttemptBody, BodyError};
 use crate::http::fields::Fields;
 use crate::http::response::Response;
-use crate::service::http1::decode::{Body, Invalid, Step};
+use crate::service::http1::decode::{Body, Invalid, MAX_FIELDS, Step};
 use crate::service::http1::{Alarm, Failed, Framing, MAX_INTERIMS};
 use crate::service::{Head, InformationalSink};
 
@@ -31,6 +32,10 @@ pub struct Exchange {
     awaited: Option<ResponseFuture>,
     outgoing: Option<Outgoing>,
     received: Option<RecvStream>,
+    /// The head of the response, while its body is waited for.
+    held: Option<Box<Held>>,
+    /// What came meanwhile.
+    ahead: Ahead,
     to_head: bool,
     interims: u32,
     /// The instance may have seen something of it.
@@ -48,6 +53,8 @@ impl Exchange {
             awaited: None,
             outgoing: None,
             received: None,
+            held: None,
+            ahead: Ahead::default(),
             to_head: false,
             interims: 0,
             has_written: false,
@@ -65,10 +72,12 @@ impl Exchange {
         }
     }
 
-    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`.
+    /// Sends the request, as far as it goes, and takes the head of the response. Interim responses go to `sink`. Where its
+    /// body is not there as well, the head is held back for one of as many bytes as `hold_back` says.
     pub fn poll_response(
         &mut self,
         sink: Option<&dyn InformationalSink>,
+        hold_back: impl Fn(&Response<()>) -> u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Response<()>, Body), Failed>> {
         if self.impossible {
@@ -78,6 +87,11 @@ impl Exchange {
             ready!(self.poll_begin(cx))?;
         }
         self.poll_request(cx).map_err(Failed::Client)?;
+        if let Some(held) = &self.held {
+            ready!(self.poll_ahead(held.most, cx))?;
+            let passed_on = self.take_held().expect("it was there, and reading takes nothing of it");
+            return Poll::Ready(Ok(passed_on));
+        }
         let Some(awaited) = &mut self.awaited else {
             return Poll::Ready(Err(Failed::Invalid(Invalid::Head)));
         };
@@ -100,16 +114,57 @@ impl Exchange {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Poll::Ready(Err(Failed::Invalid(Invalid::Switch)));
         }
+        if let Err(invalid) = check(&head.headers) {
+            return Poll::Ready(Err(Failed::Invalid(invalid)));
+        }
         let has_none =
             self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let left = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let body = if has_none || received.is_end_stream() {
-            Body::Length(0)
-        } else {
-            Body::Frames { left, ended: false }
-        };
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let is_empty = has_none || received.is_end_stream();
         self.received = Some(received);
-        Poll::Ready(Ok((Response { fields: head.headers.into(), ..Response::new(head.status, ()) }, body)))
+        let response = Response { fields: head.headers.into(), ..Response::new(head.status, ()) };
+        if is_empty {
+            return Poll::Ready(Ok((response, Body::Length(0))));
+        }
+        let most = hold_back(&response);
+        if length.map_or(most == 0, |length| length > most) {
+            return Poll::Ready(Ok((response, Body::Frames { left: length, ended: false })));
+        }
+        let error = match self.poll_ahead(most, cx) {
+            Poll::Ready(Ok(())) => {
+                return Poll::Ready(Ok((response, Body::Frames { left: length, ended: false })));
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        // After an error, too: so it shows that an answer had begun.
+        self.held = Some(Box::new(Held { response, length, most, since: Instant::now() }));
+        error
+    }
+
+    /// Waits for the body. Mostly it has come with the head.
+    fn poll_ahead(&mut self, most: u64, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        let Some(received) = &mut self.received else { return Poll::Ready(Ok(())) };
+        let (state, before) = (self.seat.state(), self.ahead.length());
+        let polled = self.ahead.poll_fill(received, most, cx);
+        if self.ahead.length() > before {
+            state.hear();
+        }
+        polled.map_err(|error| match failed(&self.seat, error) {
+            // It says that it has not looked at what it has begun to answer.
+            Failed::Unprocessed { cause, .. } => Failed::Reset(cause),
+            failed => failed,
+        })
+    }
+
+    /// The head that is held back, if one is.
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_deref()
+    }
+
+    /// Likewise, to be passed on whatever becomes of its body.
+    pub fn take_held(&mut self) -> Option<(Response<()>, Body)> {
+        self.held.take().map(|held| held.into_parts())
     }
 
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
@@ -142,6 +197,13 @@ impl Exchange {
         let (Body::Frames { left, ended }, Some(received)) = (body, &mut self.received) else {
             return Poll::Ready(Ok(Step::End));
         };
+        if let Some(step) = self.ahead.next() {
+            if let Step::Data(data) = &step {
+                *left = left.map(|left| left.saturating_sub(data.len() as u64));
+            }
+            *ended = self.ahead.is_end();
+            return Poll::Ready(Ok(step));
+        }
         loop {
             match ready!(received.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -192,4 +254,17 @@ fn cause(seat: &Seat, error: h2::Error) -> io::Error {
         true => error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
         false => io::Error::new(io::ErrorKind::ConnectionReset, error),
     })
+}
+
+/// As over HTTP/1.1: so many fields, and one length that is one plain number.
+fn check(fields: &HeaderMap) -> Result<(), Invalid> {
+    if fields.len() > MAX_FIELDS {
+        return Err(Invalid::TooLarge);
+    }
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let is_plain = lengths.next().is_none_or(|length| {
+        let length = length.as_bytes();
+        !length.is_empty() && length.iter().all(u8::is_ascii_digit)
+    });
+    if is_plain && lengths.next().is_none() { Ok(()) } else { Err(Invalid::Length) }
 }

@@ -7,6 +7,7 @@
 mod connection;
 mod exchange;
 mod head;
+mod held;
 mod keep_alive;
 mod outgoing;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{InstanceRef, bump};
 use crate::clock::Millis;
 use crate::service::breaker::{BreakerState, Pass};
-use crate::service::settings::{BreakerOf, BreakerSettings};
+use crate::service::settings::{BreakerOf, BreakerSettings, Failure};
 
 /// One request on its way at an instance. Keep it until the response's body is through.
 #[derive(Debug)]
@@ -16,6 +16,10 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    pub fn instance(&self) -> &InstanceRef {
+        &self.instance
+    }
+
     /// The attempt was none: nothing was sent, and nothing tried.
     pub(in crate::service) fn withdraw(self) {
         let attempts = &self.instance.load().attempts;
@@ -25,7 +29,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.instance.load().in_flight.fetch_sub(1, Relaxed);
+        // Only this worker writes it, as all of a load.
+        let in_flight = &self.instance.load().in_flight;
+        in_flight.store(in_flight.load(Relaxed).wrapping_sub(1), Relaxed);
         if self.by_key {
             self.instance.of_service().fetch_sub(1, Relaxed);
         }
@@ -53,7 +59,17 @@ impl Admission {
     }
 
     /// The instance answered, and not with one of the breaker's `failures`.
-    pub fn success(mut self, now: Millis, settings: &BreakerSettings) {
+    pub fn success(self, now: Millis, settings: &BreakerSettings) {
+        self.instance.failing.end();
+        self.no_failure(now, settings);
+    }
+
+    /// What its answer was, for those who come next. One of the verdicts follows.
+    pub fn note(&self, failure: Failure, now: Millis) {
+        self.instance.failing.note(failure, now);
+    }
+
+    fn no_failure(mut self, now: Millis, settings: &BreakerSettings) {
         let Some(pass) = self.pass.take() else { return };
         self.instance.tell(false);
         let was_probe = pass.is_probe();
@@ -71,7 +87,7 @@ impl Admission {
         let load = self.instance.load();
         bump(&load.failures);
         load.penalty.add(now);
-        self.success(now, settings);
+        self.no_failure(now, settings);
     }
 
     /// The attempt ended in one of the breaker's `failures`.

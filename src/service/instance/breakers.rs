@@ -38,6 +38,14 @@ impl Instance {
         }
     }
 
+    /// As [`Breaker::probe_from`], for all of them.
+    pub(super) fn probe_breakers_from(&self, now: Millis) {
+        self.breaker.probe_from(now);
+        for (_, breaker) in self.route_breakers.load().as_deref().into_iter().flatten() {
+            breaker.probe_from(now);
+        }
+    }
+
     /// As [`Breaker::probe_early`].
     pub(in crate::service) fn probe_early(&self, now: Millis, settings: &BreakerSettings) -> bool {
         self.with_breaker(settings.of, |breaker| breaker.probe_early(now, settings)).unwrap_or(false)

@@ -83,6 +83,11 @@ impl Kept {
         kept.may_be_shown_to(asked).then_some(kept)
     }
 
+    /// For whoever gives the body alone.
+    pub fn without_fields(self) -> Kept {
+        Kept { fields: Vec::new(), ..self }
+    }
+
     /// With its body, and what both count.
     pub fn with_body(self, body: Bytes, held: Held) -> Kept {
         Kept { body, _held: Some(held), ..self }
@@ -114,10 +119,10 @@ impl Kept {
 
     /// What was answered to somebody who said who he is, or is to be given to such a one, is nobody else's unless it is
     /// said to be everybody's (RFC 9111 §3.5). A cookie says so, too, mostly; then it is enough if
-    /// the answer is told to depend on it.
+    /// the answer is told to depend on it. Where the key tells who asks, there is nobody else.
     fn may_be_shown_to(&self, asked: &Asked) -> bool {
         let varies_by_cookie = || self.vary.iter().any(|(name, _)| *name == header::COOKIE);
-        self.is_public || !(asked.is_identified || asked.has_cookie() && !varies_by_cookie())
+        self.is_public || asked.is_own || !(asked.is_identified || asked.has_cookie() && !varies_by_cookie())
     }
 
     /// Whether it is the answer to the same requests as `other`.

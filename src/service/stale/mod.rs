@@ -1,4 +1,4 @@
-//! `stale_if_error`: the last good answers of a route, to be given where there would be an error (RFC 5861 §4).
+//! `stale_if_error`: the last good answers of a route or of a part, to be given where there would be an error (RFC 5861 §4).
 
 mod copying;
 mod kept;
@@ -9,6 +9,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode, header};
 
 pub use copying::Copying;
@@ -20,7 +21,7 @@ use crate::clock::Millis;
 use crate::http::caching::CacheControl;
 use crate::http::fields::Fields;
 
-/// What a route that keeps answers does so with.
+/// What a route or a part that keeps answers does so with.
 #[derive(Debug)]
 pub struct Stale {
     pub keep_for: Duration,
@@ -29,13 +30,15 @@ pub struct Stale {
 
 /// A request, as far as answers are kept and found by it.
 pub struct Asked {
-    /// Scheme, authority, path and query.
+    /// Scheme, authority, path and query, and what else tells one request from another.
     pub key: String,
     pub method: Method,
     /// As the client sent them.
     pub headers: Fields,
     /// Somebody has said who he is.
     pub is_identified: bool,
+    /// The key tells whose answer it is: it leads nobody else there.
+    pub is_own: bool,
     pub has_body: bool,
     /// Fields in which the service reads what the gateway says, not the client.
     pub spoken_for: Vec<HeaderName>,
@@ -86,6 +89,14 @@ impl Stale {
     /// Keeps the answer once its body is complete; gives that back if it can't be.
     pub fn copy(&self, kept: Kept, body: UpstreamBody) -> Result<Copying, UpstreamBody> {
         Copying::new(&self.store, kept, body)
+    }
+
+    /// Keeps an answer whose body is here already, if there is room for it. Its fields are let go.
+    pub fn put(&self, kept: Kept, body: &[u8]) {
+        let (kept, mut held) = (kept.without_fields(), self.store.hold());
+        if self.store.add(&mut held, kept.head_bytes() + body.len()) {
+            self.store.put(Arc::new(kept.with_body(Bytes::copy_from_slice(body), held)));
+        }
     }
 
     /// An answer says that what was there is no more what it was: it is gone, or a request has changed it

@@ -20,6 +20,7 @@ fn get(key: &str, headers: &[(&'static str, &'static str)]) -> Asked {
         method: Method::GET,
         headers: fields(headers),
         is_identified: headers.iter().any(|(name, _)| *name == "authorization"),
+        is_own: false,
         has_body: false,
         spoken_for: vec![HeaderName::from_static("x-user")],
     }

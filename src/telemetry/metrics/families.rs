@@ -2,11 +2,10 @@
 //! list for readers.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Families;
-use super::gauges::{ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges};
+use super::gauges::{ConcurrencyGauges, Gauges, InstanceGauges, ServiceGauges, StaleGauges};
 use super::process::Process;
 use super::{Metrics, ServiceMetrics, TokenCache};
 
@@ -133,7 +132,7 @@ fn services(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resu
     )?;
     out.counter(
         "gatehouse_stale_responses",
-        "Responses that were the last good answer in place of an error",
+        "Responses, and answers of parts, that were the last good one in place of an error",
         each(|service| service.stale()),
     )?;
     let label = |service: &ServiceGauges| [("service", service.name.to_string())];
@@ -411,16 +410,19 @@ fn gateway(metrics: &Metrics, gauges: &Gauges, out: &mut Families) -> fmt::Resul
         gauges.rate_limits.iter().map(|limit| ([("limit", limit.name.to_string())], limit.keys as i64)),
     )?;
     let stale = || gauges.stale.iter();
-    let of_route = |route: &Arc<str>| [("route", route.to_string())];
+    let labels = |kept: &StaleGauges| {
+        let part = kept.part.iter().map(|part| ("part", part.to_string()));
+        std::iter::once(("route", kept.route.to_string())).chain(part).collect::<Vec<_>>()
+    };
     out.gauge(
         "gatehouse_stale_answers",
-        "Good answers that the route keeps for the time of errors",
-        stale().map(|kept| (of_route(&kept.route), kept.answers as i64)),
+        "Good answers that the route or its part keeps for the time of errors",
+        stale().map(|kept| (labels(kept), kept.answers as i64)),
     )?;
     out.gauge(
         "gatehouse_stale_bytes",
         "What they take",
-        stale().map(|kept| (of_route(&kept.route), kept.bytes as i64)),
+        stale().map(|kept| (labels(kept), kept.bytes as i64)),
     )?;
     out.gauge(
         "gatehouse_maintenance",

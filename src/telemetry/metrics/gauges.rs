@@ -124,6 +124,8 @@ pub struct RateLimitGauges {
 #[derive(Clone, Debug)]
 pub struct StaleGauges {
     pub route: Arc<str>,
+    /// Of an aggregate, where one of its parts keeps them.
+    pub part: Option<Arc<str>>,
     pub answers: u64,
     pub bytes: u64,
 }

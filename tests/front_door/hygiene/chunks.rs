@@ -25,6 +25,9 @@ async fn chunk_sizes_out_of_range_are_refused() {
         " 3\r\nabc\r\n0\r\n\r\n",
         "3 \r\nabc\r\n0\r\n\r\n",
         "3\t\r\nabc\r\n0\r\n\r\n",
+        "3 3\r\nabc\r\n0\r\n\r\n",
+        "3 x;a\r\nabc\r\n0\r\n\r\n",
+        " 3;a\r\nabc\r\n0\r\n\r\n",
         ";a\r\nabc\r\n0\r\n\r\n",
         // Seventeen digits: 2^64 and three, and three with zeros in front.
         "10000000000000003\r\nabc\r\n0\r\n\r\n",
@@ -75,7 +78,8 @@ async fn chunk_extensions_without_end_are_refused() {
     let long = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(20_000));
     // Each is short, and there is next to no content between them.
     let many = format!("1;{}\r\nx\r\n", "e".repeat(900)).repeat(40) + "0\r\n\r\n";
-    all_refused(&[&long, &many]).await;
+    let blank = format!("3{};a\r\nabc\r\n0\r\n\r\n", " ".repeat(20_000));
+    all_refused(&[&long, &many, &blank]).await;
 }
 
 #[tokio::test]
@@ -96,6 +100,67 @@ async fn malformed_trailers_are_refused() {
         &many,
     ])
     .await;
+}
+
+/// Where readers have differed: what ends a line of a chunk, what may stand before and behind its content, and what the last one
+/// looks like. The request that the rest would be never comes to be.
+#[tokio::test]
+async fn chunks_that_readers_have_read_differently_are_refused() {
+    let smuggled = "GET /evil HTTP/1.1\r\nHost: a\r\nX: ";
+    let length = smuggled.len();
+    let place = place().await;
+    for bodies in [
+        // The line ends at a bare LF or CR in an extension for one, and at CR LF for the other.
+        format!("2;\nxx\r\n{length:x}\r\n0\r\n\r\n{smuggled}\r\n0\r\n\r\n"),
+        format!("2;a\nxx\r\n{length:x}\r\n0\r\n\r\n{smuggled}\r\n0\r\n\r\n"),
+        format!("2;\rxx\r\n{length:x}\r\n0\r\n\r\n{smuggled}\r\n0\r\n\r\n"),
+        format!("2\nxx\n0\n\n{smuggled}"),
+        format!("2\n;\r\nxx\r\n0\r\n\r\n{smuggled}"),
+        // Two bytes behind the content are skipped whatever they are, or one is, or none.
+        format!("5\r\nAAAAAXX2\r\n45\r\n0\r\n\r\n{smuggled}\r\n0\r\n\r\n"),
+        format!("5\r\nAAAAA\n2\r\n45\r\n0\r\n\r\n{smuggled}\r\n0\r\n\r\n"),
+        format!("5\r\nAAAAA\r2\r\n45\r\n0\r\n\r\n{smuggled}\r\n0\r\n\r\n"),
+        format!("5\r\nAAAAA\n\r0\r\n\r\n{smuggled}"),
+        format!("5\r\nAAAAA\r\r\n0\r\n\r\n{smuggled}"),
+        // More lines than there are.
+        format!("5\r\nAAAAA\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!("\r\n5\r\nAAAAA\r\n0\r\n\r\n{smuggled}"),
+        format!("\n5\r\nAAAAA\r\n0\r\n\r\n{smuggled}"),
+        // The last chunk.
+        format!("0\n\r\n{smuggled}"),
+        format!("0\r\n\n{smuggled}"),
+        format!("0\r\n\r{smuggled}"),
+        format!("0\r\rX\r\n\r\n{smuggled}"),
+        format!("0 \r\n\r\n{smuggled}"),
+        format!("+0\r\n\r\n{smuggled}"),
+        format!("-0\r\n\r\n{smuggled}"),
+        format!("0x\r\n\r\n{smuggled}"),
+        format!("0x0\r\n\r\n{smuggled}"),
+        format!("0\0\r\n\r\n{smuggled}"),
+        format!("0,0\r\n\r\n{smuggled}"),
+        format!("0\u{a0}\r\n\r\n{smuggled}"),
+        format!("\u{ff10}\r\n\r\n{smuggled}"),
+        // Sizes whose first digits some leave out.
+        format!("100000000\r\n{smuggled}"),
+        format!("ffffffff00000005\r\nAAAAA\r\n0\r\n\r\n{smuggled}"),
+        format!("0000000000000000000005\r\nAAAAA\r\n0\r\n\r\n{smuggled}"),
+    ] {
+        let before = place.origin.count();
+        let mut stream = tokio::net::TcpStream::connect(place.gateway.http()).await.expect("it listens");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, format!("{HEAD}{bodies}").as_bytes())
+            .await
+            .expect("it reads");
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await.expect("it has no more to say");
+        let answer = crate::support::raw::read_until_close(&mut stream).await;
+        let is_refused = ["HTTP/1.1 400 ", "HTTP/1.1 499 "].iter().any(|start| answer.starts_with(start));
+        assert!(answer.is_empty() || is_refused, "{bodies:?} → {answer}");
+        assert_eq!(
+            answer.matches("HTTP/1.1 ").count(),
+            usize::from(!answer.is_empty()),
+            "{bodies:?} → {answer}"
+        );
+        assert_eq!(place.origin.count(), before, "{bodies:?} was forwarded");
+    }
 }
 
 /// A service may merge trailers into the head, and would then believe them like the head's.

@@ -13,9 +13,18 @@ fn post(fields: &str, body: &str) -> String {
 #[tokio::test]
 async fn unusual_request_lines_pass() {
     let place = place().await;
-    for method in
-        ["PATCH", "PURGE", "M-SEARCH", "PROPFIND", "VERSION-CONTROL", "X", "A!#$%&'*+-.^_`|~", "GET"]
-    {
+    for method in [
+        "PATCH",
+        "PURGE",
+        "M-SEARCH",
+        "PROPFIND",
+        "VERSION-CONTROL",
+        "X",
+        "x",
+        "Custom",
+        "A!#$%&'*+-.^_`|~",
+        "GET",
+    ] {
         let seen =
             place.passes(format!("{method} /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
         assert_eq!((seen.method.as_str(), seen.target.as_str()), (method, "/ok"));
@@ -138,6 +147,8 @@ async fn unusual_bodies_pass() {
         ("Transfer-Encoding: chunked", "5;a\r\nhello\r\n0\r\n\r\n", "hello"),
         ("Transfer-Encoding: chunked", "5;a=b;c=\"d;e\"\r\nhello\r\n0;x\r\n\r\n", "hello"),
         ("Transfer-Encoding: chunked", "5; a = b\r\nhello\r\n0\r\n\r\n", "hello"),
+        ("Transfer-Encoding: chunked", "5 ;a\r\nhello\r\n0\t ;b=\"\\\"\"\r\n\r\n", "hello"),
+        ("Transfer-Encoding: chunked", "5;a;b;c=d\r\nhello\r\n00000;e\r\n\r\n", "hello"),
         ("Transfer-Encoding: chunked", "2\r\nhe\r\n3\r\nllo\r\n0\r\nX-Sum: 7\r\nY:\r\n\r\n", "hello"),
         (
             "Transfer-Encoding: chunked",
@@ -187,4 +198,54 @@ async fn unusual_connections_are_kept() {
     stream.write_all(b"HEAD /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("it reads");
     let answer = raw::read_until_close(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+/// All methods but those that are refused may have a body, and none need have one.
+#[tokio::test]
+async fn unusual_bodies_of_methods_pass() {
+    let place = place().await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "PUT", "PROPFIND"] {
+        for (framing, body, content) in [
+            ("Content-Length: 5", "hello", "hello"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n", "hello"),
+            ("Content-Length: 0", "", ""),
+            ("X: 1", "", ""),
+        ] {
+            let seen = place
+                .passes(format!(
+                    "{method} /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n{body}"
+                ))
+                .await;
+            assert_eq!((&seen.method[..], &seen.body[..]), (method, content.as_bytes()), "{framing}");
+        }
+    }
+}
+
+/// Fields that look like others, and options of a connection that nobody knows.
+#[tokio::test]
+async fn unusual_fields_of_a_hop_pass() {
+    let place = place().await;
+    for fields in [
+        "Connection: foo\r\nFoo: 1\r\n",
+        "Connection: , ,foo,\r\n",
+        "Connection:\r\n",
+        "Connection: keep-alive, Keep-Alive\r\nKeep-Alive: timeout=5, max=100\r\n",
+        "TE: trailers, deflate;q=0.5\r\nConnection: TE\r\n",
+        "Upgrade: foo/2\r\n",
+        "Max-Forwards: x\r\n",
+        "Trailer: X-Sum\r\n",
+        "Via: 1.0 fred, 1.1 p.example.net (Apache/1.1)\r\n",
+        "Date: yesterday\r\n",
+        "Content-Encoding: gzip, x\r\n",
+        "Content-Type: \r\n",
+        "Content-Lengthy: 5\r\n",
+        "Accept-Encoding: *;q=0\r\n",
+        "Authorization: Unknown a=b, c=\"d\"\r\n",
+        "Sec-WebSocket-Key: x\r\n",
+        "Early-Data: 1\r\n",
+        "Priority: u=1, i\r\n",
+    ] {
+        let seen = place.passes_with(&format!("{fields}X-Last: 1\r\n")).await;
+        assert!(seen.has("x-last") && !seen.has("foo"), "{fields:?} → {}", seen.head);
+    }
 }

@@ -48,12 +48,18 @@ pub enum Outcome {
 
 pub struct Frames {
     pub stream: TcpStream,
-    next: u32,
+    /// The number of the next stream that is opened here.
+    next_stream: u32,
 }
 
 impl Frames {
     pub async fn connect(address: SocketAddr) -> Frames {
         Self::connect_with(address, &[]).await
+    }
+
+    /// Without anything sent yet.
+    pub fn over(stream: TcpStream) -> Frames {
+        Frames { stream, next_stream: 1 }
     }
 
     /// With settings: pairs of a number and a value.
@@ -66,9 +72,48 @@ impl Frames {
             payload.extend_from_slice(&name.to_be_bytes());
             payload.extend_from_slice(&value.to_be_bytes());
         }
-        let mut frames = Frames { stream, next: 1 };
+        let mut frames = Frames { stream, next_stream: 1 };
         frames.send(SETTINGS, 0, 0, &payload).await;
         frames
+    }
+
+    /// The other side of a connection: what the client that opened it takes for a server.
+    pub async fn accept(mut stream: TcpStream) -> Frames {
+        let _ = stream.set_nodelay(true);
+        let mut preface = [0; 24];
+        let _ = tokio::time::timeout(PATIENCE, stream.read_exact(&mut preface)).await;
+        let mut frames = Frames { stream, next_stream: 2 };
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        frames
+    }
+
+    /// The stream of the next request; `None` at the end. Its body, if it has one, is not looked at.
+    pub async fn asked(&mut self) -> Option<u32> {
+        loop {
+            // However long that takes.
+            let frame = self.next().await?;
+            match frame.kind {
+                HEADERS => return Some(frame.stream),
+                SETTINGS if frame.flags == 0 => {
+                    self.send(SETTINGS, 1, 0, &[]).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the other side has read what was sent (RFC 9113 §6.7).
+    pub async fn until_read(&mut self) {
+        self.send(PING, 0, 0, b"are you?").await;
+        while let Some(frame) = self.read().await {
+            match frame.kind {
+                PING if frame.flags == 1 => return,
+                SETTINGS if frame.flags == 0 => {
+                    self.send(SETTINGS, 1, 0, &[]).await;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Whether it was taken.
@@ -78,8 +123,8 @@ impl Frames {
 
     /// Opens a stream with these fields, pseudo-fields included; its number.
     pub async fn request(&mut self, fields: &[(&str, &str)], ends: bool) -> u32 {
-        let stream = self.next;
-        self.next += 2;
+        let stream = self.next_stream;
+        self.next_stream += 2;
         let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
         self.send(HEADERS, flags, stream, &block(fields)).await;
         stream
@@ -87,16 +132,17 @@ impl Frames {
 
     /// The next frame; `None` at the end.
     pub async fn read(&mut self) -> Option<Frame> {
-        let reading = async {
-            let mut head = [0; 9];
-            self.stream.read_exact(&mut head).await.ok()?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let mut payload = vec![0; length];
-            self.stream.read_exact(&mut payload).await.ok()?;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            Some(Frame { kind: head[3], flags: head[4], stream, payload })
-        };
-        tokio::time::timeout(PATIENCE, reading).await.expect("a frame or the end comes in time")
+        tokio::time::timeout(PATIENCE, self.next()).await.expect("a frame or the end comes in time")
+    }
+
+    async fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// Reads until the stream has its final response, or neither it nor the connection has a future.

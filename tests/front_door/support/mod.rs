@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod h2;
 pub mod h2_origin;
 pub mod origin;
+pub mod prompt;
 pub mod raw;
 pub mod recorder;
 pub mod relay;

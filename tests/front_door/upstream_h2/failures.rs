@@ -213,3 +213,36 @@ async fn who_does_not_agree_on_http2_over_tls_is_told() {
         gateway.wait_for(why);
     }
 }
+
+/// As many fields as over HTTP/1.1, and a length that has one meaning behind the gateway as well.
+#[tokio::test]
+async fn heads_that_nobody_could_pass_on_are_unusable() {
+    let origin = H2Origin::start(Builder::new(), |mut asked: Asked| async move {
+        let mut head = Response::builder();
+        match asked.head.uri.path() {
+            "/many" => {
+                for number in 0..300 {
+                    head = head.header(format!("x-{number}"), "1");
+                }
+            }
+            "/most" => {
+                for number in 0..80 {
+                    head = head.header(format!("x-{number}"), "1");
+                }
+            }
+            "/twice" => head = head.header("content-length", "0").header("content-length", "5"),
+            "/alike" => head = head.header("content-length", "0").header("content-length", "0"),
+            "/signed" => head = head.header("content-length", "+0"),
+            _ => head = head.header("content-length", "0"),
+        }
+        let _ = asked.respond.send_response(head.body(()).expect("constants"), true);
+    })
+    .await;
+    let gateway = to(&[origin.url()], ONCE);
+    for path in ["/many", "/twice", "/alike", "/signed"] {
+        assert_eq!(Client::new(gateway.http()).get(path).await.status, 502, "{path}");
+    }
+    for path in ["/most", "/plain"] {
+        assert_eq!(Client::new(gateway.http()).get(path).await.status, 200, "{path}");
+    }
+}

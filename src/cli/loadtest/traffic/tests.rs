@@ -75,6 +75,20 @@ fn every_kind_of_match_is_met() {
 }
 
 #[test]
+fn a_batch_is_sent_only_with_requests_in_it() {
+    let text = "routes:
+  - { name: all, match: { path: /batch }, batch: {} }
+  - { name: a, match: { path: /a }, forward: { service: users } }
+";
+    let all = traffic(text, &wishes());
+    assert_eq!((all.targets.len(), all.left_out.len(), all.left_out[0].0.as_str()), (1, 1, "all"));
+    assert!(all.left_out[0].1.contains("--body"), "{:?}", all.left_out);
+    let given = Wishes { body: Some("[{\"path\":\"/a\"}]".into()), routes: vec!["all".into()], ..wishes() };
+    let all = traffic(text, &given);
+    assert_eq!((&all.targets[0].method, all.targets[0].body.len()), (&Method::POST, 15));
+}
+
+#[test]
 fn tokens_are_signed_for_the_methods_that_need_them() {
     let all = traffic(
         "routes:

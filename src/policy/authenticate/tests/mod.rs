@@ -4,6 +4,7 @@ mod attacks;
 mod keys;
 mod reload;
 mod remote;
+mod vectors;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
