@@ -222,13 +222,10 @@ fn chunked(body: &str) -> Vec<u8> {
 async fn what_fails_before_its_first_byte_has_its_stand_in() {
     let long = large(100 * KIB);
     for (answer, limit, reason) in [
-        // Within its beginning.
         (beginning(100, 50), "", "upstream_reset"),
         (beginning(10_000_000, 1000), ", max_body: 1MiB", "part_too_large"),
         (chunked(&format!("{}]", large(1000))), "", "part_not_json"),
         (chunked(&long), ", max_body: 50KiB", "part_too_large"),
-        // All of its beginning has come.
-        (beginning(100 * KIB, 64 * KIB), "", "upstream_reset"),
     ] {
         let origin = ending(answer, open()).await;
         let part = format!("service: parts, path: /{limit}");
@@ -236,9 +233,8 @@ async fn what_fails_before_its_first_byte_has_its_stand_in() {
             gateway(&origin.url(), "true", &format!("a: {{ {part}, fallback: [] }}, b: {{ static: 1 }}"));
         let reply = Client::new(optional.http()).get("/all/1").await;
         assert_eq!(reply.status, 200, "{reason}");
-        let status = if reason == "upstream_reset" || reason.starts_with("part") { 502 } else { 504 };
         let wanted =
-            format!(r#"{{"a":[],"b":1,"_errors":[{{"part":"a","reason":"{reason}","status":{status}}}]}}"#);
+            format!(r#"{{"a":[],"b":1,"_errors":[{{"part":"a","reason":"{reason}","status":502}}]}}"#);
         assert_eq!(without_times(&reply), wanted);
     }
 }
@@ -253,7 +249,7 @@ async fn what_breaks_off_while_it_waits_has_its_stand_in() {
         async move {
             read_head(&mut stream).await;
             let _ = stream.write_all(&beginning(100 * KIB, 64 * KIB)).await;
-            let _ = end.acquire().await;
+            end.acquire().await.expect("it is never closed").forget();
             drop(stream);
             ended.add_permits(1);
         }
@@ -263,7 +259,7 @@ async fn what_breaks_off_while_it_waits_has_its_stand_in() {
     let origin = gated.origin().await;
     for (required, lines) in [(false, false), (true, false), (true, true)] {
         let gateway = Gateway::start(&format!(
-            "services: {{ parts: {{ instances: [\"{}\"] }}, breaks: {{ instances: [\"{}\"], retries: {{ attempts: 0 }} }} }}\n\
+            "workers: 1\nservices: {{ parts: {{ instances: [\"{}\"] }}, breaks: {{ instances: [\"{}\"], retries: {{ attempts: 0 }} }} }}\n\
              routes:\n- name: all\n  match: {{ path: \"/all/{{id}}\" }}\n  aggregate: {{ timeout: 60s, stream: {}, \
              parts: {{ first: {{ service: parts, path: /first }}, breaks: {{ service: breaks, path: /, {} }} }} }}\n",
             origin.url(),
@@ -276,6 +272,8 @@ async fn what_breaks_off_while_it_waits_has_its_stand_in() {
         eventually("the part is asked", || async { (breaking.connections() > 0).then_some(()) }).await;
         end.add_permits(1);
         ended.acquire().await.expect("it is never closed").forget();
+        // By the time that the gateway has answered another request, it can know.
+        assert_eq!(Client::new(gateway.http()).get("/none").await.status, 404);
         gated.open("/first");
         let mut body = Vec::new();
         let _ = stream.read_to_end(&mut body).await;
@@ -330,9 +328,13 @@ async fn what_fails_behind_its_first_byte_breaks_the_answer_off() {
 #[tokio::test]
 async fn a_body_that_stands_still_ends_with_the_time_of_all() {
     let origin = ending(beginning(200 * KIB, 100 * KIB), Arc::new(Semaphore::new(0))).await;
-    let gateway =
-        of(&origin.url(), "timeout: 500ms, stream: true, parts: { a: { service: parts, path: / } }");
-    assert!(Client::new(gateway.http()).try_send(Method::GET, "/all/1", Bytes::new()).await.is_err());
+    let gateway = of(
+        &origin.url(),
+        "timeout: 1s, stream: true, parts: { a: { service: parts, path: /, required: true } }",
+    );
+    let answer = Client::new(gateway.http()).try_send(Method::GET, "/all/1", Bytes::new()).await;
+    // On a machine that is slow enough the time is over before the beginning is there.
+    assert!(answer.is_err() || answer.is_ok_and(|reply| reply.status == 504));
     assert_eq!(gateway.log_entry(|entry| entry["route"] == "all")["reason"], "part_timeout");
 }
 
@@ -345,11 +347,12 @@ async fn a_required_part_still_decides_the_status() {
         ("/status/500", 502, "part_failed"),
         ("/never", 504, "part_timeout"),
     ] {
+        let time = if path == "/never" { "500ms" } else { "60s" };
         for stream in ["true", "ndjson"] {
             let gateway = of(
                 &origin.url(),
                 &format!(
-                    "timeout: 500ms, stream: {stream}, parts: {{ a: {{ service: parts, path: /a }}, \
+                    "timeout: {time}, stream: {stream}, parts: {{ a: {{ service: parts, path: /a }}, \
                      b: {{ service: parts, path: {path}, after: [a], required: true }} }}"
                 ),
             );
