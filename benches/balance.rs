@@ -61,7 +61,7 @@ fn pick(criterion: &mut Criterion) {
             criterion.bench_function(&format!("pick/{name}/{instances}"), |bencher| {
                 bencher.iter(|| {
                     now += 1;
-                    let wish = Wish { key: Some(rng.u64(..)), session: None };
+                    let wish = Wish { key: Some(rng.u64(..)), session: None, once: false };
                     let moment = Millis(now / 1000);
                     let picked =
                         service.pick(WorkerId(0), wish, &[], moment, &mut rng).expect("all are usable");
@@ -83,7 +83,7 @@ fn none(criterion: &mut Criterion) {
         criterion.bench_function(&format!("pick/{name}/none of 10000"), |bencher| {
             bencher.iter(|| {
                 now += 1;
-                let wish = Wish { key: Some(rng.u64(..)), session: None };
+                let wish = Wish { key: Some(rng.u64(..)), session: None, once: false };
                 black_box(service.pick(WorkerId(0), wish, &[], Millis(now / 100), &mut rng)).is_err()
             })
         });

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 HERE = os.path.dirname(__file__)
@@ -89,7 +90,7 @@ class Registry:
             command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
         else:
             consul = os.environ.get("GATEHOUSE_CONSUL", "consul")
-            ports = {"http": self.port, "dns": -1, "grpc": -1, "grpc_tls": -1, "server": self.port + 1}
+            ports = {"http": self.port, "dns": -1, "grpc": -1, "server": self.port + 1}
             ports |= {"serf_lan": self.port + 2, "serf_wan": -1}
             command = [consul, "agent", "-server", "-bootstrap", "-bind", "127.0.0.1", "-data-dir", self.directory]
             command += ["-log-level", "error", "-hcl", "performance { raft_multiplier = 1 }"]

@@ -374,11 +374,11 @@ pub const NAME_BYTES: [u8; 256] = {
 pub fn lower_name(bytes: &mut [u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        // Most names are in lower case already, and eight bytes are looked at as fast as one.
-        while let Some(eight) = bytes[at..].first_chunk() {
-            let plain = plain_in_front(*eight);
-            at += plain;
-            if plain < eight.len() {
+        // Most names are letters and hyphens, and eight of them take as long as one.
+        while let Some(eight) = bytes[at..].first_chunk_mut() {
+            let usual = lower_in_front(eight);
+            at += usual;
+            if usual < eight.len() {
                 break;
             }
         }
@@ -391,20 +391,25 @@ pub fn lower_name(bytes: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// How many bytes in front are lower-case letters or hyphens. Each byte's highest bit says so of it: a sum or difference of
-/// two that have less than eight bits doesn't reach the next.
-fn plain_in_front(bytes: [u8; 8]) -> usize {
+/// How many bytes in front are letters or hyphens, which are in lower case then. Each byte's highest bit says so of it: sums and
+/// differences of two that have less than eight bits don't reach the next.
+fn lower_in_front(bytes: &mut [u8; 8]) -> usize {
     const fn each(byte: u8) -> u64 {
         u64::from_le_bytes([byte; 8])
     }
     const HIGH: u64 = each(0x80);
-    let word = u64::from_le_bytes(bytes);
+    const CASE: u64 = each(0x20);
+    let word = u64::from_le_bytes(*bytes);
     let low = word & !HIGH;
-    let from_a = (low | HIGH) - each(b'a');
-    let to_z = each(b'z' | 0x80) - low;
+    let from_a = (low | CASE | HIGH) - each(b'a');
+    let to_z = each(b'z' | 0x80) - (low | CASE);
+    let letters = from_a & to_z & !word & HIGH;
     let is_other_than_hyphen = (low ^ each(b'-')) + !HIGH;
-    let is_plain = (from_a & to_z | !is_other_than_hyphen) & !word & HIGH;
-    ((is_plain ^ HIGH).trailing_zeros() / 8) as usize
+    let others = (letters | !is_other_than_hyphen & !word & HIGH) ^ HIGH;
+    // Below the first of the others.
+    let in_front = others.wrapping_sub(1) & !others;
+    *bytes = (word | (letters >> 2 & in_front)).to_le_bytes();
+    (others.trailing_zeros() / 8) as usize
 }
 
 /// Whether a field may have this value (RFC 9110 §5.5).

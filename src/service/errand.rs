@@ -78,18 +78,10 @@ impl Errand<'_> {
         };
         let timed = self.service.settings.times_answers().then_some(instance);
         let joined_after = timed.and_then(|_| self.joined_after());
-        let body = &*self.call.body;
-        let recording = Recording {
-            pool: &pool,
-            timed,
-            joined_after,
-            body,
-            began,
-            ended: None,
-            outcome: Some(Outcome::Cancelled),
-        };
+        let (body, outcome) = (&*self.call.body, Some(Outcome::Cancelled));
+        let recording = Recording { pool: &pool, timed, joined_after, body, began, ended: None, outcome };
         instance.waits();
-        let waiting = Waiting { errand: self, instance: instance, began, hope, admission: Some(admission) };
+        let waiting = Waiting { errand: self, instance, began, hope, admission: Some(admission) };
         let attempt = Attempt {
             pool: &pool,
             head: &self.call.head,

@@ -57,7 +57,7 @@ async fn instances_come_and_go_as_they_are_registered() {
         consul.deregister(old).await;
         promptness.until(async || client.get("/").await.text() == new).await;
     }
-    promptness.is_within(Duration::from_millis(100));
+    promptness.assert_within(Duration::from_millis(100));
 
     consul.deregister("a").await;
     eventually("an explicit end", || async { (client.get("/").await.status == 503).then_some(()) }).await;

@@ -43,7 +43,7 @@ async fn instances_come_and_go_with_their_keys() {
         etcd.delete(&format!("/services/users/{old}")).await;
         promptness.until(async || client.get("/").await.text() == text).await;
     }
-    promptness.is_within(Duration::from_millis(100));
+    promptness.assert_within(Duration::from_millis(100));
 
     etcd.put("/services/usersx/c", &b.url()).await;
     etcd.delete("/services/users/a").await;
@@ -291,7 +291,7 @@ async fn ten_thousand_instances_are_a_set_and_the_next_is_left_out() {
         promptness.until(is_there).await;
     }
     // Unoptimised, ten thousand take ten times as long to look through.
-    promptness.is_within(Duration::from_millis(if cfg!(debug_assertions) { 800 } else { 100 }));
+    promptness.assert_within(Duration::from_millis(if cfg!(debug_assertions) { 800 } else { 100 }));
     assert_eq!(count(&gateway).await, 10_000.0);
     assert!(!gateway.messages().contains("can't be asked for"), "{}", gateway.messages());
     etcd.put(&key(10_000), &address(10_000)).await;

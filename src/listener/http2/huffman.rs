@@ -89,7 +89,7 @@ mod tests {
     fn coded(codes: &[(u8, u32)]) -> Vec<u8> {
         let mut text: String =
             codes.iter().map(|(length, code)| format!("{code:0>0$b}", usize::from(*length))).collect();
-        while text.len() % 8 != 0 {
+        while !text.len().is_multiple_of(8) {
             text.push('1');
         }
         let byte =

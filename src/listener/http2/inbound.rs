@@ -156,7 +156,7 @@ impl Inbound {
         let fits = match kind {
             PRIORITY => length == PRIORITY_BYTES,
             RST_STREAM | WINDOW_UPDATE => length == 4,
-            SETTINGS => length % 6 == 0 && (flags & ACK == 0 || length == 0),
+            SETTINGS => length.is_multiple_of(6) && (flags & ACK == 0 || length == 0),
             PING => length == 8,
             GOAWAY => length >= 8,
             _ => true,

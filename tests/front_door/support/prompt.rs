@@ -30,7 +30,7 @@ impl Promptness {
     }
 
     /// Half of them at least took less than this, beyond what this machine makes of so short a time at present.
-    pub fn is_within(mut self, bound: Duration) {
+    pub fn assert_within(mut self, bound: Duration) {
         self.took.sort();
         self.looks.sort();
         let (took, look) = (self.took[self.took.len() / 2], self.looks[self.looks.len() / 2]);
