@@ -1,6 +1,8 @@
 //! One request and its response, with all that is known about it. It lives until the last byte of the
 //! response is gone, in whichever way that comes about, and is then counted and logged.
 
+mod flow;
+
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -28,6 +30,8 @@ use crate::service::{Copying, InformationalSink, Progress, Service, UpstreamBody
 use crate::telemetry::metrics::Finished;
 use crate::telemetry::record::{Asked, LogRecord};
 use crate::worker::{CurrentRoute, CurrentSnapshot};
+
+pub use self::flow::{Desk, Flow};
 
 /// A request as its connection hands it over.
 pub struct Arrived {
@@ -291,6 +295,8 @@ pub enum Content {
     Upstream(UpstreamBody),
     /// Likewise, and kept for the time of errors.
     Copied(Box<Copying>),
+    /// Written while it goes out.
+    Written(Box<Flow>),
 }
 
 impl Content {
@@ -299,6 +305,16 @@ impl Content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Upstream(body) => body.is_end_stream(),
             Content::Copied(body) => body.is_end_stream(),
+            Content::Written(flow) => flow.is_end(),
+        }
+    }
+
+    /// What has become known of the service side by it.
+    fn tell(&self, exchange: &mut Exchange) {
+        if let Content::Written(flow) = self
+            && let Some(record) = flow.news()
+        {
+            exchange.upstream = record;
         }
     }
 }
@@ -336,6 +352,10 @@ impl ResponseBody {
             Content::Whole(_) => {}
             Content::Upstream(body) => body.send_on(cx),
             Content::Copied(body) => body.send_on(cx),
+            Content::Written(flow) => flow.write_on(cx),
+        }
+        if let Some(exchange) = &mut self.exchange {
+            self.content.tell(exchange);
         }
     }
 }
@@ -354,8 +374,10 @@ impl Body for ResponseBody {
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Upstream(body) => Pin::new(body).poll_frame(cx),
             Content::Copied(body) => Pin::new(&mut **body).poll_frame(cx),
+            Content::Written(flow) => flow.poll_frame(cx),
         };
         let Some(exchange) = this.exchange.as_mut() else { return polled };
+        this.content.tell(exchange);
         match &polled {
             Poll::Pending => return polled,
             Poll::Ready(None) => exchange.complete = true,
@@ -380,6 +402,7 @@ impl Body for ResponseBody {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Upstream(body) => body.size_hint(),
             Content::Copied(body) => body.size_hint(),
+            Content::Written(_) => SizeHint::default(),
         }
     }
 }

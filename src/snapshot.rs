@@ -363,7 +363,7 @@ fn action(route: &config::Route, written: &Written<'_>, names: &Names, own: &Own
         config::Action::Aggregate(aggregate) => {
             let of_part = |part: &config::Part| part_service(part, &service, written, own);
             let ground = AggregateGround { parameters: &parameters, service: &of_part };
-            Action::Aggregate(Box::new(Aggregate::compile(aggregate, &ground)?))
+            Action::Aggregate(Arc::new(Aggregate::compile(aggregate, &ground)?))
         }
         config::Action::Batch(batch) => Action::Batch(Box::new(Batch::compile(batch))),
         config::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect {

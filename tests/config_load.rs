@@ -385,7 +385,7 @@ fn actions() {
     let kept = |part: &Part| part.call().and_then(|call| call.stale_if_error);
     assert_eq!((kept(shop), kept(orders)), (Some(stale), None));
     assert_eq!(orders.fallback, PartFallback::Value("[]".into()));
-    assert_eq!((orders.call().unwrap().max_body, user.call().unwrap().max_body), (2 << 20, 1 << 20));
+    assert_eq!((orders.call().unwrap().max_body, user.call().unwrap().max_body), (Some(2 << 20), None));
     assert_eq!(
         orders.call().unwrap().path.0,
         [

@@ -10,6 +10,7 @@ mod tunnel;
 mod upstream_request;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ pub use respond::Respond;
 
 pub enum Action {
     Forward(Forward),
-    Aggregate(Box<Aggregate>),
+    Aggregate(Arc<Aggregate>),
     Batch(Box<Batch>),
     Redirect(Box<Redirect>),
     Respond(Box<Respond>),

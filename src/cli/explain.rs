@@ -36,7 +36,13 @@ pub fn write(config: &Config, name: &str, out: &mut dyn Write) -> std::io::Resul
 }
 
 fn plan(name: &str, status: &AggregateStatus, out: &mut dyn Write) -> std::io::Result<()> {
-    writeln!(out, "{name}: an aggregate of {} parts within {}ms", status.parts.len(), status.timeout_ms)?;
+    let streamed = status.stream.map(|form| format!(", streamed as {form}")).unwrap_or_default();
+    writeln!(
+        out,
+        "{name}: an aggregate of {} parts within {}ms{streamed}",
+        status.parts.len(),
+        status.timeout_ms
+    )?;
     let width = status.parts.iter().map(|part| part.name.chars().count()).max().unwrap_or(0);
     let mut spares = Vec::new();
     for (number, stage) in status.stages.iter().enumerate() {

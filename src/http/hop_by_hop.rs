@@ -139,7 +139,8 @@ fn is_kept(name: &[u8]) -> bool {
     KEPT.iter().any(|kept| kept.as_bytes() == name) || name.starts_with(PREFIX.as_bytes())
 }
 
-fn accepts_trailers(headers: &Fields) -> bool {
+/// Whether the client takes trailers, by its own word.
+pub fn accepts_trailers(headers: &Fields) -> bool {
     // `trailers;q=0` is no form that the grammar knows: a parameter makes it another coding.
     names_in(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }

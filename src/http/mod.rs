@@ -14,6 +14,7 @@ pub mod hop_by_hop;
 pub mod host;
 pub mod interim;
 pub mod interned;
+pub mod json_check;
 pub mod key_hash;
 pub mod method_override;
 pub mod networks;

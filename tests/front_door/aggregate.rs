@@ -21,6 +21,7 @@ mod kept;
 mod known;
 mod plan;
 mod shape;
+mod stream;
 mod time;
 
 /// The document, each entry of `_errors` without its time, which there must be.

@@ -115,7 +115,7 @@ macro_rules! targets {
     )* };
 }
 
-targets! { aggregate batch chunked config forwarded host http1 jwks jwt path registry response }
+targets! { aggregate batch chunked config forwarded host http1 json jwks jwt path registry response }
 
 /// Each target of libFuzzer runs one of these checks.
 #[test]

@@ -12,6 +12,7 @@ use super::json::Kind;
 use super::part::{Fallback, Part, PartCall, Source};
 use super::select::Query;
 use super::shape::{self, Fields, Shape};
+use super::stream::{Passes, Stream};
 use super::template::{Piece, Source as ValueSource, Step, Target, Text};
 use super::timing::ServerTiming;
 use crate::config;
@@ -38,7 +39,8 @@ impl Aggregate {
                             part.for_each.as_ref().map(|each| join(each, &part.fallback)).transpose()?;
                         let service = (ground.service)(part)?;
                         let call = call(written_call, service, shape(written, place)?, ground)?;
-                        Source::Call(Box::new(PartCall { join, ..call }))
+                        let passes = passes(written, place, written_call, &call);
+                        Source::Call(Box::new(PartCall { join, passes, ..call }))
                     }
                 },
                 needs: part.needs.clone().into(),
@@ -54,7 +56,7 @@ impl Aggregate {
                 is_spare: written.is_spare(place),
             })
         };
-        let parts = written.parts.iter().enumerate().map(part).collect::<Result<_, _>>()?;
+        let parts: Vec<Part> = written.parts.iter().enumerate().map(part).collect::<Result<_, _>>()?;
         let merges = written.parts.iter().any(|part| part.shape.merge);
         let attached = (0..written.parts.len()).map(|place| attached(written, place)).collect();
         let server_timing = written.server_timing.as_ref().map(|timing| ServerTiming {
@@ -62,8 +64,36 @@ impl Aggregate {
             value: timing.value.expose().as_bytes().into(),
         });
         let (layout, timeout) = (layout(written), written.timeout);
-        Ok(Aggregate { parts, layout, attached, merges, timeout, server_timing })
+        let stream = match written.stream {
+            config::Stream::Off => None,
+            config::Stream::Document => Some(Stream::Document),
+            config::Stream::Lines => Some(Stream::Lines),
+        };
+        Ok(Aggregate { parts, layout, attached, merges, timeout, server_timing, stream })
     }
+}
+
+/// An answer that nothing looks into is passed through as it comes, where the aggregate is streamed.
+fn passes(
+    written: &config::Aggregate,
+    place: usize,
+    call: &config::PartCall,
+    compiled: &PartCall,
+) -> Option<Passes> {
+    let part = &written.parts[place];
+    let is_alone = !written.parts.iter().any(|other| {
+        other.needs.contains(&place)
+            || other.fallback == config::PartFallback::Part(place)
+            || other.for_each.as_ref().is_some_and(|each| each.from == place)
+    });
+    let is_plain = part.shape == config::PartShape::default()
+        && part.for_each.is_none()
+        && !part.hidden
+        && !call.is_text
+        && compiled.service.stale.is_none()
+        && !written.append.iter().any(|list| list.of.contains(&place));
+    let passes = written.stream != config::Stream::Off && is_alone && is_plain;
+    passes.then_some(Passes { limit: call.max_body })
 }
 
 /// Parts and lists in the order of the configuration, a list where the first of its parts would stand.
@@ -176,7 +206,8 @@ fn call(
         headers: written.headers.iter().map(header).collect::<Result<_, _>>()?,
         accept: if written.accept_status.is_empty() { Box::new([200..=299]) } else { accept.collect() },
         timeout: written.timeout,
-        max_body: written.max_body,
+        max_body: written.max_body.unwrap_or(1 << 20),
+        passes: None,
         shape,
         join: None,
     })

@@ -81,7 +81,7 @@ pub struct List {
 }
 
 impl List {
-    fn write(&self, aggregate: &Aggregate, board: &Board, out: &mut BytesMut) {
+    pub fn write(&self, aggregate: &Aggregate, board: &Board, out: &mut BytesMut) {
         let values: Vec<_> = self.of.iter().map(|place| composed(aggregate, board, *place)).collect();
         let mut elements: Vec<Json<'_>> =
             values.iter().flat_map(|value| Json::of(value).elements()).collect();
@@ -165,7 +165,7 @@ fn members_of_all<'b>(aggregate: &'b Aggregate, board: &'b Board) -> Root<'b> {
 }
 
 /// The value of a part with the answers of the joins that stand in its elements, and what stands in theirs.
-fn composed<'b>(aggregate: &Aggregate, board: &'b Board, place: usize) -> Cow<'b, [u8]> {
+pub fn composed<'b>(aggregate: &Aggregate, board: &'b Board, place: usize) -> Cow<'b, [u8]> {
     let value = board.value(place).unwrap_or(b"null");
     let attached = &aggregate.attached[place];
     if attached.is_empty() {
@@ -182,28 +182,31 @@ fn composed<'b>(aggregate: &Aggregate, board: &'b Board, place: usize) -> Cow<'b
     Cow::Owned(join::attach(value, edits))
 }
 
-fn errors(parts: &[Part], board: &Board) -> Vec<serde_json::Value> {
-    let errors = parts.iter().enumerate().filter_map(|(place, part)| {
-        let outcome = board.outcome(place)?;
-        let told = outcome.error?;
-        let mut error = serde_json::json!({
-            "part": &*part.name,
-            "status": told.status.as_u16(),
-            "reason": told.reason.code(),
-            "time_ms": u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-        });
-        if !outcome.items.is_empty() {
-            error["items"] = outcome.items.as_slice().into();
-        }
-        if let Some(age_s) = outcome.age_s {
-            error["age_s"] = age_s.into();
-        }
-        Some(error)
-    });
-    errors.collect()
+pub fn errors(parts: &[Part], board: &Board) -> Vec<serde_json::Value> {
+    (0..parts.len()).filter_map(|place| error(parts, board, place)).collect()
 }
 
-fn missing(parts: &[Part], board: &Board) -> Option<HeaderValue> {
+/// What is to be said of a part, where it or something of it has failed.
+pub fn error(parts: &[Part], board: &Board, place: usize) -> Option<serde_json::Value> {
+    let part = &parts[place];
+    let outcome = board.outcome(place)?;
+    let told = outcome.error?;
+    let mut error = serde_json::json!({
+        "part": &*part.name,
+        "status": told.status.as_u16(),
+        "reason": told.reason.code(),
+        "time_ms": u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+    });
+    if !outcome.items.is_empty() {
+        error["items"] = outcome.items.as_slice().into();
+    }
+    if let Some(age_s) = outcome.age_s {
+        error["age_s"] = age_s.into();
+    }
+    Some(error)
+}
+
+pub fn missing(parts: &[Part], board: &Board) -> Option<HeaderValue> {
     let failed = |place: &usize| board.outcome(*place).is_some_and(|outcome| outcome.error.is_some());
     let items: Vec<String> = (0..parts.len()).filter(failed).map(|place| item(&parts[place].name)).collect();
     let list = (!items.is_empty()).then(|| items.join(", "))?;

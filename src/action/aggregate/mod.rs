@@ -13,9 +13,11 @@ pub(super) mod part;
 pub mod select;
 mod sent;
 pub mod shape;
+mod stream;
 pub(super) mod template;
 mod timing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 use self::board::Board;
 use self::part::{PartError, Performed, Source, Told};
 use self::sent::Sent;
+use self::stream::Stream;
 use self::template::Given;
 use self::timing::ServerTiming;
 use crate::exchange::{Content, Exchange};
@@ -49,14 +52,19 @@ pub struct Aggregate {
     /// For all parts together.
     timeout: Duration,
     server_timing: Option<ServerTiming>,
+    /// The parts go out as they come.
+    stream: Option<Stream>,
 }
 
 impl Aggregate {
     pub async fn run(
-        &self,
+        self: &Arc<Self>,
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Response<Content>, Stop> {
+        if let Some(stream) = self.stream {
+            return Box::pin(stream::run(self, stream, exchange, request)).await;
+        }
         let server_timing = self.server_timing.as_ref();
         let tells_times = server_timing.is_some_and(|timing| timing.is_asked(&mut request.headers));
         let as_sent = if self.has_wishes() { request.headers.clone() } else { Fields::new() };

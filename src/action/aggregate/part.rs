@@ -9,18 +9,19 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Coding};
 use super::join::{Join, JoinWork};
 use super::kept::{Fetched, Keys, Old};
 use super::sent::RequestFields;
 use super::shape::Shape;
+use super::stream::{Opened, Passed, Passes};
 use super::template::{Given, Target, Text};
 use crate::action::Attempts;
 use crate::http::field_lines::FieldLines;
 use crate::http::fields::Fields;
 use crate::http::target;
 use crate::reason::Reason;
-use crate::service::{self, Call, CallError, Caller, Head, Progress, Service, Wish};
+use crate::service::{self, Answer, Call, CallError, Caller, Head, Progress, Service, Wish};
 
 pub struct Part {
     pub name: Arc<str>,
@@ -66,6 +67,8 @@ pub struct PartCall {
     pub accept: Box<[RangeInclusive<u16>]>,
     pub timeout: Option<Duration>,
     pub max_body: u64,
+    /// Its answer goes out as it comes, with this bound.
+    pub passes: Option<Passes>,
     pub shape: Shape,
     pub join: Option<Join>,
 }
@@ -306,7 +309,27 @@ impl PartCall {
         progress: &mut dyn Progress,
     ) -> Result<Fetched, PartError> {
         let began = Instant::now();
-        if deadline <= began {
+        let fetched = async {
+            let answer = self.answer(caller, request, deadline, progress).await?;
+            let (status, fields) = (answer.response.status, answer.response.fields);
+            let coding = body::coding(&fields)?;
+            let is_surely_whole = !answer.body.ends_with_connection();
+            let whole = body::collect(answer.body, self.max_body).await?;
+            let body = self.content(whole, status, &fields, coding)?;
+            Ok(Fetched { body, status, fields, began, is_surely_whole })
+        };
+        tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
+    }
+
+    /// The answer to a request, with a status that is accepted.
+    async fn answer(
+        &self,
+        caller: Caller<'_>,
+        request: PartRequest,
+        deadline: Instant,
+        progress: &mut dyn Progress,
+    ) -> Result<Answer, PartError> {
+        if deadline <= Instant::now() {
             return Err(PartError::TimedOut);
         }
         let PartRequest { target, headers, lines, body, wish, keys: _ } = request;
@@ -323,26 +346,51 @@ impl PartCall {
             deadline: Some(deadline),
             wish,
         };
-        let fetched = async {
-            let answer =
-                service::call(&self.service, caller, &call, progress).await.map_err(PartError::Call)?;
-            let status = answer.response.status;
-            if !self.accept.iter().any(|range| range.contains(&status.as_u16())) {
-                return Err(PartError::Status(status));
+        let answer = service::call(&self.service, caller, &call, progress).await.map_err(PartError::Call)?;
+        let status = answer.response.status;
+        match self.accept.iter().any(|range| range.contains(&status.as_u16())) {
+            true => Ok(answer),
+            false => Err(PartError::Status(status)),
+        }
+    }
+
+    /// What a whole body says.
+    fn content(
+        &self,
+        whole: Bytes,
+        status: StatusCode,
+        fields: &Fields,
+        coding: Coding,
+    ) -> Result<Bytes, PartError> {
+        if whole.is_empty() && may_be_empty(status) {
+            return Ok(Bytes::from_static(b"null"));
+        }
+        let whole = body::decode(whole, coding, self.max_body)?;
+        if self.is_text { body::text(&whole, fields) } else { body::json(whole) }
+    }
+
+    /// One answer that goes out as it comes, as far as its beginning. An answer that is encoded is held whole.
+    pub async fn open(
+        &self,
+        caller: Caller<'_>,
+        request: PartRequest,
+        deadline: Instant,
+        progress: &mut dyn Progress,
+        passes: Passes,
+    ) -> Result<Opened, PartError> {
+        let deadline = self.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
+        let opening = async {
+            let answer = self.answer(caller, request, deadline, progress).await?;
+            let (status, fields) = (answer.response.status, answer.response.fields);
+            match body::coding(&fields)? {
+                Coding::Plain => Passed::open(answer.body, passes, may_be_empty(status)).await,
+                coding => {
+                    let whole = body::collect(answer.body, self.max_body).await?;
+                    self.content(whole, status, &fields, coding).map(Opened::Whole)
+                }
             }
-            let coding = body::coding(&answer.response.fields)?;
-            let fields = answer.response.fields;
-            let is_surely_whole = !answer.body.ends_with_connection();
-            let whole = body::collect(answer.body, self.max_body).await?;
-            let body = if whole.is_empty() && may_be_empty(status) {
-                Bytes::from_static(b"null")
-            } else {
-                let whole = body::decode(whole, coding, self.max_body)?;
-                if self.is_text { body::text(&whole, &fields)? } else { body::json(whole)? }
-            };
-            Ok(Fetched { body, status, fields, began, is_surely_whole })
         };
-        tokio::time::timeout_at(deadline, fetched).await.unwrap_or(Err(PartError::TimedOut))
+        tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(PartError::TimedOut))
     }
 }
 

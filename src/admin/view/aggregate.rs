@@ -9,6 +9,9 @@ use crate::config::{self, PartFallback};
 #[derive(Clone, Debug, Serialize)]
 pub struct AggregateStatus {
     pub timeout_ms: u64,
+    /// `json` or `ndjson`, where the parts go out as they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<&'static str>,
     pub parts: Vec<PartStatus>,
     /// The names of the parts by the turn in which they can begin.
     pub stages: Vec<Vec<String>>,
@@ -85,6 +88,11 @@ impl AggregateStatus {
         };
         AggregateStatus {
             timeout_ms: milliseconds(aggregate.timeout),
+            stream: match aggregate.stream {
+                config::Stream::Off => None,
+                config::Stream::Document => Some("json"),
+                config::Stream::Lines => Some("ndjson"),
+            },
             parts: parts.iter().enumerate().map(part).collect(),
             stages: aggregate.stages().iter().map(|stage| stage.iter().map(name).collect()).collect(),
         }

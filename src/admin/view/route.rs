@@ -315,7 +315,7 @@ mod tests {
                         )],
                         accept_status: vec![],
                         timeout: None,
-                        max_body: 1,
+                        max_body: Some(1),
                         stale_if_error: Some(StaleIfError {
                             keep_for: Duration::from_secs(60),
                             max_bytes: 1 << 20,
@@ -332,6 +332,7 @@ mod tests {
                 }],
                 append: vec![],
                 server_timing: None,
+                stream: crate::config::Stream::Off,
             }),
         }
     }

@@ -10,11 +10,12 @@ use super::part::PartBody;
 use super::plan::{Ground, plan};
 use super::static_part::AnyPart;
 use crate::config::block::{Place, Value, block};
-use crate::config::model::{Aggregate, Append, At, Part, PartFallback, ServerTiming};
+use crate::config::model::{Aggregate, Append, At, Part, PartFallback, ServerTiming, Stream};
 use crate::config::reader::Reader;
 use crate::config::secret::Secret;
 use crate::config::source::Span;
 use crate::config::text::quoted;
+use crate::config::values::choice;
 use crate::config::values::units::Wait;
 use crate::config::yaml::Node;
 
@@ -24,6 +25,7 @@ pub(super) struct AggregateBody {
     parts: Parts,
     append: Vec<AppendBody>,
     server_timing: Option<ServerTiming>,
+    stream: Stream,
 }
 
 block! {
@@ -58,16 +60,17 @@ block! {
         append: Appends,
         /// Tell how long the parts took, in Server-Timing, to a client that asks with this field. Default: nobody is told.
         server_timing: ServerTiming,
+        /// `true`: the parts go out as they come, in their order, as one document; `ndjson`: as a line for each. Default false.
+        stream: Stream,
     }
-    later { "stream" }
 }
 
 impl AggregateBlock {
     fn finish(self, _: Place, _: &mut Reader<'_>) -> Option<AggregateBody> {
         let (timeout, parts) = (self.timeout.or(Duration::from_secs(10)), self.parts.required::<Parts>());
         let append = self.append.optional::<Appends>()?.map_or_else(Vec::new, |appends| appends.0);
-        let server_timing = self.server_timing.optional()?;
-        Some(AggregateBody { timeout: timeout?, parts: parts?, append, server_timing })
+        let (server_timing, stream) = (self.server_timing.optional()?, self.stream.or(Stream::Off)?);
+        Some(AggregateBody { timeout: timeout?, parts: parts?, append, server_timing, stream })
     }
 }
 
@@ -79,7 +82,35 @@ impl AggregateBody {
         let append = appends(self.append, &parts, reader)?;
         fallbacks_fit(&parts, &append, &spots, reader).then_some(())?;
         joins_fit(&parts, &spots, reader).then_some(())?;
-        Some(Aggregate { timeout: self.timeout, parts, append, server_timing: self.server_timing })
+        let stream = streams(self.stream, &parts, &spots, reader)?;
+        Some(Aggregate { timeout: self.timeout, parts, append, server_timing: self.server_timing, stream })
+    }
+}
+
+/// Of members that meet in the root the last gives the value in the place of the first: none could go out before all are there.
+fn streams(stream: Stream, parts: &[Part], spots: &[Span], reader: &mut Reader<'_>) -> Option<Stream> {
+    if stream == Stream::Off {
+        return Some(stream);
+    }
+    let Some(merged) = parts.iter().position(|part| part.shape.merge) else { return Some(stream) };
+    let message = format!(
+        "the part {} is merged into the root, which is known only when all parts are there",
+        quoted(&parts[merged].name)
+    );
+    reader.error(spots[merged], message, "remove `merge`, or `stream`");
+    None
+}
+
+const STREAMS: [(&str, Stream); 3] =
+    [("true", Stream::Document), ("false", Stream::Off), ("ndjson", Stream::Lines)];
+
+impl Value for Stream {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        choice(node, reader, "a way to stream", &STREAMS, &[])
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["boolean", "string"], "pattern": "^(true|false|ndjson)$|\\$\\{" })
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) struct CallBody {
     pub is_text: bool,
     pub accept_status: Vec<StatusRange>,
     pub timeout: Option<Duration>,
-    pub max_body: u64,
+    pub max_body: Option<u64>,
     pub stale_if_error: Option<StaleIfError>,
     pub retries: RetriesGiven,
     pub hedging: Option<Hedging>,
@@ -84,7 +84,7 @@ block! {
         accept_status: NonEmpty<StatusRange>,
         /// For this part, within that of the whole. Default: what is left of that.
         timeout: Wait,
-        /// The largest response of the part. Default 1MiB.
+        /// The largest response of the part. Default 1MiB, and no bound where `stream` passes it through as it comes.
         max_body: Size<1, { 1 << 30 }>,
         /// What of the answer is meant, as a JSONPath of RFC 9535.
         select: QueryText,
@@ -175,7 +175,7 @@ impl PartBlock {
             headers,
             accept_status: accept.map_or_else(Vec::new, |accept| accept.0),
             timeout: self.timeout.optional::<Wait>()?.map(|timeout| timeout.0),
-            max_body: self.max_body.or(1u64 << 20)?,
+            max_body: self.max_body.optional()?,
             stale_if_error,
             retries: self.retries.or(RetriesGiven::default())?,
             hedging: self.hedging.optional()?,

@@ -16,6 +16,18 @@ pub struct Aggregate {
     pub parts: Vec<Part>,
     pub append: Vec<Append>,
     pub server_timing: Option<ServerTiming>,
+    pub stream: Stream,
+}
+
+/// Whether the parts go out as they come, rather than all at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stream {
+    #[default]
+    Off,
+    /// One document, or lines for a client that prefers these.
+    Document,
+    /// A line of JSON for each part.
+    Lines,
 }
 
 /// Who may ask how long the parts took: whose request has this field with this value.
@@ -167,8 +179,8 @@ pub struct PartCall {
     pub accept_status: Vec<StatusRange>,
     /// Of this part, within that of the whole.
     pub timeout: Option<Duration>,
-    /// Of the part's response. Default 1 MiB.
-    pub max_body: u64,
+    /// Of the part's response. Without it 1 MiB, and no bound where it is passed through as it comes.
+    pub max_body: Option<u64>,
     pub stale_if_error: Option<StaleIfError>,
     /// What is not given is the service's.
     pub retries: RetriesGiven,
