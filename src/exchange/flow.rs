@@ -19,6 +19,8 @@ pub struct Flow {
     writer: Option<Writer>,
     desk: Rc<Desk>,
     failure: Option<Reason>,
+    /// Nothing has been told since, so that the failure may be.
+    has_paused: bool,
 }
 
 /// Where the writer lays what is to go out. It holds one piece.
@@ -50,7 +52,7 @@ impl Desk {
 
 impl Flow {
     pub fn new(desk: Rc<Desk>, writer: impl Future<Output = Result<(), Reason>> + 'static) -> Self {
-        Flow { writer: Some(Box::pin(writer)), desk, failure: None }
+        Flow { writer: Some(Box::pin(writer)), desk, failure: None, has_paused: false }
     }
 
     /// Nothing more comes.
@@ -59,22 +61,23 @@ impl Flow {
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.desk.is_free() {
+            self.write_on(cx);
+        }
         if let Some(piece) = self.desk.piece.take() {
+            self.has_paused = false;
             return Poll::Ready(Some(Ok(piece)));
         }
-        if let Some(reason) = self.failure.take() {
-            return Poll::Ready(Some(Err(reason)));
+        if self.writer.is_some() {
+            return Poll::Pending;
         }
-        self.write_on(cx);
-        if let Some(piece) = self.desk.piece.take() {
-            return Poll::Ready(Some(Ok(piece)));
-        }
-        if self.failure.is_some() {
+        if self.failure.is_some() && !self.has_paused {
             // What was told before it is worth sending on, which takes a pause.
+            self.has_paused = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if self.writer.is_none() { Poll::Ready(None) } else { Poll::Pending }
+        Poll::Ready(self.failure.take().map(Err))
     }
 
     /// Goes on as far as it can without a client that takes anything.
@@ -89,5 +92,58 @@ impl Flow {
     /// What has become known of the service side since.
     pub fn news(&self) -> Option<UpstreamRecord> {
         self.desk.record.take().map(|record| *record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::task::noop_waker;
+
+    use super::*;
+
+    /// Writes these, then ends so.
+    fn flow(pieces: &'static [&'static str], result: Result<(), Reason>) -> Flow {
+        let desk = Rc::new(Desk::default());
+        let lays = desk.clone();
+        Flow::new(desk, async move {
+            for piece in pieces {
+                poll_fn(|_| if lays.is_free() { Poll::Ready(()) } else { Poll::Pending }).await;
+                lays.lay(Frame::data(Bytes::from_static(piece.as_bytes())));
+            }
+            result
+        })
+    }
+
+    fn next(flow: &mut Flow) -> Poll<Option<Result<Bytes, Reason>>> {
+        let waker = noop_waker();
+        let polled = flow.poll_frame(&mut Context::from_waker(&waker));
+        polled.map_ok(|frame| frame.into_data().expect("nothing but data is laid down"))
+    }
+
+    #[test]
+    fn pieces_come_one_by_one_and_the_end_with_the_last() {
+        let mut flow = flow(&["a", "b"], Ok(()));
+        assert!(!flow.is_end());
+        assert_eq!(next(&mut flow), Poll::Ready(Some(Ok("a".into()))));
+        // The client takes nothing for a while: what is laid down stays.
+        for _ in 0..3 {
+            flow.write_on(&mut Context::from_waker(&noop_waker()));
+            assert!(!flow.is_end());
+        }
+        assert_eq!(next(&mut flow), Poll::Ready(Some(Ok("b".into()))));
+        assert!(flow.is_end());
+        assert_eq!(next(&mut flow), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_failure_comes_behind_all_that_was_written_and_a_pause() {
+        let mut flow = flow(&["a"], Err(Reason::PartFailed));
+        assert_eq!(next(&mut flow), Poll::Ready(Some(Ok("a".into()))));
+        assert!(!flow.is_end());
+        assert!(next(&mut flow).is_pending());
+        assert_eq!(next(&mut flow), Poll::Ready(Some(Err(Reason::PartFailed))));
+        assert_eq!(next(&mut flow), Poll::Ready(None));
     }
 }
