@@ -43,8 +43,10 @@ async fn ask(gateway: &Gateway, version: &str, lines: &str) -> (TcpStream, Strin
 
 /// Answers each target when the test has opened its gate, and `/big/<n>` with an array of that length.
 struct Gated {
-    gates: Arc<dyn Fn(&str) -> Arc<Semaphore> + Send + Sync>,
+    gates: Arc<Gates>,
 }
+
+type Gates = dyn Fn(&str) -> Arc<Semaphore> + Send + Sync;
 
 impl Gated {
     fn new(targets: &'static [&'static str]) -> Self {
