@@ -1,6 +1,7 @@
 //! Parts that go out as they come: what a client has before the last of them is there, what it is told of failures, and what
 //! waits at the services meanwhile.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,8 +44,10 @@ async fn ask(gateway: &Gateway, version: &str, lines: &str) -> (TcpStream, Strin
 
 /// Answers each target when the test has opened its gate, and `/big/<n>` with an array of that length.
 struct Gated {
-    gates: Arc<dyn Fn(&str) -> Arc<Semaphore> + Send + Sync>,
+    gates: Arc<Gates>,
 }
+
+type Gates = dyn Fn(&str) -> Arc<Semaphore> + Send + Sync;
 
 impl Gated {
     fn new(targets: &'static [&'static str]) -> Self {
@@ -121,7 +124,8 @@ async fn the_document_is_the_one_that_would_have_gone_out_whole() {
                 one: { service: parts, path: /one, allow: [one] }, \
                 secret: { service: parts, path: \"/x-{user.user}\", hidden: true }, \
                 other: { service: parts, path: /status/500, fallback: { part: spare } }, \
-                spare: { service: parts, path: /spare, hidden: true } }";
+                spare: { service: parts, path: /spare, hidden: true }, \
+                rows: { service: parts, path: \"/row-{item}\", for_each: \"$.near[*]\" } }";
     let whole = of(&origin.url(), rest);
     let wanted = Client::new(whole.http()).get("/all/1").await;
     let streamed = of(&origin.url(), &format!("stream: true, {rest}"));
@@ -441,5 +445,10 @@ async fn it_is_shown_in_the_status_api() {
     for (stream, shown) in [("true", "json"), ("ndjson", "ndjson")] {
         let gateway = gateway("http://127.0.0.1:9", stream, "a: { static: 1 }");
         assert_eq!(gateway.api("/api/routes").await["routes"][0]["action"]["aggregate"]["stream"], shown);
+        let mut check = Command::new(env!("CARGO_BIN_EXE_gatehouse"));
+        check.args(["check", "--explain", "all", "-c"]).arg(gateway.file("gateway.yaml"));
+        let told = String::from_utf8(check.output().expect("it runs").stdout).expect("it is text");
+        let wanted = format!("all: an aggregate of 1 parts within 60000ms, streamed as {shown}\n");
+        assert!(told.starts_with(&wanted), "{told}");
     }
 }
