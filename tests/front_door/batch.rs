@@ -1,9 +1,12 @@
 //! Many requests in one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::support::origin::Seen;
 use crate::support::{Client, Gateway, Origin, Reply, origin};
@@ -56,6 +59,20 @@ fn reasons(answers: &[Value]) -> Vec<String> {
 /// Answers with what it saw.
 async fn echo() -> Origin {
     Origin::start(|seen: &Seen| echoed(seen)).await
+}
+
+/// The same, which answers once there is a permit for it.
+async fn held_echo() -> (Origin, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let origin = Origin::start_slow(move |seen: Seen| {
+        let gate = held.clone();
+        async move {
+            gate.acquire().await.expect("it is never closed").forget();
+            echoed(&seen)
+        }
+    });
+    (origin.await, gate)
 }
 
 fn echoed(seen: &Seen) -> Response<Full<Bytes>> {

@@ -29,7 +29,7 @@ fn service(instances: &[String], settings: &str) -> Gateway {
 }
 
 /// The replies to two requests, of which one goes to each of two instances first: what is not a whole answer is `None`.
-async fn two(gateway: &Gateway, method: &Method) -> [Option<(u16, String)>; 2] {
+pub async fn two(gateway: &Gateway, method: &Method) -> [Option<(u16, String)>; 2] {
     let client = Client::new(gateway.http());
     let ask = async || {
         let reply = client.try_send(method.clone(), "/", Default::default()).await.ok()?;
@@ -38,7 +38,7 @@ async fn two(gateway: &Gateway, method: &Method) -> [Option<(u16, String)>; 2] {
     [ask().await, ask().await]
 }
 
-fn well() -> Option<(u16, String)> {
+pub fn well() -> Option<(u16, String)> {
     Some((200, "well".to_owned()))
 }
 

@@ -1,14 +1,11 @@
 //! Time, sizes and clients that leave.
 
-use std::sync::Arc;
-
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
 
-use super::{answers, client, configuration, echoed, gateway, reasons, send, statuses};
+use super::{answers, client, configuration, echoed, gateway, held_echo, reasons, send, statuses};
 use crate::support::origin::Seen;
 use crate::support::raw::RawOrigin;
 use crate::support::{Origin, eventually, origin};
@@ -141,16 +138,7 @@ async fn a_client_that_leaves_cancels_every_item() {
 
 #[tokio::test]
 async fn all_items_are_served_by_one_configuration() {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = gate.clone();
-    let origin = Origin::start_slow(move |seen: Seen| {
-        let gate = held.clone();
-        async move {
-            gate.acquire().await.expect("it is never closed").forget();
-            echoed(&seen)
-        }
-    })
-    .await;
+    let (origin, gate) = held_echo().await;
     let gateway = gateway(&origin.url(), "timeout: 60s", "", "");
     let client = client(&gateway);
     let batch = json!([{ "id": "a", "path": "/api/a" }, { "path": "/api/b", "after": "a" }]).to_string();

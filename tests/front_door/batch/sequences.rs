@@ -1,13 +1,10 @@
 //! Items that wait for others, and the values that they take from them.
 
-use std::sync::Arc;
-
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
-use super::{answers, client, echo, echoed, gateway, reasons, send, statuses};
+use super::{answers, client, echo, echoed, gateway, held_echo, reasons, send, statuses};
 use crate::support::origin::Seen;
 use crate::support::{Origin, eventually, origin};
 
@@ -61,16 +58,7 @@ async fn an_item_takes_values_of_another_and_waits_for_it() {
 
 #[tokio::test]
 async fn what_waits_for_nothing_begins_at_once_and_the_rest_in_turn() {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = gate.clone();
-    let origin = Origin::start_slow(move |seen: Seen| {
-        let gate = held.clone();
-        async move {
-            gate.acquire().await.expect("it is never closed").forget();
-            echoed(&seen)
-        }
-    })
-    .await;
+    let (origin, gate) = held_echo().await;
     let gateway = gateway(&origin.url(), "concurrency: 2, timeout: 60s", "", "");
     let targets = || origin.seen().into_iter().map(|seen| seen.target).collect::<Vec<_>>();
     let begun = async |count: usize| {

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::to;
+use crate::held_back::{two, well};
 use crate::support::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, block};
 use crate::support::h2_origin::H2Origin;
 use crate::support::raw::{RawOrigin, read_until, read_until_close};
@@ -83,20 +84,6 @@ async fn instance(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> R
 /// Round robin over the instances, in one worker.
 fn service(instances: &[String], settings: &str) -> Gateway {
     to(instances, &format!("load_balancing: round_robin, {settings}"))
-}
-
-/// The replies to two requests, of which one goes to each of two instances first: what is not a whole answer is `None`.
-async fn two(gateway: &Gateway, method: &Method) -> [Option<(u16, String)>; 2] {
-    let client = Client::new(gateway.http());
-    let ask = async || {
-        let reply = client.try_send(method.clone(), "/", Default::default()).await.ok()?;
-        Some((reply.status, reply.text()))
-    };
-    [ask().await, ask().await]
-}
-
-fn well() -> Option<(u16, String)> {
-    Some((200, "well".to_owned()))
 }
 
 #[tokio::test]
