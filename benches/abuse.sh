@@ -15,22 +15,7 @@ modes=("$@")
 [ $# -gt 0 ] || modes=(heads bodies ranges reading)
 connections=${CONNECTIONS:-1000}
 seconds=${SECONDS_EACH:-20}
-for tool in python3 nginx slowhttptest; do
-    command -v $tool >/dev/null || { echo "abuse.sh: $tool is missing" >&2; exit 1; }
-done
-if [ -z "${GATEHOUSE:-}" ]; then
-    cargo build --release --locked --quiet
-    GATEHOUSE=$PWD/target/release/gatehouse
-fi
-
-work=$(mktemp -d)
-pids=()
-stop_all() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop_all EXIT
+. benches/setup.sh python3 nginx slowhttptest
 
 base=$((20000 + RANDOM % 10000))
 origin=$base
@@ -57,10 +42,10 @@ services: { files: { instances: ["http://127.0.0.1:$origin"], pool: { max_connec
 routes: [{ name: files, match: { prefix: / }, forward: { service: files } }]
 YAML
 nginx -c "$work/nginx.conf" 2>/dev/null &
-pids+=($!)
-"$GATEHOUSE" run -c "$work/gateway.yaml" >"$work/log" 2>&1 &
+started+=($!)
+"$gatehouse" run -c "$work/gateway.yaml" >"$work/log" 2>&1 &
 gateway=$!
-pids+=("$gateway")
+started+=("$gateway")
 
 declare -A arguments=(
     [heads]="-H -i 1 -t GET -x 24"

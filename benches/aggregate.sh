@@ -18,22 +18,7 @@ rounds=${ROUNDS:-9}
 seconds=${SECONDS_EACH:-2}
 connections=${CONNECTIONS:-8}
 tables=" ${*:-cpu latency} "
-for tool in wrk taskset python3; do
-    command -v $tool >/dev/null || { echo "aggregate.sh: $tool is missing" >&2; exit 1; }
-done
-gatehouse=${GATEHOUSE:-}
-if [ -z "$gatehouse" ]; then
-    cargo build --release --locked --quiet
-    gatehouse=$PWD/target/release/gatehouse
-fi
-work=$(mktemp -d)
-started=()
-stop_all() {
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop_all EXIT
+. benches/setup.sh wrk taskset python3
 
 base=$((20000 + RANDOM % 20000))
 fast=$base slow=$((base + 1)) http=$((base + 2))

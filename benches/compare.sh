@@ -17,20 +17,7 @@ scenarios=("${@:-plain}")
 [ $# -gt 0 ] || scenarios=(plain full tls h2 conn)
 proxies=(gatehouse)
 for proxy in nginx haproxy; do if command -v $proxy >/dev/null; then proxies+=("$proxy"); fi; done
-for tool in wrk taskset openssl; do
-    command -v $tool >/dev/null || { echo "compare.sh: $tool is missing" >&2; exit 1; }
-done
-
-cargo build --release --locked --quiet
-gatehouse=$PWD/target/release/gatehouse
-work=$(mktemp -d)
-started=()
-stop_all() {
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop_all EXIT
+. benches/setup.sh wrk taskset openssl
 
 secret=a-secret-for-comparisons-of-more-than-32-bytes
 base=$((20000 + RANDOM % 20000))

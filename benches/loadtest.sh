@@ -11,20 +11,7 @@ cd "$(dirname "$0")/.."
 
 seconds=${SECONDS_EACH:-10}
 rounds=${ROUNDS:-3}
-for tool in wrk taskset python3; do
-    command -v $tool >/dev/null || { echo "loadtest.sh: $tool is missing" >&2; exit 1; }
-done
-
-cargo build --release --locked --quiet
-gatehouse=$PWD/target/release/gatehouse
-work=$(mktemp -d)
-started=()
-stop_all() {
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop_all EXIT
+. benches/setup.sh wrk taskset python3
 
 base=$((20000 + RANDOM % 20000))
 fast=$base known=$((base + 1))

@@ -14,25 +14,8 @@ cd "$(dirname "$0")/.."
 connections=${CONNECTIONS:-10000}
 minutes=${MINUTES:-10}
 [ "$minutes" -ge 3 ] || { echo "memory.sh: MINUTES is at least 3, for the second one is compared with the last" >&2; exit 1; }
-for tool in wrk h2load openssl rustc; do
-    command -v $tool >/dev/null || { echo "memory.sh: $tool is missing" >&2; exit 1; }
-done
-gatehouse=${GATEHOUSE:-}
-if [ -z "$gatehouse" ]; then
-    cargo build --release --locked --quiet
-    gatehouse=$PWD/target/release/gatehouse
-fi
-
-work=$(mktemp -d)
-started=()
+. benches/setup.sh wrk h2load openssl rustc
 gateway=''
-stop_all() {
-    local pid
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop_all EXIT
 
 base=$((20000 + RANDOM % 10000))
 http=$base https=$((base + 1)) origins=($((base + 2)) $((base + 3)))
